@@ -1,0 +1,88 @@
+//! Time as a parameter, so that tests can hold it still.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time: nanoseconds since the Unix epoch, negative before it.
+///
+/// The range is the years 1677 to 2262; file times outside of it are clamped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From nanoseconds since the Unix epoch.
+    pub const fn from_unix_ns(unix_ns: i64) -> Self {
+        Self(unix_ns)
+    }
+
+    /// From whole seconds and the nanoseconds after them, clamped to the range.
+    pub fn from_parts(seconds: i64, nanoseconds: u32) -> Self {
+        Self(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanoseconds)))
+    }
+
+    /// Nanoseconds since the Unix epoch.
+    pub const fn unix_ns(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds (rounded down) and the nanoseconds after them.
+    pub fn parts(self) -> (i64, u32) {
+        let nanoseconds = u32::try_from(self.0.rem_euclid(1_000_000_000)).unwrap_or(0);
+        (self.0.div_euclid(1_000_000_000), nanoseconds)
+    }
+
+    /// From the standard library's clock type.
+    pub fn from_system(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX)),
+            Err(before) => Self(i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns)),
+        }
+    }
+
+    /// To the standard library's clock type.
+    pub fn to_system(self) -> SystemTime {
+        let distance = std::time::Duration::from_nanos(self.0.unsigned_abs());
+        if self.0 >= 0 { UNIX_EPOCH + distance } else { UNIX_EPOCH - distance }
+    }
+}
+
+/// Where wall time comes from.
+pub trait Clock: Send + Sync {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn now(&self) -> Timestamp {
+        Timestamp::from_system(SystemTime::now())
+    }
+}
+
+/// A clock that moves only when told to; every reading is one nanosecond after the one before.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows `start`.
+    pub fn new(start: Timestamp) -> Self {
+        Self(AtomicI64::new(start.0))
+    }
+
+    /// Moves the clock forward.
+    pub fn advance_ms(&self, milliseconds: i64) {
+        self.0.fetch_add(milliseconds * 1_000_000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,17 @@
+//! Keys, sealing and keyed identities.
+//!
+//! Uses: `base`. Knows neither paths nor stores.
+//!
+//! Invariants:
+//! - key bytes never leave this room, are wiped on drop and have no `Debug` that shows them;
+//! - [`Sealed`] is made only here, and a store accepts nothing else;
+//! - everything sealed is bound to its format version, kind, epoch, workspace and own identity, so
+//!   opening it in another place fails;
+//! - plaintext is returned only after its tag was checked.
+
+mod keys;
+mod sealed;
+pub mod slots;
+
+pub use keys::{IdDomain, Keys, OpenError};
+pub use sealed::{Kind, SEAL_OVERHEAD, Sealed};

@@ -1,0 +1,1 @@
+//! Key slots, epochs and the workspace header (filled in next).
