@@ -5,16 +5,15 @@
 //! `tests/it/tidy.rs` enforces the order.
 #![forbid(unsafe_code)]
 
-
 pub mod base;
-pub mod crypto;
-pub mod store;
 pub mod blob;
-pub mod version;
-pub mod worktree;
-pub mod sync;
-pub mod workspace;
+pub mod cli;
 pub mod control;
+pub mod crypto;
 pub mod fs;
 pub mod fuse;
-pub mod cli;
+pub mod store;
+pub mod sync;
+pub mod version;
+pub mod workspace;
+pub mod worktree;

@@ -84,14 +84,20 @@ pub fn read_file(disk: &dyn Disk, path: &Path, len_max: usize) -> io::Result<Vec
     let file = disk.open(path, OpenMode::Read)?;
     let len = usize::try_from(file.len()?).ok().filter(|len| *len <= len_max);
     let Some(len) = len else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is longer than {len_max} bytes", path.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is longer than {len_max} bytes", path.display()),
+        ));
     };
     let mut bytes = vec![0; len];
     let mut filled = 0;
     while filled < len {
         let count = file.read_at(&mut bytes[filled..], filled as u64)?;
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} shrank while it was read", path.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("{} shrank while it was read", path.display()),
+            ));
         }
         filled += count;
     }
@@ -112,7 +118,12 @@ pub fn create_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()>
     })
 }
 
-fn through_temporary(disk: &dyn Disk, path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+fn through_temporary(
+    disk: &dyn Disk,
+    path: &Path,
+    bytes: &[u8],
+    publish: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     let dir = parent(path)?;
     let temporary = temporary_beside(path)?;
     let written = disk.open(&temporary, OpenMode::CreateNew).and_then(|file| {
@@ -135,7 +146,8 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn parent(path: &Path) -> io::Result<&Path> {
-    path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no parent", path.display())))
+    path.parent()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no parent", path.display())))
 }
 
 /// The machine's disk.

@@ -80,7 +80,8 @@ impl Keys {
     pub(super) fn new(workspace: WorkspaceId, id_key: &KeyBytes, epochs: &[KeyBytes]) -> Self {
         let id = |label: &str| {
             let key = derive(id_key, workspace, "id", label);
-            <Hmac<Sha2> as KeyInit>::new_from_slice(key.as_slice()).unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"))
+            <Hmac<Sha2> as KeyInit>::new_from_slice(key.as_slice())
+                .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"))
         };
         let seed = derive(id_key, workspace, "chunker", "gear");
         let mut seed_bytes = [0; 8];
