@@ -1,0 +1,320 @@
+//! Absorbing: dirty layers become chunks.
+//!
+//! Only the neighbourhood of what changed is read and cut again. Cutting goes on past the change
+//! until a cut falls on an old boundary, so that small edits do not break a file into crumbs.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use sha2::Digest;
+
+use super::content::{View, merge};
+use super::extents::PieceData;
+use super::inode::Layer;
+use super::local_blobs::{LocalBlob, LocalBlobs, LocalPlace};
+use super::record::{Bytes, Record};
+use super::{Result, WorkError};
+use crate::base::ids::{BlobId, Sha256};
+use crate::base::limits::{CHUNK_LEN_MAX, CHUNK_LEN_MIN, INLINE_LEN_MAX, PACKED_LEN_MAX};
+use crate::blob::{BlobKind, Blobs, Chunker, ChunkRef, Location, Outbox, Place, codec, location};
+use crate::crypto::{IdDomain, Keys};
+use crate::store::ObjectKey;
+use crate::version::entry::{Content, FileBody, Ino};
+use crate::version::index::sha256;
+use crate::version::tree::PageIo;
+
+/// After an edit inside a file up to this size the whole file is hashed again.
+const REHASH_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Blobs are handed to the journal in batches of about this size.
+const BATCH_LEN: usize = 1024 * 1024;
+
+/// What absorbing works with.
+pub(super) struct Absorber<'a> {
+    pub(super) keys: &'a Keys,
+    pub(super) blobs: &'a Blobs,
+    pub(super) outbox: &'a Outbox,
+    pub(super) local: &'a LocalBlobs,
+    pub(super) io: &'a dyn PageIo,
+    pub(super) append: &'a dyn Fn(Vec<Record>) -> Result<()>,
+}
+
+/// New chunks on their way into the journal and the outbox.
+pub(super) struct Sink<'a> {
+    with: &'a Absorber<'a>,
+    owner: Ino,
+    records: Vec<Record>,
+    batch_len: usize,
+    unsynced: Vec<ObjectKey>,
+    fresh: BTreeSet<BlobId>,
+}
+
+impl Absorber<'_> {
+    /// The body of a file with `layers` on top of `base`, and the journal records of its new small
+    /// blobs that still have to be appended (before anything refers to them).
+    pub(super) fn absorb(&self, owner: Ino, base: FileBody, layers: Vec<Arc<Layer>>) -> Result<(FileBody, Vec<Record>)> {
+        let view = View::new(base, layers);
+        let mut sink = Sink { with: self, owner, records: Vec::new(), batch_len: 0, unsynced: Vec::new(), fresh: BTreeSet::new() };
+        let body = if view.size() < CHUNK_LEN_MIN as u64 { self.absorb_small(&view, &mut sink)? } else { self.absorb_large(&view, &mut sink)? };
+        Ok((body, sink.finish()?))
+    }
+
+    fn absorb_small(&self, view: &View, sink: &mut Sink<'_>) -> Result<FileBody> {
+        let size = view.size();
+        let mut bytes = vec![0; usize::try_from(size).map_err(|_| WorkError::TooLarge)?];
+        view.read(self.blobs, self.io, 0, &mut bytes)?;
+        let digest = sha256(&bytes);
+        let content = match bytes.len() {
+            0 => Content::Empty,
+            len if len <= INLINE_LEN_MAX => Content::Inline(bytes),
+            _ => Content::Chunks(vec![(0, sink.put(&bytes, &digest)?)]),
+        };
+        Ok(FileBody { size, content, sha256: Some(digest) })
+    }
+
+    fn absorb_large(&self, view: &View, sink: &mut Sink<'_>) -> Result<FileBody> {
+        let mut plan = Plan::make(view, self.io)?;
+        let size = view.size();
+        let whole = plan.regions.len() == 1 && plan.regions[0] == (0..size);
+        let mut hasher = whole.then(sha2::Sha256::new);
+        let mut added = Vec::new();
+        let mut regions = std::mem::take(&mut plan.regions).into_iter().peekable();
+        while let Some(region) = regions.next() {
+            let stop = regions.peek().map_or(size, |next| next.start);
+            let run = Run { stop, pulled: Vec::new(), region };
+            self.cut_region(view, &mut plan, run, sink, hasher.as_mut(), &mut added)?;
+        }
+        let removed: Vec<u64> = plan.removed.into_iter().collect();
+        let base = match &view.base().content {
+            Content::Inline(_) => &Content::Empty,
+            content => content,
+        };
+        let content = base.splice(self.io, &removed, &added)?;
+        let body = FileBody { size, content, sha256: hasher.map(|hasher| Sha256(hasher.finalize().into())) };
+        if body.sha256.is_some() || size > REHASH_LEN_MAX {
+            return Ok(body);
+        }
+        Ok(FileBody { sha256: Some(self.hash(view)?), ..body })
+    }
+
+    fn hash(&self, view: &View) -> Result<Sha256> {
+        let mut hasher = sha2::Sha256::new();
+        let mut buffer = vec![0; CHUNK_LEN_MAX];
+        let mut at = 0;
+        while at < view.size() {
+            let len = usize::try_from((view.size() - at).min(CHUNK_LEN_MAX as u64)).unwrap_or(CHUNK_LEN_MAX);
+            view.read(self.blobs, self.io, at, &mut buffer[..len])?;
+            hasher.update(&buffer[..len]);
+            at += len as u64;
+        }
+        Ok(Sha256(hasher.finalize().into()))
+    }
+
+    /// Cuts one region into chunks, up to its end or the next old boundary after it.
+    fn cut_region(
+        &self,
+        view: &View,
+        plan: &mut Plan,
+        mut run: Run,
+        sink: &mut Sink<'_>,
+        mut hasher: Option<&mut sha2::Sha256>,
+        added: &mut Vec<(u64, ChunkRef)>,
+    ) -> Result<()> {
+        let chunker = Chunker::new(self.keys.chunk_seed());
+        let (mut at, mut end) = (run.region.start, run.region.end);
+        let mut window: Vec<u8> = Vec::with_capacity(CHUNK_LEN_MAX);
+        while at < end {
+            let have = at + window.len() as u64;
+            let want = plan.reach(view, self.io, &mut run, at + CHUNK_LEN_MAX as u64)?;
+            if want > have {
+                let old_len = window.len();
+                window.resize(old_len + usize::try_from(want - have).map_err(|_| WorkError::TooLarge)?, 0);
+                view.read(self.blobs, self.io, have, &mut window[old_len..])?;
+            }
+            let at_end = window.len() < CHUNK_LEN_MAX;
+            let cut = chunker.next_cut(&window, at_end).unwrap_or(window.len());
+            let bytes = &window[..cut];
+            if let Some(hasher) = hasher.as_deref_mut() {
+                hasher.update(bytes);
+            }
+            added.push((at, sink.put(bytes, &sha256(bytes))?));
+            at += cut as u64;
+            window.drain(..cut);
+            for (offset, chunk_end) in run.pulled.iter().filter(|(offset, _)| *offset < at) {
+                plan.removed.insert(*offset);
+                end = end.max(*chunk_end);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One region that is being cut.
+struct Run {
+    region: Range<u64>,
+    /// Where the next region begins.
+    stop: u64,
+    /// Kept chunks that follow the region without a gap, as far as was looked: offset and end.
+    pulled: Vec<(u64, u64)>,
+}
+
+/// Which bytes of a large file to cut again, and which old chunks that removes.
+struct Plan {
+    /// Disjoint, in order, not adjacent.
+    regions: Vec<Range<u64>>,
+    removed: BTreeSet<u64>,
+    clip: u64,
+}
+
+impl Plan {
+    fn make(view: &View, io: &dyn PageIo) -> Result<Self> {
+        let mut plan = Plan { regions: Vec::new(), removed: BTreeSet::new(), clip: view.base_clip() };
+        let base = view.base();
+        let mut dirty: Vec<Range<u64>> = Vec::new();
+        if let Content::Inline(bytes) = &base.content {
+            dirty.push(0..(bytes.len() as u64).min(plan.clip));
+        }
+        for (offset, chunk) in base.content.chunks(io, plan.clip, u64::MAX)? {
+            plan.removed.insert(offset);
+            dirty.extend((offset < plan.clip).then_some(offset..plan.clip));
+            debug_assert!(chunk.len > 0);
+        }
+        for (index, layer) in view.layers().iter().enumerate() {
+            let visible = view.layers()[index + 1..].iter().map(|above| above.clip).min().unwrap_or(u64::MAX).min(view.size());
+            for (start, piece) in layer.extents.iter() {
+                let end = (start + piece.data.len()).min(visible);
+                if start >= end {
+                    continue;
+                }
+                match piece.data {
+                    PieceData::Bytes(_) => dirty.push(start..end),
+                    PieceData::Zeros(_) => plan.punch(view, io, start..end, &mut dirty)?,
+                }
+            }
+        }
+        for range in merge(dirty) {
+            plan.add(view, io, range)?;
+        }
+        plan.regions = merge(std::mem::take(&mut plan.regions));
+        Ok(plan)
+    }
+
+    /// A hole removes the chunks it covers; what it leaves of those at its ends is cut again.
+    fn punch(&mut self, view: &View, io: &dyn PageIo, hole: Range<u64>, dirty: &mut Vec<Range<u64>>) -> Result<()> {
+        for (offset, chunk) in view.base().content.chunks(io, hole.start, hole.end.min(self.clip))? {
+            self.removed.insert(offset);
+            let end = (offset + u64::from(chunk.len)).min(self.clip);
+            dirty.extend((offset < hole.start).then_some(offset..hole.start));
+            dirty.extend((hole.end < end).then_some(hole.end..end));
+        }
+        Ok(())
+    }
+
+    /// Adds a dirty range, widened to the old chunks it touches and to a short or last chunk before it.
+    fn add(&mut self, view: &View, io: &dyn PageIo, range: Range<u64>) -> Result<()> {
+        let mut region = range.clone();
+        let from = range.start.saturating_sub(1);
+        for (offset, chunk) in view.base().content.chunks(io, from, range.end.min(self.clip))? {
+            let end = offset + u64::from(chunk.len);
+            let before = end <= range.start;
+            if before && (chunk.len as usize) >= CHUNK_LEN_MIN && end < view.base().size {
+                continue;
+            }
+            if self.removed.contains(&offset) && !before {
+                continue;
+            }
+            self.removed.insert(offset);
+            region = region.start.min(offset)..region.end.max(end.min(self.clip));
+        }
+        self.regions.push(region);
+        Ok(())
+    }
+
+    /// How far contiguous data goes, over the region and the kept chunks after it: `wanted`, or less
+    /// where a hole, the end or the next region comes first.
+    fn reach(&self, view: &View, io: &dyn PageIo, run: &mut Run, wanted: u64) -> Result<u64> {
+        loop {
+            let reach = run.pulled.last().map_or(run.region.end, |(_, end)| *end);
+            if reach >= wanted || reach >= run.stop {
+                return Ok(reach.min(wanted));
+            }
+            match self.kept_at(view, io, reach)? {
+                Some(chunk) => run.pulled.push((reach, reach + u64::from(chunk.len))),
+                None => return Ok(reach),
+            }
+        }
+    }
+
+    fn kept_at(&self, view: &View, io: &dyn PageIo, offset: u64) -> Result<Option<ChunkRef>> {
+        let chunks = view.base().content.chunks(io, offset, offset + 1)?;
+        let fits = |(start, chunk): &&(u64, ChunkRef)| *start == offset && start + u64::from(chunk.len) <= self.clip && !self.removed.contains(start);
+        Ok(chunks.iter().find(fits).map(|(_, chunk)| *chunk))
+    }
+}
+
+impl Sink<'_> {
+    /// Makes sure the chunk exists, here or in the store.
+    fn put(&mut self, bytes: &[u8], digest: &Sha256) -> Result<ChunkRef> {
+        let with = self.with;
+        let id = with.keys.id(IdDomain::Content, digest);
+        let len = u32::try_from(bytes.len()).map_err(|_| WorkError::TooLarge)?;
+        let chunk = ChunkRef { id, len };
+        if self.fresh.contains(&id) || with.local.own(&id, self.owner) || with.blobs.index().lookup(&id)?.is_some() {
+            return Ok(chunk);
+        }
+        let sealed = codec::encode(with.keys, BlobKind::Content, id, bytes);
+        let stored_len = u32::try_from(sealed.len()).map_err(|_| WorkError::TooLarge)?;
+        self.fresh.insert(id);
+        if sealed.len() < PACKED_LEN_MAX {
+            self.batch_len += sealed.len();
+            self.records.push(Record::Blob { owner: self.owner, id, page: false, len, sealed: Bytes(Arc::new(sealed.into_bytes())) });
+        } else {
+            let key = location::object_key(&id, 0);
+            with.outbox.add(&key, &sealed)?;
+            self.unsynced.push(key);
+            self.records.push(Record::Object { owner: self.owner, id, len, stored_len, generation: 0 });
+        }
+        if self.batch_len >= BATCH_LEN {
+            self.sync_objects()?;
+            self.batch_len = 0;
+            (with.append)(std::mem::take(&mut self.records))?;
+        }
+        Ok(chunk)
+    }
+
+    fn sync_objects(&mut self) -> Result<()> {
+        let keys = std::mem::take(&mut self.unsynced);
+        if keys.is_empty() { Ok(()) } else { Ok(self.with.outbox.sync(&keys)?) }
+    }
+
+    fn finish(mut self) -> Result<Vec<Record>> {
+        self.sync_objects()?;
+        Ok(self.records)
+    }
+}
+
+/// Registers the blobs of records that were appended as one frame.
+pub(super) fn register(local: &LocalBlobs, blobs: &Blobs, frame: super::journal::FrameRef, records: &[Record]) {
+    for record in records {
+        if let Some((id, blob)) = local_blob(frame, record) {
+            if let LocalPlace::Outbox(location) = &blob.place {
+                blobs.index().record(id, location.clone());
+            }
+            local.add(id, blob);
+        }
+    }
+}
+
+/// The blob that a record tells of.
+pub(super) fn local_blob(frame: super::journal::FrameRef, record: &Record) -> Option<(BlobId, LocalBlob)> {
+    match record {
+        Record::Blob { owner, id, page, len, .. } => {
+            Some((*id, LocalBlob { place: LocalPlace::Journal(frame), page: *page, len: *len, owners: vec![*owner] }))
+        }
+        Record::Object { owner, id, len, stored_len, generation } => {
+            let location = Location { kind: BlobKind::Content, stored_len: *stored_len, len: *len, place: Place::Object { generation: *generation } };
+            Some((*id, LocalBlob { place: LocalPlace::Outbox(location), page: false, len: *len, owners: vec![*owner] }))
+        }
+        _ => None,
+    }
+}

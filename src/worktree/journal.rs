@@ -1,0 +1,382 @@
+//! The journal: sealed frames, each chained to the one before, in numbered segments.
+//!
+//! A frame is its length (u32) and an envelope whose identity is the journal's id, the segment, the
+//! frame's number and the tag of the frame before. The file `synced` holds how far the journal is
+//! known to be durable; damage before that point is an alarm, after it the mark of a crash.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::record::Record;
+use super::{JournalError, Result, WorkError};
+use crate::base::disk::{Disk, DiskFile, OpenMode, read_file};
+use crate::crypto::{Keys, Kind, SEAL_OVERHEAD};
+
+/// A frame may not be longer.
+const FRAME_LEN_MAX: usize = 256 * 1024 * 1024;
+const TAG_LEN: usize = 16;
+const SYNCED_IDENTITY: &[u8] = b"journal/synced";
+
+/// A place in the journal: everything before it is covered by syncing up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+}
+
+/// Where a frame lies, and what is needed to open it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameRef {
+    pub(super) at: Position,
+    number: u64,
+    previous: [u8; TAG_LEN],
+}
+
+pub(super) struct Journal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    keys: Keys,
+    id: [u8; 16],
+    state: Mutex<State>,
+    sync_state: Mutex<SyncState>,
+    synced_changed: Condvar,
+    marker: Arc<dyn DiskFile>,
+}
+
+struct State {
+    segment: u64,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    number: u64,
+    previous: [u8; TAG_LEN],
+    failed: Option<JournalError>,
+    /// Segments that were cut and may hold unsynced frames.
+    unsynced: Vec<(u64, Arc<dyn DiskFile>)>,
+}
+
+#[derive(Default)]
+struct SyncState {
+    synced: Position,
+    running: bool,
+}
+
+impl Journal {
+    /// Opens the directory for appending, in a fresh segment after `last`.
+    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, keys: Keys, id: [u8; 16], last: u64) -> Result<Self> {
+        disk.create_dir_all(dir).map_err(|error| WorkError::disk(dir, &error))?;
+        let marker_path = dir.join("synced");
+        let marker = disk.open(&marker_path, OpenMode::ReadWrite).map_err(|error| WorkError::disk(&marker_path, &error))?;
+        let segment = last + 1;
+        let file = create_segment(&*disk, dir, segment)?;
+        let state = State { segment, file, len: 0, number: 0, previous: [0; TAG_LEN], failed: None, unsynced: Vec::new() };
+        let sync_state = SyncState { synced: Position { segment, offset: 0 }, running: false };
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            keys,
+            id,
+            state: Mutex::new(state),
+            sync_state: Mutex::new(sync_state),
+            synced_changed: Condvar::new(),
+            marker,
+        })
+    }
+
+    /// Why the journal accepts nothing more, if it failed.
+    pub(super) fn failure(&self) -> Option<JournalError> {
+        self.state.lock().failed.clone()
+    }
+
+    /// Appends one frame with these records; they are in the system's hands when this returns.
+    pub(super) fn append(&self, records: &[Record]) -> Result<(FrameRef, Position)> {
+        let plain = postcard::to_stdvec(records).unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+        let mut state = self.state.lock();
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone().into());
+        }
+        let identity = self.identity(state.segment, state.number, &state.previous);
+        let sealed = self.keys.seal(Kind::Journal, &identity, &plain);
+        let bytes = sealed.as_bytes();
+        let mut frame = Vec::with_capacity(4 + bytes.len());
+        frame.extend_from_slice(&u32::try_from(bytes.len()).map_err(|_| WorkError::TooLarge)?.to_le_bytes());
+        frame.extend_from_slice(bytes);
+        if let Err(error) = state.file.write_at(&frame, state.len) {
+            return Err(self.write_failed(&mut state, &error));
+        }
+        let at = Position { segment: state.segment, offset: state.len };
+        let place = FrameRef { at, number: state.number, previous: state.previous };
+        state.len += frame.len() as u64;
+        state.number += 1;
+        state.previous = tag_of(bytes);
+        Ok((place, Position { segment: state.segment, offset: state.len }))
+    }
+
+    /// A full disk refuses this one frame (it will be overwritten); anything else ends writing.
+    fn write_failed(&self, state: &mut State, error: &io::Error) -> WorkError {
+        let path = segment_path(&self.dir, state.segment);
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return JournalError::Full { path }.into();
+        }
+        let failed = JournalError::Failed { path, reason: error.to_string() };
+        tracing::error!("{failed}");
+        state.failed = Some(failed.clone());
+        failed.into()
+    }
+
+    /// Where the next frame goes.
+    pub(super) fn end(&self) -> Position {
+        let state = self.state.lock();
+        Position { segment: state.segment, offset: state.len }
+    }
+
+    /// Makes everything before `upto` durable. Callers that wait share one flush.
+    pub(super) fn sync(&self, upto: Position) -> Result<()> {
+        let mut sync = self.sync_state.lock();
+        loop {
+            if sync.synced >= upto {
+                return Ok(());
+            }
+            if !sync.running {
+                break;
+            }
+            self.synced_changed.wait(&mut sync);
+        }
+        sync.running = true;
+        drop(sync);
+        let outcome = self.flush();
+        let mut sync = self.sync_state.lock();
+        sync.running = false;
+        if let Ok(reached) = &outcome {
+            sync.synced = sync.synced.max(*reached);
+        }
+        self.synced_changed.notify_all();
+        outcome.map(|_| ())
+    }
+
+    fn flush(&self) -> Result<Position> {
+        let (file, reached, older) = {
+            let mut state = self.state.lock();
+            if let Some(failed) = &state.failed {
+                return Err(failed.clone().into());
+            }
+            let reached = Position { segment: state.segment, offset: state.len };
+            (state.file.clone(), reached, std::mem::take(&mut state.unsynced))
+        };
+        let outcome = older.iter().try_for_each(|(_, file)| file.sync()).and_then(|()| file.sync());
+        if let Err(error) = outcome {
+            let mut state = self.state.lock();
+            let failed = JournalError::Failed { path: segment_path(&self.dir, reached.segment), reason: error.to_string() };
+            tracing::error!("{failed}");
+            state.failed = Some(failed.clone());
+            return Err(failed.into());
+        }
+        self.mark_synced(reached);
+        Ok(reached)
+    }
+
+    /// Notes how far the journal is durable. The note itself is not synced: an old one only makes
+    /// recovery more trusting of a cut tail.
+    fn mark_synced(&self, reached: Position) {
+        let plain = [reached.segment.to_le_bytes(), reached.offset.to_le_bytes()].concat();
+        let sealed = self.keys.seal(Kind::Local, &[SYNCED_IDENTITY, &self.id].concat(), &plain);
+        if let Err(error) = self.marker.write_at(sealed.as_bytes(), 0) {
+            tracing::debug!("the mark of the durable journal was not written: {error}");
+        }
+    }
+
+    /// Begins a new segment; returns its number.
+    pub(super) fn cut(&self) -> Result<u64> {
+        let mut state = self.state.lock();
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone().into());
+        }
+        let segment = state.segment + 1;
+        let file = create_segment(&*self.disk, &self.dir, segment)?;
+        let old = std::mem::replace(&mut state.file, file);
+        let number = state.segment;
+        state.unsynced.push((number, old));
+        (state.segment, state.len, state.number, state.previous) = (segment, 0, 0, [0; TAG_LEN]);
+        Ok(segment)
+    }
+
+    /// Removes the segments before `first`.
+    pub(super) fn remove_before(&self, first: u64) -> Result<()> {
+        self.state.lock().unsynced.retain(|(segment, _)| *segment >= first);
+        for segment in segments(&*self.disk, &self.dir)?.into_iter().filter(|segment| *segment < first) {
+            let path = segment_path(&self.dir, segment);
+            self.disk.remove(&path).map_err(|error| WorkError::disk(&path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes in all segments.
+    pub(super) fn len_bytes(&self) -> u64 {
+        let older: u64 = self.state.lock().unsynced.iter().filter_map(|(_, file)| file.len().ok()).sum();
+        older + self.state.lock().len
+    }
+
+    /// Reads one frame again.
+    pub(super) fn read(&self, place: &FrameRef) -> Result<Vec<Record>> {
+        let path = segment_path(&self.dir, place.at.segment);
+        let read = || -> io::Result<Vec<u8>> {
+            let file = self.disk.open(&path, OpenMode::Read)?;
+            let mut len = [0; 4];
+            file.read_at(&mut len, place.at.offset)?;
+            let mut sealed = vec![0; (u32::from_le_bytes(len) as usize).min(FRAME_LEN_MAX)];
+            let count = file.read_at(&mut sealed, place.at.offset + 4)?;
+            sealed.truncate(count);
+            Ok(sealed)
+        };
+        let sealed = read().map_err(|error| WorkError::disk(&path, &error))?;
+        let identity = self.identity(place.at.segment, place.number, &place.previous);
+        open_frame(&self.keys, &identity, &sealed).ok_or_else(|| JournalError::Altered { path, offset: place.at.offset }.into())
+    }
+
+    fn identity(&self, segment: u64, number: u64, previous: &[u8; TAG_LEN]) -> Vec<u8> {
+        identity(&self.id, segment, number, previous)
+    }
+}
+
+fn identity(id: &[u8; 16], segment: u64, number: u64, previous: &[u8; TAG_LEN]) -> Vec<u8> {
+    [id.as_slice(), &segment.to_le_bytes(), &number.to_le_bytes(), previous].concat()
+}
+
+fn open_frame(keys: &Keys, identity: &[u8], sealed: &[u8]) -> Option<Vec<Record>> {
+    let plain = keys.open(Kind::Journal, identity, sealed).ok()?;
+    postcard::from_bytes(&plain).ok()
+}
+
+fn tag_of(sealed: &[u8]) -> [u8; TAG_LEN] {
+    let mut tag = [0; TAG_LEN];
+    tag.copy_from_slice(&sealed[sealed.len() - TAG_LEN..]);
+    tag
+}
+
+fn segment_path(dir: &Path, segment: u64) -> PathBuf {
+    dir.join(format!("{segment:016x}"))
+}
+
+fn create_segment(disk: &dyn Disk, dir: &Path, segment: u64) -> Result<Arc<dyn DiskFile>> {
+    let path = segment_path(dir, segment);
+    let file = disk.open(&path, OpenMode::CreateNew).map_err(|error| WorkError::disk(&path, &error))?;
+    disk.sync_dir(dir).map_err(|error| WorkError::disk(dir, &error))?;
+    Ok(file)
+}
+
+/// The numbers of the segments on disk, in order.
+pub(super) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
+    let items = disk.list(dir).map_err(|error| WorkError::disk(dir, &error))?;
+    let mut numbers: Vec<u64> = items.iter().filter(|item| item.name.len() == 16).filter_map(|item| u64::from_str_radix(&item.name, 16).ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// What to do about damage that a crash cannot explain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDamage {
+    Refuse,
+    /// Set the damaged rest aside and go on.
+    Accept,
+}
+
+/// Hands every record since segment `first` to `each`; returns the last segment's number (`first - 1`
+/// when there is none). The torn end that a crash leaves is cut off.
+pub(super) fn replay(
+    disk: &dyn Disk,
+    dir: &Path,
+    keys: &Keys,
+    id: &[u8; 16],
+    first: u64,
+    on_damage: OnDamage,
+    each: &mut dyn FnMut(FrameRef, Vec<Record>) -> Result<()>,
+) -> Result<u64> {
+    disk.create_dir_all(dir).map_err(|error| WorkError::disk(dir, &error))?;
+    let synced = read_marker(disk, dir, keys, id);
+    let numbers = segments(disk, dir)?;
+    let mut last = first.saturating_sub(1);
+    for number in numbers.iter().copied().filter(|number| *number >= first) {
+        if number != last + 1 && on_damage == OnDamage::Refuse {
+            return Err(JournalError::Missing { path: segment_path(dir, last + 1) }.into());
+        }
+        last = number;
+        let Err((offset, len)) = replay_segment(disk, dir, keys, id, number, &mut *each)? else { continue };
+        let path = segment_path(dir, number);
+        let altered = number < synced.segment || number == synced.segment && offset < synced.offset && len >= synced.offset;
+        if altered && on_damage == OnDamage::Refuse {
+            return Err(JournalError::Altered { path, offset }.into());
+        }
+        if number == synced.segment && offset < synced.offset {
+            tracing::warn!("the journal {} is shorter than it was when last synced; what it holds is recovered", path.display());
+        }
+        set_aside(disk, &path, offset, altered)?;
+        for later in numbers.iter().copied().filter(|later| *later > number) {
+            last = later;
+            set_aside(disk, &segment_path(dir, later), 0, altered)?;
+        }
+        break;
+    }
+    Ok(last)
+}
+
+/// Cuts a segment at `offset`; an altered one is copied first.
+fn set_aside(disk: &dyn Disk, path: &Path, offset: u64, altered: bool) -> Result<()> {
+    let work = || -> io::Result<()> {
+        let file = disk.open(path, OpenMode::ReadWrite)?;
+        if altered {
+            let bytes = read_file(disk, path, usize::MAX)?;
+            crate::base::disk::replace_file(disk, &path.with_extension("damaged"), &bytes)?;
+        }
+        file.set_len(offset)?;
+        file.sync()
+    };
+    work().map_err(|error| WorkError::disk(path, &error))
+}
+
+/// Replays one segment; `Err((offset, len))` when a frame at `offset` does not open.
+#[expect(clippy::type_complexity, reason = "a damaged end is an outcome here, not a failure")]
+fn replay_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    keys: &Keys,
+    id: &[u8; 16],
+    segment: u64,
+    each: &mut dyn FnMut(FrameRef, Vec<Record>) -> Result<()>,
+) -> Result<std::result::Result<(), (u64, u64)>> {
+    let path = segment_path(dir, segment);
+    let fail = |error: io::Error| WorkError::disk(&path, &error);
+    let file = disk.open(&path, OpenMode::Read).map_err(fail)?;
+    let len = file.len().map_err(fail)?;
+    let (mut offset, mut number, mut previous) = (0, 0, [0; TAG_LEN]);
+    while offset < len {
+        let mut head = [0; 4];
+        let head_len = file.read_at(&mut head, offset).map_err(fail)?;
+        let frame_len = u32::from_le_bytes(head) as usize;
+        if head_len < 4 || frame_len < SEAL_OVERHEAD || frame_len > FRAME_LEN_MAX || offset + 4 + frame_len as u64 > len {
+            return Ok(Err((offset, len)));
+        }
+        let mut sealed = vec![0; frame_len];
+        file.read_at(&mut sealed, offset + 4).map_err(fail)?;
+        let Some(records) = open_frame(keys, &identity(id, segment, number, &previous), &sealed) else {
+            return Ok(Err((offset, len)));
+        };
+        each(FrameRef { at: Position { segment, offset }, number, previous }, records)?;
+        offset += 4 + frame_len as u64;
+        number += 1;
+        previous = tag_of(&sealed);
+    }
+    Ok(Ok(()))
+}
+
+fn read_marker(disk: &dyn Disk, dir: &Path, keys: &Keys, id: &[u8; 16]) -> Position {
+    let Ok(sealed) = read_file(disk, &dir.join("synced"), 4096) else { return Position::default() };
+    match keys.open(Kind::Local, &[SYNCED_IDENTITY, id].concat(), &sealed) {
+        Ok(plain) if plain.len() == 16 => {
+            let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+            Position { segment: number(&plain[..8]), offset: number(&plain[8..]) }
+        }
+        _ => Position::default(),
+    }
+}

@@ -1,0 +1,57 @@
+//! Pages of the version that is being made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::base::ids::BlobId;
+use crate::blob::{BlobKind, Blobs, ChunkRef};
+use crate::crypto::{IdDomain, Keys};
+use crate::version::index::sha256;
+use crate::version::tree::PageIo;
+use crate::version::{Result, VersionError};
+
+/// Reads pages through the blob layer; collects the new ones in memory until they are packed.
+pub(super) struct NewPages<'a> {
+    blobs: &'a Blobs,
+    keys: &'a Keys,
+    new: Mutex<HashMap<BlobId, Arc<[u8]>>>,
+}
+
+impl<'a> NewPages<'a> {
+    pub(super) fn new(blobs: &'a Blobs, keys: &'a Keys) -> Self {
+        Self { blobs, keys, new: Mutex::new(HashMap::new()) }
+    }
+
+    /// The pages that were saved and were not stored before.
+    pub(super) fn into_new(self) -> HashMap<BlobId, Arc<[u8]>> {
+        self.new.into_inner()
+    }
+}
+
+impl PageIo for NewPages<'_> {
+    fn load(&self, page: &ChunkRef) -> Result<Arc<[u8]>> {
+        let new = self.new.lock().get(&page.id).cloned();
+        match new {
+            Some(bytes) => Ok(bytes),
+            None => Ok(self.blobs.read(BlobKind::Page, page)?),
+        }
+    }
+
+    fn load_many(&self, pages: &[ChunkRef]) -> Result<Vec<Arc<[u8]>>> {
+        if self.new.lock().is_empty() {
+            return self.blobs.read_many(BlobKind::Page, pages).into_iter().map(|page| Ok(page?)).collect();
+        }
+        pages.iter().map(|page| self.load(page)).collect()
+    }
+
+    fn save(&self, bytes: &[u8]) -> Result<ChunkRef> {
+        let id = self.keys.id(IdDomain::Page, &sha256(bytes));
+        let len = u32::try_from(bytes.len()).map_err(|_| VersionError::Damaged { object: "a page".into(), reason: "it is too long".into() })?;
+        if !self.blobs.contains(&id)? {
+            self.new.lock().insert(id, bytes.into());
+        }
+        Ok(ChunkRef { id, len })
+    }
+}

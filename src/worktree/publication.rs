@@ -1,0 +1,213 @@
+//! From layers to published content: absorbing what is frozen, logging and staging drafts.
+
+use std::sync::Arc;
+
+use super::absorb::register;
+use super::content::View;
+use super::extents::Extents;
+use super::inode::{Layer, Node};
+use super::journal::FrameRef;
+use super::namespace::{mark_logged, unlogged_records};
+use super::pages::NewPages;
+use super::record::{Bytes, Record};
+use super::worktree::Worktree;
+use super::{Result, WorkError};
+use crate::blob::{BlobKind, codec, location};
+use crate::version::entry::{FileBody, Ino};
+
+/// A draft with more than this unlogged is staged as chunks instead of being written to the journal
+/// and then once more as chunks.
+const STAGE_LEN_MIN: u64 = 8 * 1024 * 1024;
+
+impl Worktree {
+    /// Absorbs all frozen layers; returns the first error after having tried every file.
+    pub fn absorb_all(&self) -> Result<()> {
+        let inos: Vec<Ino> = self.table().frozen.iter().copied().collect();
+        let mut outcome = Ok(());
+        for ino in inos {
+            if let Err(error) = self.absorb_file(ino) {
+                tracing::warn!("the content of inode {} stays in the journal for now: {error}", ino.0);
+                outcome = outcome.and(Err(error));
+            }
+        }
+        self.recount();
+        outcome
+    }
+
+    fn absorb_file(&self, ino: Ino) -> Result<()> {
+        let _absorbing = self.absorbing.lock();
+        let (base, layers) = {
+            let table = self.table();
+            let Some(inode) = table.find(ino).filter(|inode| inode.nlink > 0) else { return Ok(()) };
+            let file = inode.file()?;
+            if file.frozen.is_empty() {
+                return Ok(());
+            }
+            (file.published.as_ref().map(|published| published.body.clone()).unwrap_or_default(), file.frozen.clone())
+        };
+        let Some(last) = layers.last().map(|layer| layer.id) else { return Ok(()) };
+        let (body, records) = self.absorb_layers(ino, base, layers)?;
+        self.install(ino, last, body, records)
+    }
+
+    /// Makes content of layers; the caller appends the records and registers them.
+    pub(super) fn absorb_layers(&self, ino: Ino, base: FileBody, layers: Vec<Arc<Layer>>) -> Result<(FileBody, Vec<Record>)> {
+        let pages = self.pages();
+        let append = |records: Vec<Record>| self.append_blobs(&records);
+        let (body, mut records) = self.absorber(&pages, &append).absorb(ino, base, layers)?;
+        self.add_pages(ino, pages, &mut records);
+        Ok((body, records))
+    }
+
+    fn add_pages(&self, owner: Ino, pages: NewPages<'_>, records: &mut Vec<Record>) {
+        for (id, bytes) in pages.into_new() {
+            if self.local.own(&id, owner) {
+                continue;
+            }
+            let sealed = codec::encode(&self.parts.keys, BlobKind::Page, id, &bytes);
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            records.push(Record::Blob { owner, id, page: true, len, sealed: Bytes(Arc::new(sealed.into_bytes())) });
+        }
+    }
+
+    /// Appends blob records as a frame of their own.
+    pub(super) fn append_blobs(&self, records: &[Record]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (frame, _) = self.journal.append(records)?;
+        self.register(frame, records);
+        Ok(())
+    }
+
+    fn register(&self, frame: FrameRef, records: &[Record]) {
+        register(&self.local, &self.parts.blobs, frame, records);
+    }
+
+    /// Makes absorbed content the published content, unless the file is gone.
+    fn install(&self, ino: Ino, layer: u32, body: FileBody, mut records: Vec<Record>) -> Result<()> {
+        let mut table = self.table();
+        let frozen = table.find(ino).filter(|inode| inode.nlink > 0).and_then(|inode| inode.file().ok());
+        let Some(mtime) = frozen.and_then(|file| file.frozen.iter().find(|frozen| frozen.id == layer).map(|frozen| frozen.mtime)) else {
+            drop(table);
+            return self.discard(&records);
+        };
+        let publish = Record::Publish { ino, layer, body, mtime };
+        records.push(publish);
+        let (frame, _) = self.journal.append(&records)?;
+        self.register(frame, &records);
+        match records.last().map(|publish| table.apply(publish)) {
+            Some(Err(_)) | None => Err(WorkError::Inconsistent { ino, reason: "its content was absorbed and cannot be installed" }),
+            Some(Ok(())) => Ok(()),
+        }
+    }
+
+    /// Drops objects that nothing came to refer to.
+    fn discard(&self, records: &[Record]) -> Result<()> {
+        for record in records {
+            if let Record::Object { id, generation, .. } = record
+                && !self.local.holds_current(id)
+            {
+                self.parts.outbox.remove(&location::object_key(id, *generation))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts dirty bytes that are only in memory where a kill does not reach them: large drafts as
+    /// staged chunks, everything else into the journal. Called every second.
+    pub fn log_drafts(&self) -> Result<()> {
+        let dirty: Vec<Ino> = {
+            let table = self.table();
+            table.drafts.iter().chain(&table.frozen).copied().collect()
+        };
+        for ino in dirty {
+            if self.unlogged_draft(ino) >= STAGE_LEN_MIN {
+                self.stage(ino)?;
+            } else {
+                self.log_file(ino)?;
+            }
+        }
+        self.recount();
+        Ok(())
+    }
+
+    fn unlogged_draft(&self, ino: Ino) -> u64 {
+        match self.table().find(ino).map(|inode| &inode.node) {
+            Some(Node::File(file)) => file.draft.as_ref().map_or(0, |draft| draft.extents.unlogged_len()),
+            _ => 0,
+        }
+    }
+
+    fn log_file(&self, ino: Ino) -> Result<()> {
+        let mut table = self.table();
+        let mut records = Vec::new();
+        match table.find(ino) {
+            Some(inode) if inode.nlink > 0 => unlogged_records(ino, inode.file()?, &mut records),
+            _ => return Ok(()),
+        }
+        if !records.is_empty() {
+            self.journal.append(&records)?;
+            mark_logged(&mut table, ino);
+        }
+        Ok(())
+    }
+
+    /// Absorbs a draft without publishing it: its bytes become chunks that only the draft refers to.
+    fn stage(&self, ino: Ino) -> Result<()> {
+        let _absorbing = self.absorbing.lock();
+        let (base, layers, draft) = {
+            let mut table = self.table();
+            let Some(inode) = table.find_mut(ino).filter(|inode| inode.nlink > 0) else { return Ok(()) };
+            let file = inode.file_mut()?;
+            let base = file.published.as_ref().map(|published| published.body.clone()).unwrap_or_default();
+            let mut layers = file.frozen.clone();
+            let Some(draft) = &mut file.draft else { return Ok(()) };
+            draft.low_water = u64::MAX;
+            let copy = Arc::new(draft.clone());
+            layers.push(copy.clone());
+            (base, layers, copy)
+        };
+        let view = View::new(base, layers);
+        let (body, records) = self.absorb_layers(ino, view.base().clone(), view.layers().to_vec())?;
+        self.install_staged(ino, &draft, body, records)
+    }
+
+    fn install_staged(&self, ino: Ino, staged: &Layer, body: FileBody, mut records: Vec<Record>) -> Result<()> {
+        let mut table = self.table();
+        let file = table.find_mut(ino).filter(|inode| inode.nlink > 0).and_then(|inode| inode.file_mut().ok());
+        let Some(draft) = file.and_then(|file| file.draft.as_mut()).filter(|draft| draft.id == staged.id) else {
+            drop(table);
+            return self.discard(&records);
+        };
+        let clip = staged.size.min(draft.low_water);
+        let (layer, size, mtime) = (draft.id, draft.size, draft.mtime);
+        records.push(Record::Draft { ino, layer, base: Some(Box::new(body.clone())), clip, size, mtime });
+        let (frame, _) = self.journal.append(&records)?;
+        self.register(frame, &records);
+        draft.base = Some(Arc::new(body));
+        draft.clip = clip;
+        drop_staged(&mut draft.extents, &staged.extents);
+        Ok(())
+    }
+
+    /// Called by a writer when too much is dirty: makes room in its own time.
+    pub(super) fn relieve(&self) -> Result<()> {
+        if self.recount() <= self.parts.limits.dirty_bytes_max {
+            return Ok(());
+        }
+        let drafts: Vec<Ino> = self.table().drafts.iter().copied().collect();
+        for ino in drafts {
+            self.stage(ino)?;
+        }
+        self.absorb_all()?;
+        let unpublished = self.parts.outbox.total_bytes() + self.journal.len_bytes();
+        if unpublished > self.parts.limits.unpublished_bytes_max { Err(WorkError::NoSpace) } else { Ok(()) }
+    }
+}
+
+/// What was written while staging went on has to be logged after the record of the staged draft.
+fn drop_staged(extents: &mut Extents, staged: &Extents) {
+    extents.drop_staged(staged);
+    extents.set_logged(false);
+}

@@ -1,0 +1,82 @@
+//! Journal records. Replaying a record applies it by the same code that applied it first.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Timestamp;
+use crate::base::ids::{BlobId, FileId};
+use crate::version::entry::{Body, Entry, FileBody, Ino, Xattrs};
+
+/// One change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Record {
+    /// A new inode and its first name. The body of a regular file is empty and unpublished.
+    Create { parent: Ino, name: Vec<u8>, node: Node, time: Timestamp },
+    /// Another name for an inode.
+    Link { ino: Ino, parent: Ino, name: Vec<u8>, time: Timestamp },
+    /// A name is removed (a file's, or an empty directory's).
+    Remove { parent: Ino, name: Vec<u8>, time: Timestamp },
+    /// A name is moved, replacing what has the new name; or two names change places.
+    Rename { from: (Ino, Vec<u8>), to: (Ino, Vec<u8>), exchange: bool, time: Timestamp },
+    /// Attributes are set.
+    Attr { ino: Ino, set: AttrSet },
+    /// An extended attribute is set, or removed (`None`).
+    Xattr { ino: Ino, name: Vec<u8>, value: Option<Vec<u8>>, time: Timestamp },
+    /// The length of a file's draft is set.
+    Resize { ino: Ino, layer: u32, size: u64, time: Timestamp },
+    /// Bytes of a layer.
+    Write { ino: Ino, layer: u32, offset: u64, data: Bytes, time: Timestamp },
+    /// A hole of a layer.
+    Zero { ino: Ino, layer: u32, offset: u64, len: u64, time: Timestamp },
+    /// All of the layer is in the journal, and it is published.
+    Complete { ino: Ino, layer: u32 },
+    /// The layers up to this one are absorbed: the file's published content is `body`.
+    Publish { ino: Ino, layer: u32, body: FileBody, mtime: Timestamp },
+    /// A small sealed blob, kept here until the next checkpoint packs it.
+    Blob { owner: Ino, id: BlobId, page: bool, len: u32, sealed: Bytes },
+    /// A large sealed blob that lies in the outbox.
+    Object { owner: Ino, id: BlobId, len: u32, stored_len: u32, generation: u16 },
+    /// A name is given a ready inode (restore, carried-over state), replacing what has the name.
+    Graft { parent: Ino, name: Vec<u8>, inode: Box<Entry>, published: bool },
+    /// The state of a draft without its bytes, which follow as `Write` (carried over from an earlier
+    /// segment), or which are in `base` (staged).
+    Draft { ino: Ino, layer: u32, base: Option<Box<FileBody>>, clip: u64, size: u64, mtime: Timestamp },
+}
+
+/// A new inode.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Node {
+    pub(super) ino: Ino,
+    pub(super) file_id: FileId,
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) body: Body,
+    pub(super) xattrs: Xattrs,
+}
+
+/// Attributes as they shall be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AttrSet {
+    pub(super) mode: Option<u16>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) atime: Option<Timestamp>,
+    pub(super) mtime: Option<Timestamp>,
+    pub(super) ctime: Timestamp,
+}
+
+/// Shared bytes, written as one length-prefixed run.
+#[derive(Clone, Debug)]
+pub(super) struct Bytes(pub(super) std::sync::Arc<Vec<u8>>);
+
+impl Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(|bytes| Bytes(std::sync::Arc::new(bytes.to_vec())))
+    }
+}

@@ -1,0 +1,467 @@
+//! The live tree as its users see it: locking, loading, journaling; reading and writing of files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::absorb::Absorber;
+use super::checkpoint::CheckpointState;
+use super::content::View;
+use super::graft::Invalidation;
+use super::inode::{File, Node};
+use super::journal::{Journal, Position};
+use super::load::load;
+use super::local_blobs::LocalBlobs;
+use super::pages::NewPages;
+use super::record::Record;
+use super::table::{Attempt, Stop, Table};
+use super::{Attr, Result, WorkError};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::disk::Disk;
+use crate::base::limits::FILE_SIZE_MAX;
+use crate::blob::{Blobs, Outbox};
+use crate::crypto::Keys;
+use crate::version::entry::{Content, Ino};
+use crate::version::index::Author;
+
+/// Whether an operation may wait for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Answer from memory, or with [`WorkError::WouldBlock`].
+    No,
+    /// Wait as long as it takes (the store has deadlines of its own).
+    Yes,
+}
+
+/// Limits of the live tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Inodes kept in memory.
+    pub inodes_max: usize,
+    /// Dirty bytes kept in memory before large drafts are staged.
+    pub dirty_bytes_max: u64,
+    /// Bytes in the outbox and journal before writers get `NoSpace`.
+    pub unpublished_bytes_max: u64,
+    /// The journal is cut when it is longer.
+    pub journal_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { inodes_max: 300_000, dirty_bytes_max: 128 << 20, unpublished_bytes_max: 64 << 30, journal_bytes_max: 256 << 20 }
+    }
+}
+
+/// What a live tree is made of.
+#[derive(Clone)]
+pub struct WorktreeParts {
+    /// The local disk.
+    pub disk: Arc<dyn Disk>,
+    /// The state directory: the journal and the base lie in it.
+    pub dir: PathBuf,
+    /// The keys of the workspace.
+    pub keys: Keys,
+    /// Content and pages.
+    pub blobs: Arc<Blobs>,
+    /// Where new objects wait for their upload.
+    pub outbox: Arc<Outbox>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who records versions.
+    pub author: Author,
+    /// Limits.
+    pub limits: Limits,
+    /// Refuse every change.
+    pub read_only: bool,
+}
+
+/// What happened since a moment, for deciding when to record a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// A number that grows with every change that a version would record.
+    pub changes: u64,
+    /// Files whose published content is not absorbed yet.
+    pub frozen: usize,
+    /// Files with unpublished content.
+    pub drafts: usize,
+    /// Bytes in the journal.
+    pub journal_bytes: u64,
+}
+
+/// Where a file's content stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// Written to and not published.
+    Draft,
+    /// As [`Draft`](Self::Draft), found in the journal after a kill.
+    Recovered,
+    /// Published; in no version yet.
+    Published,
+    /// As in the newest version.
+    Recorded,
+}
+
+/// The live tree.
+pub struct Worktree {
+    pub(super) parts: WorktreeParts,
+    table: Mutex<Table>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) local: Arc<LocalBlobs>,
+    pub(super) absorbing: Mutex<()>,
+    pub(super) checkpoint: Mutex<CheckpointState>,
+    work: Condvar,
+    work_waiting: Mutex<bool>,
+    dirty_bytes: AtomicU64,
+    stopped: AtomicBool,
+    #[expect(clippy::type_complexity, reason = "one hook")]
+    notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
+}
+
+/// An operation loads at most this many things before it gives up: a ring of needs is damage.
+const LOADS_MAX: usize = 10_000;
+
+impl Worktree {
+    pub(super) fn assemble(parts: WorktreeParts, table: Table, journal: Arc<Journal>, local: Arc<LocalBlobs>, checkpoint: CheckpointState) -> Self {
+        parts.blobs.set_local(local.clone());
+        Self {
+            parts,
+            table: Mutex::new(table),
+            journal,
+            local,
+            absorbing: Mutex::new(()),
+            checkpoint: Mutex::new(checkpoint),
+            work: Condvar::new(),
+            work_waiting: Mutex::new(false),
+            dirty_bytes: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+            notify: Mutex::new(None),
+        }
+    }
+
+    /// Who is told when names or inodes change other than by an operation of the caller's own.
+    pub fn on_invalidation(&self, notify: impl Fn(Vec<Invalidation>) + Send + Sync + 'static) {
+        *self.notify.lock() = Some(Box::new(notify));
+    }
+
+    pub(super) fn tell(&self, invalidations: Vec<Invalidation>) {
+        if let (Some(notify), false) = (&*self.notify.lock(), invalidations.is_empty()) {
+            notify(invalidations);
+        }
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    pub(super) fn pages(&self) -> NewPages<'_> {
+        NewPages::new(&self.parts.blobs, &self.parts.keys)
+    }
+
+    /// Runs `attempt` under the lock, loading what it misses, until it ends.
+    pub(super) fn run<T>(&self, wait: Wait, mut attempt: impl FnMut(&mut Table) -> Attempt<T>) -> Result<T> {
+        for _ in 0..LOADS_MAX {
+            let order = {
+                let mut table = self.table.lock();
+                match attempt(&mut table) {
+                    Ok(value) => return Ok(value),
+                    Err(Stop::Failed(error)) => return Err(error),
+                    Err(Stop::Need(need)) => table.order(need),
+                }
+            };
+            if wait == Wait::No {
+                return Err(WorkError::WouldBlock);
+            }
+            let loaded = load(&self.pages(), order)?;
+            self.table.lock().install(loaded);
+        }
+        Err(WorkError::Inconsistent { ino: Ino::ROOT, reason: "what an operation needs cannot be loaded" })
+    }
+
+    /// Journals records and applies them. Whatever applying needs must be loaded already; the bytes
+    /// of layers are in memory and only journaled.
+    pub(super) fn commit(&self, table: &mut Table, records: &[Record]) -> Attempt<Position> {
+        let (_, end) = self.journal.append(records)?;
+        for record in records.iter().filter(|record| !matches!(record, Record::Write { .. } | Record::Zero { .. })) {
+            table.apply(record)?;
+        }
+        Ok(end)
+    }
+
+    pub(super) fn writable(&self) -> Result<()> {
+        if self.parts.read_only || self.journal.failure().is_some() || self.stopped.load(Ordering::Relaxed) {
+            return Err(WorkError::ReadOnly);
+        }
+        Ok(())
+    }
+
+    /// Refuses every further change (before unmounting).
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Why the tree is read-only, when a failure made it so.
+    pub fn failure(&self) -> Option<super::JournalError> {
+        self.journal.failure()
+    }
+
+    /// What has happened lately.
+    pub fn activity(&self) -> Activity {
+        let table = self.table();
+        Activity { changes: table.changes, frozen: table.frozen.len(), drafts: table.drafts.len(), journal_bytes: self.journal.len_bytes() }
+    }
+
+    /// Waits until there is content to absorb, at most so long.
+    pub fn wait_for_work(&self, timeout: std::time::Duration) {
+        let mut waiting = self.work_waiting.lock();
+        if !*waiting {
+            self.work.wait_for(&mut waiting, timeout);
+        }
+        *waiting = false;
+    }
+
+    pub(super) fn wake(&self) {
+        *self.work_waiting.lock() = true;
+        self.work.notify_all();
+    }
+
+    /// The attributes of an inode.
+    pub fn getattr(&self, ino: Ino, wait: Wait) -> Result<Attr> {
+        self.run(wait, |table| Ok(table.get(ino)?.attr()))
+    }
+
+    /// Opens a file; `truncate` cuts it to nothing.
+    pub fn open(&self, ino: Ino, write: bool, truncate: bool, uid: u32, wait: Wait) -> Result<()> {
+        if write || truncate {
+            self.writable()?;
+        }
+        self.run(wait, |table| {
+            let has_bytes = matches!(&table.get(ino)?.node, Node::File(file) if file.size > 0 || file.is_dirty());
+            if truncate && has_bytes {
+                self.resize(table, ino, 0, uid)?;
+            }
+            let inode = table.get_mut(ino)?;
+            inode.opens += 1;
+            if let (Node::File(file), true) = (&mut inode.node, write) {
+                file.writers += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// Closes a handle. The last writer's close publishes the file.
+    pub fn release(&self, ino: Ino, write: bool) {
+        let frozen = {
+            let mut table = self.table();
+            let Some(inode) = table.find_mut(ino) else { return };
+            inode.opens = inode.opens.saturating_sub(1);
+            let mtime = inode.mtime;
+            let nlink = inode.nlink;
+            let mut frozen = false;
+            if let (Node::File(file), true) = (&mut inode.node, write) {
+                file.writers = file.writers.saturating_sub(1);
+                if file.writers == 0 && nlink > 0 {
+                    frozen = file.publish(mtime);
+                }
+            }
+            if frozen {
+                table.note_layers(ino);
+                table.mark_inode(ino);
+            }
+            table.reap(ino);
+            frozen
+        };
+        if frozen {
+            self.wake();
+        }
+    }
+
+    /// The kernel drops `count` references to an inode.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.table().forget(ino, count);
+    }
+
+    /// Reads at most `len` bytes; fewer only at the end of the file.
+    pub fn read(&self, ino: Ino, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
+        let (view, len) = self.run(wait, |table| {
+            let file = table.get(ino)?.file()?;
+            let len = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
+            Ok((View::live(file, offset, offset + len as u64), len))
+        })?;
+        if wait == Wait::No && !view.in_memory(offset, offset + len as u64) {
+            return Err(WorkError::WouldBlock);
+        }
+        let mut out = vec![0; len];
+        view.read(&self.parts.blobs, &self.pages(), offset, &mut out)?;
+        Ok(out)
+    }
+
+    /// The published chunks that a sequential reader at `offset` will want next.
+    pub fn chunks_ahead(&self, ino: Ino, offset: u64, len: u64) -> Vec<crate::blob::ChunkRef> {
+        let content = {
+            let table = self.table();
+            match table.find(ino).map(|inode| &inode.node) {
+                Some(Node::File(file)) => file.published.as_ref().map(|published| published.body.content.clone()),
+                _ => None,
+            }
+        };
+        let Some(content @ (Content::Chunks(_) | Content::Tree(_))) = content else { return Vec::new() };
+        let chunks = content.chunks(&self.pages(), offset, offset.saturating_add(len));
+        chunks.map(|chunks| chunks.into_iter().map(|(_, chunk)| chunk).collect()).unwrap_or_default()
+    }
+
+    /// Writes all of `data` at `offset`.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], uid: u32, wait: Wait) -> Result<()> {
+        self.writable()?;
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
+        self.run(wait, |table| {
+            self.drop_privileges(table, ino, uid)?;
+            let now = self.now();
+            self.change_draft(table, ino, now, |file, draft_size| {
+                let draft = file.draft_mut(now);
+                draft.extents.write(offset, data, false);
+                *draft_size = (*draft_size).max(end);
+            })
+        })?;
+        let dirty = self.dirty_bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+        if dirty > self.parts.limits.dirty_bytes_max { self.relieve() } else { Ok(()) }
+    }
+
+    fn change_draft(&self, table: &mut Table, ino: Ino, now: Timestamp, change: impl FnOnce(&mut File, &mut u64)) -> Attempt<()> {
+        let inode = table.get_mut(ino)?;
+        let file = inode.file_mut()?;
+        let mut size = file.draft_mut(now).size;
+        change(file, &mut size);
+        let draft = file.draft_mut(now);
+        (draft.size, draft.mtime) = (size, now);
+        file.size = size;
+        (inode.mtime, inode.ctime) = (now, now);
+        table.drafts.insert(ino);
+        Ok(())
+    }
+
+    /// Sets a file's length.
+    pub(super) fn resize(&self, table: &mut Table, ino: Ino, size: u64, uid: u32) -> Attempt<()> {
+        if size > FILE_SIZE_MAX {
+            return Err(WorkError::TooLarge.into());
+        }
+        self.drop_privileges(table, ino, uid)?;
+        let now = self.now();
+        let file = table.get_mut(ino)?.file_mut()?;
+        let layer = file.draft.as_ref().map_or(file.next_layer, |draft| draft.id);
+        self.journal.append(&[Record::Resize { ino, layer, size, time: now }])?;
+        self.change_draft(table, ino, now, |file, draft_size| {
+            file.draft_mut(now).resize(size);
+            *draft_size = size;
+        })
+    }
+
+    /// Writing to a file takes its set-uid and set-gid bits and its capabilities away, root's doing aside.
+    pub(super) fn drop_privileges(&self, table: &mut Table, ino: Ino, uid: u32) -> Attempt<()> {
+        const CAPABILITY: &[u8] = b"security.capability";
+        let inode = table.get(ino)?;
+        let now = self.now();
+        let mut records = Vec::new();
+        let lowered = super::namespace::without_privileges(inode.mode);
+        if uid != 0 && lowered != inode.mode && !inode.is_dir() {
+            let set = super::record::AttrSet { mode: Some(lowered), ctime: now, ..Default::default() };
+            records.push(Record::Attr { ino, set });
+        }
+        if inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY)) {
+            records.push(Record::Xattr { ino, name: CAPABILITY.to_vec(), value: None, time: now });
+        }
+        if records.is_empty() { Ok(()) } else { self.commit(table, &records).map(|_| ()) }
+    }
+
+    /// Punches a hole (`keep_size`), zeroes a range, or extends the file.
+    pub fn fallocate(&self, ino: Ino, offset: u64, len: u64, zero: bool, keep_size: bool, uid: u32, wait: Wait) -> Result<()> {
+        self.writable()?;
+        let end = offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
+        self.run(wait, |table| {
+            let size = table.get(ino)?.file()?.size;
+            self.drop_privileges(table, ino, uid)?;
+            let now = self.now();
+            if zero && offset < size {
+                self.change_draft(table, ino, now, |file, _| file.draft_mut(now).extents.zero(offset, end.min(size) - offset, false))?;
+            }
+            if !keep_size && end > size {
+                self.resize(table, ino, end, uid)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The next data (`data`) or hole at or after `offset`.
+    pub fn seek(&self, ino: Ino, offset: u64, data: bool, wait: Wait) -> Result<u64> {
+        let (view, size) = self.run(wait, |table| {
+            let file = table.get(ino)?.file()?;
+            Ok((View::live(file, 0, u64::MAX), file.size))
+        })?;
+        if offset >= size {
+            return Err(WorkError::NoData);
+        }
+        if wait == Wait::No && matches!(view.base().content, Content::Tree(_)) {
+            return Err(WorkError::WouldBlock);
+        }
+        let ranges = view.data_ranges(&self.pages())?;
+        let inside = ranges.iter().find(|range| range.end > offset);
+        match (data, inside) {
+            (true, Some(range)) => Ok(range.start.max(offset)),
+            (true, None) => Err(WorkError::NoData),
+            (false, Some(range)) if range.start <= offset => Ok(range.end.min(size)),
+            (false, _) => Ok(offset),
+        }
+    }
+
+    /// Where a file's content stands.
+    pub fn file_state(&self, ino: Ino, wait: Wait) -> Result<FileState> {
+        self.run(wait, |table| {
+            let inode = table.get(ino)?;
+            let unrecorded = inode.home.as_ref().is_some_and(|(dir, name)| {
+                table.find(*dir).and_then(|dir| dir.dir().ok()).is_some_and(|dir| dir.dirty.contains(name))
+            });
+            Ok(match &inode.node {
+                Node::File(file) if file.recovered => FileState::Recovered,
+                Node::File(file) if file.draft.is_some() || !file.is_published() => FileState::Draft,
+                Node::File(file) if !file.frozen.is_empty() => FileState::Published,
+                _ if unrecorded => FileState::Published,
+                _ => FileState::Recorded,
+            })
+        })
+    }
+
+    /// The absorber over this tree's parts.
+    pub(super) fn absorber<'a>(&'a self, io: &'a NewPages<'a>, append: &'a dyn Fn(Vec<Record>) -> Result<()>) -> Absorber<'a> {
+        Absorber { keys: &self.parts.keys, blobs: &self.parts.blobs, outbox: &self.parts.outbox, local: &self.local, io, append }
+    }
+
+    /// Sets the count of dirty bytes anew after content was absorbed or logged away.
+    pub(super) fn recount(&self) -> u64 {
+        let table = self.table();
+        let files = table.drafts.iter().chain(table.frozen.iter().filter(|ino| !table.drafts.contains(ino)));
+        let bytes = files.filter_map(|ino| table.find(*ino)?.file().ok().map(File::dirty_bytes)).sum();
+        self.dirty_bytes.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+}
+
+impl File {
+    /// Publishes what was written; false when nothing was.
+    pub(super) fn publish(&mut self, mtime: Timestamp) -> bool {
+        if self.draft.is_none() && !self.is_published() {
+            self.draft_mut(mtime);
+        }
+        self.freeze()
+    }
+
+    fn dirty_bytes(&self) -> u64 {
+        let frozen: u64 = self.frozen.iter().map(|layer| layer.extents.bytes()).sum();
+        frozen + self.draft.as_ref().map_or(0, |draft| draft.extents.bytes())
+    }
+}
