@@ -212,7 +212,8 @@ fn hpke_info(workspace: WorkspaceId, number: u32, slot: SlotId) -> Vec<u8> {
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     // Room for the longest record: a buffer that grows would leave copies of keys behind.
-    postcard::to_extend(value, Vec::with_capacity(EPOCH_LEN_MAX)).unwrap_or_else(|_| unreachable!("postcard writes plain structs"))
+    postcard::to_extend(value, Vec::with_capacity(EPOCH_LEN_MAX))
+        .unwrap_or_else(|_| unreachable!("postcard writes plain structs"))
 }
 
 /// `base::random` in the form that HPKE asks for.

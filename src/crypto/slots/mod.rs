@@ -23,5 +23,6 @@ pub use recovery::{BadRecoveryCode, RecoveryCode};
 pub use secret::{Credential, CredentialKind, Secret};
 pub use slot::{KdfParams, NewSlot, SlotError};
 pub use unlock::{
-    AddedSlot, NewWorkspace, UnlockError, add_slot, change_credential, create_workspace, members, rotate, unlock,
+    AddedSlot, NewWorkspace, UnlockError, add_slot, change_credential, create_workspace, members, read_header, rotate,
+    unlock,
 };

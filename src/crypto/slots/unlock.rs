@@ -64,7 +64,9 @@ pub enum UnlockError {
         id: SlotId,
     },
     /// More slot records than any workspace has.
-    #[error("{found} key slots lie in the store, more than the {SLOT_RECORDS_MAX} there can be; remove the strange ones")]
+    #[error(
+        "{found} key slots lie in the store, more than the {SLOT_RECORDS_MAX} there can be; remove the strange ones"
+    )]
     TooManySlots {
         /// How many lie there.
         found: usize,
@@ -145,7 +147,7 @@ pub fn unlock(
     if let Credential::RecoveryCode(text) = credential {
         RecoveryCode::parse(text)?;
     }
-    decode_header(header)?;
+    read_header(header)?;
     if slots.len() > SLOT_RECORDS_MAX {
         return Err(UnlockError::TooManySlots { found: slots.len() });
     }
@@ -205,14 +207,9 @@ impl Outcome {
 }
 
 /// From an opened slot to the key ring.
-fn enter(
-    header: &[u8],
-    epochs: &[(u32, Vec<u8>)],
-    slot: &Slot,
-    opened: &OpenedSlot,
-) -> Result<Keys, UnlockError> {
+fn enter(header: &[u8], epochs: &[(u32, Vec<u8>)], slot: &Slot, opened: &OpenedSlot) -> Result<Keys, UnlockError> {
     let identity = &slot.identity;
-    if decode_header(header)?.workspace != identity.workspace {
+    if read_header(header)?.workspace != identity.workspace {
         return Err(UnlockError::DamagedHeader { reason: "it names another workspace than the key slot" });
     }
     let newest = epochs.iter().max_by_key(|(number, _)| *number);
@@ -228,8 +225,9 @@ fn enter(
     if !epoch.is_sealed_to(identity.id) {
         return Err(UnlockError::Removed { id: identity.id });
     }
-    let secret =
-        epoch.open(identity.id, &opened.private_key).ok_or_else(|| damaged("the keys sealed to the slot were altered"))?;
+    let secret = epoch
+        .open(identity.id, &opened.private_key)
+        .ok_or_else(|| damaged("the keys sealed to the slot were altered"))?;
     if slot::anchor(&secret.id_key, epoch.workspace).as_array() != opened.anchor.as_array() {
         return Err(damaged("it is forged: its id key is not the workspace's"));
     }
@@ -330,15 +328,12 @@ fn open_roster(keys: &Keys, header: &[u8], newest_epoch: &[u8]) -> Result<Roster
     let number = keys.epoch();
     let epoch = decode_epoch(number, newest_epoch)?;
     let (newest, _) = keys.newest_and_older();
-    let roster = if epoch.workspace == keys.workspace() {
-        epoch.roster(newest, header::digest(header))
-    } else {
-        None
-    };
+    let roster = if epoch.workspace == keys.workspace() { epoch.roster(newest, header::digest(header)) } else { None };
     roster.ok_or(UnlockError::DamagedEpoch { number, reason: "it, or kura.json, was altered" })
 }
 
-fn decode_header(bytes: &[u8]) -> Result<WorkspaceHeader, UnlockError> {
+/// Reads `kura.json`. What it says is authenticated only by [`unlock`].
+pub fn read_header(bytes: &[u8]) -> Result<WorkspaceHeader, UnlockError> {
     WorkspaceHeader::decode(bytes).map_err(|error| match error {
         HeaderError::Damaged(reason) => UnlockError::DamagedHeader { reason },
         HeaderError::NewerFormat(found) => UnlockError::NewerFormat { object: "kura.json".to_owned(), found },
