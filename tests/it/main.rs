@@ -1,1 +1,6 @@
+//! All integration tests, in one binary.
 
+mod crypto;
+mod crypto_slots;
+mod sim_disk;
+mod tidy;
