@@ -44,7 +44,7 @@ impl RecoveryCode {
         Self(secret)
     }
 
-    /// The text to print once: `XXXXXX-XXXXXX-XXXXXX-XXXXXX-XXXXXX-XXXXXX`.
+    /// The text to print once: six groups of six, joined by hyphens.
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(SYMBOLS_LEN + SYMBOLS_LEN / GROUP_LEN));
         for (position, symbol) in symbols(&self.0).iter().enumerate() {
