@@ -189,7 +189,11 @@ impl Disk for RealDisk {
         let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.is_dir()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         for dir in missing.iter().rev() {
-            self.sync_dir(parent(dir)?)?;
+            match self.sync_dir(parent(dir)?) {
+                // A parent that may be entered but not read cannot be synced.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                result => result?,
+            }
         }
         Ok(())
     }
