@@ -6,14 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod base;
-pub mod blob;
-pub mod cli;
-pub mod control;
 pub mod crypto;
+pub mod store;
+pub mod blob;
+pub mod version;
+pub mod worktree;
+pub mod sync;
+pub mod workspace;
+pub mod control;
 pub mod fs;
 pub mod fuse;
-pub mod store;
-pub mod sync;
-pub mod version;
-pub mod workspace;
-pub mod worktree;
+pub mod cli;

@@ -69,7 +69,7 @@ pub trait Disk: Send + Sync {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes a directory and its parents; existing ones are fine.
+    /// Makes a directory and its parents, durably; existing ones are fine.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Names in a directory, in no particular order.
     fn list(&self, path: &Path) -> io::Result<Vec<DirItem>>;
@@ -114,7 +114,9 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
 pub fn create_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     through_temporary(disk, path, bytes, |temporary| {
         disk.link(temporary, path)?;
-        disk.remove(temporary)
+        // The file is there now; a second name left behind is cleaned at start.
+        disk.remove(temporary).ok();
+        Ok(())
     })
 }
 
@@ -171,6 +173,7 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        #[expect(clippy::disallowed_methods, reason = "the one door to the local disk")]
         fs::rename(from, to)
     }
 
@@ -183,7 +186,16 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)
+        let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.is_dir()).collect();
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        for dir in missing.iter().rev() {
+            match self.sync_dir(parent(dir)?) {
+                // A parent that may be entered but not read cannot be synced.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirItem>> {
@@ -251,7 +263,7 @@ impl DiskFile for File {
             Err(error) => return Err(error.into()),
         }
         let hole = nix::unistd::lseek(self, start, nix::unistd::Whence::SeekHole)?;
-        Ok(u64::try_from(hole).is_ok_and(|hole| hole >= offset + len))
+        Ok(u64::try_from(hole).is_ok_and(|hole| hole >= offset.saturating_add(len)))
     }
 
     fn try_lock(&self) -> io::Result<bool> {
@@ -263,6 +275,11 @@ impl DiskFile for File {
     }
 
     fn lock(&self) -> io::Result<()> {
-        File::lock(self)
+        loop {
+            match File::lock(self) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
     }
 }

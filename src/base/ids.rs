@@ -96,7 +96,9 @@ macro_rules! uuid_id {
         impl FromStr for $name {
             type Err = ParseIdError;
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                Uuid::try_parse(text).map(Self).map_err(|_| ParseIdError { what: $what, text: text.to_owned() })
+                // One text form only, so that two names never mean one object.
+                let id = Uuid::try_parse(text).map(Self).ok().filter(|id| id.to_string() == text);
+                id.ok_or_else(|| ParseIdError { what: $what, text: text.to_owned() })
             }
         }
     };

@@ -1,7 +1,8 @@
 //! Random bytes from the operating system.
 //!
 //! Nonces are needed by the thousand, so each thread draws from the kernel in blocks. Bytes are
-//! wiped from the block as they are handed out.
+//! wiped from the block as they are handed out. A fork would hand the same bytes out twice; this
+//! process never forks without exec (that takes `unsafe`, which is forbidden here).
 
 use std::cell::RefCell;
 

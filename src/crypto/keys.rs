@@ -15,7 +15,35 @@ use crate::base::limits::FORMAT_VERSION;
 use crate::base::random;
 
 /// A 256-bit key; wiped on drop, never shown.
-pub(super) type KeyBytes = Zeroizing<[u8; 32]>;
+pub(super) struct KeyBytes(Zeroizing<[u8; KEY_LEN]>);
+
+pub(super) const KEY_LEN: usize = 32;
+
+impl KeyBytes {
+    pub(super) fn new(bytes: [u8; KEY_LEN]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    pub(super) fn random() -> Self {
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        random::fill(bytes.as_mut_slice());
+        Self(bytes)
+    }
+
+    pub(super) fn from_slice(slice: &[u8]) -> Option<Self> {
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        (slice.len() == KEY_LEN).then(|| bytes.copy_from_slice(slice))?;
+        Some(Self(bytes))
+    }
+
+    pub(super) fn as_array(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.0.as_mut_slice()
+    }
+}
 
 /// What a keyed identity is for. Domains never collide, even for equal bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +93,11 @@ pub struct Keys(Arc<Ring>);
 
 struct Ring {
     workspace: WorkspaceId,
-    /// Ciphers per epoch, oldest first; index is the epoch number.
+    /// Kept to write epoch records; never leaves this room.
+    id_key: KeyBytes,
+    /// Oldest first; the index is the epoch number. Never empty.
+    epoch_keys: Vec<KeyBytes>,
+    /// Ciphers per epoch, in step with `epoch_keys`.
     epochs: Vec<EpochCiphers>,
     ids: [Hmac<Sha2>; 3],
     chunk_seed: u64,
@@ -76,28 +108,47 @@ struct EpochCiphers {
 }
 
 impl Keys {
-    /// Builds the ring from the id key and the epoch keys, oldest epoch first.
-    pub(super) fn new(workspace: WorkspaceId, id_key: &KeyBytes, epochs: &[KeyBytes]) -> Self {
+    /// Builds the ring from the id key and the epoch keys, oldest epoch first and at least one.
+    pub(super) fn new(workspace: WorkspaceId, id_key: KeyBytes, epoch_keys: Vec<KeyBytes>) -> Self {
+        debug_assert!(!epoch_keys.is_empty());
         let id = |label: &str| {
-            let key = derive(id_key, workspace, "id", label);
-            <Hmac<Sha2> as KeyInit>::new_from_slice(key.as_slice())
+            let key = derive(id_key.as_array(), workspace, "id", label);
+            <Hmac<Sha2> as KeyInit>::new_from_slice(key.as_array())
                 .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"))
         };
-        let seed = derive(id_key, workspace, "chunker", "gear");
+        let seed = derive(id_key.as_array(), workspace, "chunker", "gear");
         let mut seed_bytes = [0; 8];
-        seed_bytes.copy_from_slice(&seed[..8]);
+        seed_bytes.copy_from_slice(&seed.as_array()[..8]);
         Self(Arc::new(Ring {
             workspace,
-            epochs: epochs.iter().map(|key| EpochCiphers::new(workspace, key)).collect(),
+            epochs: epoch_keys.iter().map(|key| EpochCiphers::new(workspace, key)).collect(),
             ids: [id("content"), id("page"), id("lease")],
             chunk_seed: u64::from_le_bytes(seed_bytes),
+            id_key,
+            epoch_keys,
         }))
     }
 
     /// A ring of fresh random keys for tests and simulations.
     pub fn ephemeral(workspace: WorkspaceId) -> Self {
-        let key = || Zeroizing::new(random::bytes());
-        Self::new(workspace, &key(), &[key()])
+        Self::new(workspace, KeyBytes::random(), vec![KeyBytes::random()])
+    }
+
+    pub(super) fn id_key(&self) -> &KeyBytes {
+        &self.0.id_key
+    }
+
+    /// The newest epoch's key, and those before it, oldest first.
+    pub(super) fn newest_and_older(&self) -> (&KeyBytes, &[KeyBytes]) {
+        self.0.epoch_keys.split_last().unwrap_or_else(|| unreachable!("a key ring has at least one epoch"))
+    }
+
+    /// A ring with a fresh epoch after the newest.
+    pub(super) fn with_next_epoch(&self) -> Self {
+        let copy = |key: &KeyBytes| KeyBytes(key.0.clone());
+        let mut epoch_keys: Vec<KeyBytes> = self.0.epoch_keys.iter().map(copy).collect();
+        epoch_keys.push(KeyBytes::random());
+        Self::new(self.0.workspace, copy(&self.0.id_key), epoch_keys)
     }
 
     /// The workspace the keys belong to.
@@ -138,49 +189,82 @@ impl Keys {
 
     fn seal_onto(&self, kind: Kind, identity: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
         let epoch = self.epoch();
-        let header = header(kind, epoch);
+        let place = Place { workspace: self.0.workspace, kind, epoch, identity };
+        place.seal(&self.0.epochs[epoch as usize].by_kind[kind as usize - 1], plaintext, out);
+    }
+
+    /// Opens one envelope that was sealed as `kind` for `identity`.
+    pub fn open(&self, kind: Kind, identity: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let epoch = read_header(kind, sealed)?;
+        let Some(ciphers) = self.0.epochs.get(epoch as usize) else {
+            return Err(OpenError::UnknownEpoch { epoch });
+        };
+        let place = Place { workspace: self.0.workspace, kind, epoch, identity };
+        place.open(&ciphers.by_kind[kind as usize - 1], sealed)
+    }
+}
+
+/// Checks the header of an envelope and returns its epoch.
+fn read_header(kind: Kind, sealed: &[u8]) -> Result<u32, OpenError> {
+    if sealed.len() < SEAL_OVERHEAD || sealed[..2] != MAGIC {
+        return Err(OpenError::NotSealed);
+    }
+    if sealed[2] > FORMAT_VERSION {
+        return Err(OpenError::NewerFormat { found: sealed[2] });
+    }
+    if sealed[3] != kind as u8 {
+        return Err(OpenError::WrongKind { expected: kind as u8, found: sealed[3] });
+    }
+    Ok(u32::from_le_bytes([sealed[4], sealed[5], sealed[6], sealed[7]]))
+}
+
+/// Everything an envelope is bound to.
+pub(super) struct Place<'a> {
+    pub(super) workspace: WorkspaceId,
+    pub(super) kind: Kind,
+    pub(super) epoch: u32,
+    pub(super) identity: &'a [u8],
+}
+
+impl Place<'_> {
+    /// The cipher for this place's kind under an epoch key.
+    pub(super) fn cipher(&self, epoch_key: &KeyBytes) -> Aes256GcmSiv {
+        kind_cipher(self.workspace, epoch_key, self.kind)
+    }
+
+    /// Appends an envelope for this place to `out`.
+    pub(super) fn seal(&self, cipher: &Aes256GcmSiv, plaintext: &[u8], out: &mut Vec<u8>) {
+        let header = header(self.kind, self.epoch);
         let nonce: [u8; NONCE_LEN] = random::bytes();
         out.reserve(plaintext.len() + SEAL_OVERHEAD);
         out.extend_from_slice(&header);
         out.extend_from_slice(&nonce);
         let body = out.len();
         out.extend_from_slice(plaintext);
-        let aad = self.associated_data(&header, identity);
-        let cipher = &self.0.epochs[epoch as usize].by_kind[kind as usize - 1];
         let tag = cipher
-            .encrypt_inout_detached(&Nonce::from(nonce), &aad, out[body..].as_mut().into())
+            .encrypt_inout_detached(&Nonce::from(nonce), &self.associated_data(), out[body..].as_mut().into())
             .unwrap_or_else(|_| unreachable!("AES-GCM-SIV seals up to 64 GiB, limits::OBJECT_LEN_MAX is far below"));
         out.extend_from_slice(&tag);
     }
 
-    /// Opens one envelope that was sealed as `kind` for `identity`.
-    pub fn open(&self, kind: Kind, identity: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-        if sealed.len() < SEAL_OVERHEAD || sealed[..2] != MAGIC {
-            return Err(OpenError::NotSealed);
+    /// Opens an envelope that must have been sealed for this place.
+    pub(super) fn open(&self, cipher: &Aes256GcmSiv, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let epoch = read_header(self.kind, sealed)?;
+        if epoch != self.epoch || sealed[2] != FORMAT_VERSION {
+            return Err(OpenError::Forged);
         }
-        if sealed[2] > FORMAT_VERSION {
-            return Err(OpenError::NewerFormat { found: sealed[2] });
-        }
-        if sealed[3] != kind as u8 {
-            return Err(OpenError::WrongKind { expected: kind as u8, found: sealed[3] });
-        }
-        let epoch = u32::from_le_bytes([sealed[4], sealed[5], sealed[6], sealed[7]]);
-        let Some(ciphers) = self.0.epochs.get(epoch as usize) else {
-            return Err(OpenError::UnknownEpoch { epoch });
-        };
-        let aad = self.associated_data(&sealed[..HEADER_LEN], identity);
         let (front, tag) = sealed.split_at(sealed.len() - TAG_LEN);
         let nonce = Nonce::try_from(&front[HEADER_LEN..HEADER_LEN + NONCE_LEN]).map_err(|_| OpenError::NotSealed)?;
         let tag = Tag::try_from(tag).map_err(|_| OpenError::NotSealed)?;
         let mut plaintext = front[HEADER_LEN + NONCE_LEN..].to_vec();
-        ciphers.by_kind[kind as usize - 1]
-            .decrypt_inout_detached(&nonce, &aad, plaintext.as_mut_slice().into(), &tag)
+        cipher
+            .decrypt_inout_detached(&nonce, &self.associated_data(), plaintext.as_mut_slice().into(), &tag)
             .map_err(|_| OpenError::Forged)?;
         Ok(plaintext)
     }
 
-    fn associated_data(&self, header: &[u8], identity: &[u8]) -> Vec<u8> {
-        [header, self.0.workspace.as_bytes(), identity].concat()
+    fn associated_data(&self) -> Vec<u8> {
+        [&header(self.kind, self.epoch)[..], self.workspace.as_bytes(), self.identity].concat()
     }
 }
 
@@ -192,20 +276,20 @@ impl std::fmt::Debug for Keys {
 
 impl EpochCiphers {
     fn new(workspace: WorkspaceId, key: &KeyBytes) -> Self {
-        Self {
-            by_kind: Kind::ALL.map(|kind| {
-                let key = derive(key, workspace, "seal", kind.label());
-                Aes256GcmSiv::new((&*key).into())
-            }),
-        }
+        Self { by_kind: Kind::ALL.map(|kind| kind_cipher(workspace, key, kind)) }
     }
 }
 
+fn kind_cipher(workspace: WorkspaceId, epoch_key: &KeyBytes, kind: Kind) -> Aes256GcmSiv {
+    let key = derive(epoch_key.as_array(), workspace, "seal", kind.label());
+    Aes256GcmSiv::new(key.as_array().into())
+}
+
 /// HKDF-SHA-256 (RFC 5869): salt is the workspace id, info is `kura/1/PURPOSE/LABEL`.
-pub(super) fn derive(key: &KeyBytes, workspace: WorkspaceId, purpose: &str, label: &str) -> KeyBytes {
+pub(super) fn derive(secret: &[u8], workspace: WorkspaceId, purpose: &str, label: &str) -> KeyBytes {
     let info = format!("kura/1/{purpose}/{label}");
-    let mut out = Zeroizing::new([0; 32]);
-    Hkdf::<Sha2>::new(Some(workspace.as_bytes()), key.as_slice())
+    let mut out = KeyBytes::new([0; KEY_LEN]);
+    Hkdf::<Sha2>::new(Some(workspace.as_bytes()), secret)
         .expand(info.as_bytes(), out.as_mut_slice())
         .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF's limit of 8160"));
     out

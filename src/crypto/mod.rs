@@ -7,7 +7,10 @@
 //! - [`Sealed`] is made only here, and a store accepts nothing else;
 //! - everything sealed is bound to its format version, kind, epoch, workspace and own identity, so
 //!   opening it in another place fails;
-//! - plaintext is returned only after its tag was checked.
+//! - plaintext is returned only after its tag was checked;
+//! - the workspace header is the only thing stored that can be read without a key.
+//!
+//! Lock order: none; key rings do not change once they are built.
 
 mod keys;
 mod sealed;

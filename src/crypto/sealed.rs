@@ -86,7 +86,9 @@ pub(super) fn header(kind: Kind, epoch: u32) -> [u8; HEADER_LEN] {
 
 /// Bytes that hold nothing readable: one envelope, or several in a row.
 ///
-/// Only `crypto` makes them, and an object store accepts nothing else.
+/// Only `crypto` makes them, and an object store accepts nothing else. Three objects of
+/// [`slots`](super::slots) are no envelopes: key slots and epoch records, whose secrets are wrapped inside, and
+/// the workspace header, the only plaintext that is ever stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(Vec<u8>);
 

@@ -1,1 +1,0 @@
-//! Key slots, epochs and the workspace header (filled in next).
