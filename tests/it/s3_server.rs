@@ -38,7 +38,7 @@ pub enum Fault {
     Pass,
     /// 403 AccessDenied, nothing happens.
     Deny,
-    /// This status (with `SlowDown` as code for 503, else `InternalError`), nothing happens.
+    /// This status (503 with `SlowDown` as code), nothing happens.
     Status(u16),
     /// It goes through after this time.
     Delay(Duration),
@@ -102,7 +102,7 @@ impl S3Server {
     pub fn config(&self, prefix: &str) -> S3Config {
         let credentials =
             Credentials { access_key_id: ACCESS_KEY.to_owned(), secret_access_key: SECRET_KEY.to_owned() };
-        S3Config { credentials: Some(credentials), ..S3Config::new(self.address(prefix)) }
+        S3Config { credentials: Some(credentials), backoff_first_ms: 5, ..S3Config::new(self.address(prefix)) }
     }
 
     pub fn store(&self, prefix: &str) -> S3Store {
@@ -151,9 +151,9 @@ impl S3Server {
         self.state.objects.lock().clone()
     }
 
-    /// What an attacker with write access can do: change, remove, swap, roll back.
-    pub fn set_objects(&self, objects: BTreeMap<String, Bytes>) {
-        *self.state.objects.lock() = objects;
+    /// The most requests that were under way at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.state.most_at_once.load(Ordering::SeqCst)
     }
 
     pub fn unfinished_uploads(&self) -> usize {
@@ -179,6 +179,8 @@ struct State {
     /// When the line has carried everything that was given to it.
     line_free: Mutex<Instant>,
     page_len: AtomicUsize,
+    under_way: AtomicUsize,
+    most_at_once: AtomicUsize,
     ignore_conditions: AtomicBool,
     compare_unquoted: AtomicBool,
     check_without_lock: AtomicBool,
@@ -195,6 +197,8 @@ impl State {
             limits: Mutex::new(None),
             line_free: Mutex::new(Instant::now()),
             page_len: AtomicUsize::new(1000),
+            under_way: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
             ignore_conditions: AtomicBool::new(false),
             compare_unquoted: AtomicBool::new(false),
             check_without_lock: AtomicBool::new(false),
@@ -225,7 +229,13 @@ struct Front {
 async fn serve(stream: TcpStream, front: Front) {
     let service = hyper::service::service_fn(move |request| {
         let front = front.clone();
-        async move { front.answer(request).await }
+        async move {
+            let now = front.state.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            front.state.most_at_once.fetch_max(now, Ordering::SeqCst);
+            let answer = front.answer(request).await;
+            front.state.under_way.fetch_sub(1, Ordering::SeqCst);
+            answer
+        }
     });
     // Ends with an error whenever a client goes or a fault cuts the connection.
     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
@@ -245,8 +255,8 @@ impl Front {
         let fault = decide(operation, &key);
         let cut = || std::io::Error::other("cut by a fault");
         match fault {
-            Fault::Deny => return Ok(refusal(403, "AccessDenied")),
-            Fault::Status(status) => return Ok(refusal(status, code(status))),
+            Fault::Deny => return Ok(refuse(request, 403, "AccessDenied").await),
+            Fault::Status(status) => return Ok(refuse(request, status, code(status)).await),
             Fault::Cut => return Err(cut()),
             Fault::Delay(time) => tokio::time::sleep(time).await,
             Fault::Pass | Fault::CommitThenStatus(_) | Fault::CommitThenCut | Fault::CutBody => {}
@@ -294,7 +304,17 @@ impl hyper::body::Body for HalfBody {
 }
 
 fn code(status: u16) -> &'static str {
-    if status == 503 { "SlowDown" } else { "InternalError" }
+    match status {
+        503 => "SlowDown",
+        500.. => "InternalError",
+        _ => "Fault",
+    }
+}
+
+/// Takes in the whole request first, so that the client is there to hear the answer.
+async fn refuse(request: Request<Incoming>, status: u16, code: &str) -> Response<Body> {
+    request.into_body().collect().await.ok();
+    refusal(status, code)
 }
 
 fn refusal(status: u16, code: &str) -> Response<Body> {

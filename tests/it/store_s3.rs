@@ -199,20 +199,10 @@ fn long_bodies_go_up_in_parts() {
 fn a_batch_runs_in_parallel_with_a_bound() {
     let server = S3Server::start();
     let store = S3Store::open(S3Config { concurrency: 5, ..server.config("") }).unwrap();
-    let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (counter, highest) = (under_way.clone(), most.clone());
-    // Every request passes here; those that are under way together are counted by how they overlap.
-    server.set_fault(move |_, _| {
-        let now = counter.fetch_add(1, Ordering::SeqCst) + 1;
-        highest.fetch_max(now, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(5));
-        counter.fetch_sub(1, Ordering::SeqCst);
-        Fault::Pass
-    });
+    server.set_fault(|_, _| Fault::Delay(Duration::from_millis(20)));
     let batch: Vec<_> = (0..40).map(|i| (key(&format!("o/{i}")), sealed(i))).collect();
     assert!(store.put_many(&batch).iter().all(Result::is_ok));
-    let most = most.load(Ordering::SeqCst);
-    assert!((2..=5).contains(&most), "{most} at once");
+    assert_eq!(server.most_at_once(), 5);
     assert_eq!(server.count("PutObject"), 40);
 }
 
@@ -246,4 +236,35 @@ fn a_slow_line_carries_everything() {
     let parts = store.get_many(&requests);
     assert!(parts.iter().zip(&batch).all(|(part, (_, body))| part.as_ref().unwrap() == body.as_bytes()));
     assert_eq!(server.count_all(), 40);
+}
+
+#[test]
+fn without_credentials_the_message_says_so() {
+    // The environment decides about credentials, so this runs in a process with one of its own.
+    let home = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store_s3::in_a_process_without_credentials", "--ignored", "--nocapture"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by the test before it, in a process of its own"]
+fn in_a_process_without_credentials() {
+    let server = S3Server::start();
+    let store = S3Store::open(S3Config { credentials: None, ..server.config("") }).unwrap();
+    for error in [
+        store.get(&key("HEAD")).err().unwrap(),
+        store.put(&key("HEAD"), &sealed(1), PutCondition::IfAbsent).err().unwrap(),
+    ] {
+        let text = error.to_string();
+        assert!(matches!(error, StoreError::Denied { .. }), "{text}");
+        assert!(text.contains("no usable credentials"), "{text}");
+    }
+    assert_eq!(server.count_all(), 0);
 }

@@ -62,6 +62,8 @@ pub struct S3Config {
     pub operation_timeout_ms: u64,
     /// Tries of an ordinary request, the first included.
     pub attempts_max: u32,
+    /// Longest wait before the second try, in milliseconds; it doubles from try to try.
+    pub backoff_first_ms: u64,
     /// Requests of a batch that are under way at once.
     pub concurrency: usize,
 }
@@ -75,7 +77,8 @@ impl S3Config {
             connect_timeout_ms: 5_000,
             attempt_timeout_ms: 30_000,
             operation_timeout_ms: 120_000,
-            attempts_max: 4,
+            attempts_max: 5,
+            backoff_first_ms: 250,
             concurrency: 16,
         }
     }
@@ -216,7 +219,7 @@ impl Inner {
                 Ok(Some(bytes)) => return Ok(Some(Object { bytes, etag })),
                 Ok(None) => return Err(self.invalid(key, "the answer is longer than what was asked for")),
                 // The SDK repeats a request until an answer begins; one that breaks off is ours.
-                Err(_) if attempt < self.config.attempts_max => pause(attempt).await,
+                Err(_) if attempt < self.config.attempts_max => self.pause(attempt).await,
                 Err(reason) => return Err(unanswered(self, call, reason)),
             }
             attempt += 1;
@@ -275,7 +278,7 @@ impl Inner {
                 // Another request for this object is under way, perhaps its removal.
                 Some(409) if conflicts < CONFLICTS_MAX => {
                     conflicts += 1;
-                    pause(conflicts).await;
+                    self.pause(conflicts).await;
                 }
                 _ => return Err(classify(self, Call::new("s3:PutObject", key), &error)),
             }
@@ -347,6 +350,12 @@ impl Inner {
         Ok(Page { objects: answer.contents.unwrap_or_default().into_iter().filter_map(known).collect(), next })
     }
 
+    /// Waits a little, longer from attempt to attempt, and not all at the same time.
+    async fn pause(&self, attempt: u32) {
+        let step_ms = self.config.backoff_first_ms.max(1) << attempt.min(6);
+        tokio::time::sleep(Duration::from_millis(step_ms / 2 + random::number() % step_ms)).await;
+    }
+
     fn invalid(&self, key: &ObjectKey, reason: &str) -> StoreError {
         StoreError::Invalid { target: self.target(Some(key)), reason: reason.to_owned() }
     }
@@ -354,12 +363,6 @@ impl Inner {
 
 fn part_number(index: usize) -> i32 {
     i32::try_from(index).map_or(i32::MAX, |index| index.saturating_add(1))
-}
-
-/// Waits a little, longer from attempt to attempt, and not all at the same time.
-async fn pause(attempt: u32) {
-    let step_ms = 50 << attempt.min(6);
-    tokio::time::sleep(Duration::from_millis(step_ms / 2 + random::number() % step_ms)).await;
 }
 
 /// How long and how often a request is tried.
@@ -379,7 +382,9 @@ impl Patience {
             .build();
         let retries = match attempts_max {
             0 | 1 => RetryConfig::disabled(),
-            more => RetryConfig::standard().with_max_attempts(more),
+            more => RetryConfig::standard()
+                .with_max_attempts(more)
+                .with_initial_backoff(Duration::from_millis(config.backoff_first_ms)),
         };
         Self { timeouts, retries }
     }
