@@ -3,8 +3,8 @@
 //! Files are written under `.tmp/` in the root, made durable, and then linked (if absent) or
 //! renamed to their place, so that no reader ever sees a part of one. Every store that writes owns
 //! the temporary files whose names begin with its number, and holds a lock as long as it lives;
-//! when the first write of another store finds that lock free, their owner is gone for certain
-//! (the system frees the lock of a process that ends), and its files are removed.
+//! when the first write of another store finds that lock free (or no such owner), the owner is gone
+//! for certain (the system frees the locks of a process that ends), and its files are removed.
 //!
 //! Conditional replacement, unconditional replacement and removal take the lock file `.lock`.
 
@@ -144,26 +144,29 @@ impl DirStore {
         owned.map_err(|error| self.failed("write", &dir, &error))
     }
 
+    /// Removes the temporary files whose owner's lock is free, or whose owner's file is gone. An
+    /// owner that lives keeps its file, so the listing has it.
     fn remove_leftovers(&self, dir: &Path) -> io::Result<()> {
         let items = self.disk.list(dir)?;
+        let (mut living, mut dead) = (BTreeSet::new(), Vec::new());
         for item in &items {
             let Some(number) = item.name.strip_suffix(OWNER_SUFFIX) else { continue };
             let path = dir.join(&item.name);
-            let file = match self.disk.open(&path, OpenMode::ReadWrite) {
-                Ok(file) => file,
+            match self.disk.open(&path, OpenMode::ReadWrite) {
+                Ok(file) if file.try_lock()? => dead.push(path),
+                Ok(_) => drop(living.insert(number)),
                 // Another user's; that user's stores will clean it up.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => continue,
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => drop(living.insert(number)),
                 Err(error) => return Err(error),
-            };
-            if file.try_lock()? {
-                let temporary = |name: &str| name.strip_prefix(number).is_some_and(|rest| rest.starts_with('-'));
-                for leftover in items.iter().filter(|item| temporary(&item.name)) {
-                    remove_if_there(&*self.disk, &dir.join(&leftover.name))?;
-                }
-                remove_if_there(&*self.disk, &path)?;
             }
         }
-        Ok(())
+        for item in &items {
+            let owner = item.name.split_once('-').map(|(owner, _)| owner);
+            if owner.is_some_and(|owner| !living.contains(owner)) {
+                remove_if_there(&*self.disk, &dir.join(&item.name))?;
+            }
+        }
+        dead.iter().try_for_each(|path| remove_if_there(&*self.disk, path))
     }
 
     /// Writes the objects to temporary files and makes them durable.

@@ -1,7 +1,9 @@
 //! All integration tests, in one binary.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 mod s3_server;
 mod store_decorators;
+mod store_disk_faults;
 mod store_s3;
 mod store_suite;
 mod store_url;
