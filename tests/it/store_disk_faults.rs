@@ -126,8 +126,11 @@ fn at_every_step(errno: i32, case: impl Fn(&DirStore)) {
     }
 }
 
+/// Whether this is the error that a disk's failure should become.
+type Expected = fn(&StoreError) -> bool;
+
 /// Repeats a put until it succeeds; what failed on the way must say why.
-fn insist(store: &DirStore, expected: fn(&StoreError) -> bool, name: &str, condition: &PutCondition) {
+fn insist(store: &DirStore, expected: Expected, name: &str, condition: &PutCondition) {
     let body = sealed(1000);
     for _ in 0..3 {
         match store.put(&key(name), &body, condition.clone()) {
@@ -146,7 +149,7 @@ fn insist(store: &DirStore, expected: fn(&StoreError) -> bool, name: &str, condi
 
 #[test]
 fn a_put_that_fails_at_any_step_says_why_and_can_be_repeated() {
-    let cases: [(i32, fn(&StoreError) -> bool); 4] = [
+    let cases: [(i32, Expected); 4] = [
         (libc::ENOSPC, |error| matches!(error, StoreError::Full { .. })),
         (libc::EDQUOT, |error| matches!(error, StoreError::Full { .. })),
         (libc::EACCES, |error| matches!(error, StoreError::Denied { action: "write", .. })),

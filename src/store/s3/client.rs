@@ -214,6 +214,9 @@ impl Inner {
                     _ => return Err(classify(self, call, &error)),
                 },
             };
+            if range.is_some_and(|range| range.offset > 0) && answer.content_range.is_none() {
+                return Err(self.invalid(key, "the server does not know ranges, which kura needs"));
+            }
             let etag = ETag(answer.e_tag.unwrap_or_default());
             match self.collect(answer.body, len_max).await {
                 Ok(Some(bytes)) => return Ok(Some(Object { bytes, etag })),
