@@ -9,9 +9,29 @@
 //!
 //! Lock order: none; implementations lock only themselves.
 
+mod dir;
+mod faults;
+mod memory;
+mod metrics;
+mod probe;
+mod retry;
+mod s3;
+mod url;
+
 use std::fmt;
 
+use sha2::Digest;
+
 use crate::crypto::Sealed;
+
+pub use dir::DirStore;
+pub use faults::{Fault, FaultStore, Operation};
+pub use memory::MemoryStore;
+pub use metrics::{MetricsStore, OperationMetrics, StoreMetrics};
+pub use probe::{Capabilities, probe};
+pub use retry::{RetryPolicy, RetryStore};
+pub use s3::{Credentials, S3Config, S3Store};
+pub use url::{S3Address, StoreUrl, UrlError, create, open};
 
 /// The name of an object: segments of `[a-z0-9.-]` (and `HEAD`), joined by `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +70,13 @@ impl fmt::Debug for ObjectKey {
 /// Opaque tag of an object's present content; equal content may have equal tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ETag(pub String);
+
+impl ETag {
+    /// The tag of stores that have none of their own: the first half of the SHA-256 of the content.
+    fn of_content(bytes: &[u8]) -> Self {
+        Self(data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(bytes)[..16]))
+    }
+}
 
 /// An object as read.
 #[derive(Clone, PartialEq, Eq)]
@@ -170,13 +197,16 @@ pub trait ObjectStore: Send + Sync {
     fn get(&self, key: &ObjectKey) -> Result<Object>;
     /// Reads a whole object unless its tag is still `etag`.
     fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Object>>;
-    /// Reads a part of an object.
+    /// Reads a part of an object. A part that begins behind the end is empty, and so is a part of
+    /// length 0 (for which the store is not asked at all).
     fn get_range(&self, request: &RangeRequest) -> Result<Vec<u8>>;
-    /// Writes an object. `IfAbsent` and `IfMatch` are atomic among all clients.
+    /// Writes an object. `IfAbsent` and `IfMatch` are atomic among all clients, and the object is
+    /// durable when this returns.
     fn put(&self, key: &ObjectKey, sealed: &Sealed, condition: PutCondition) -> Result<ETag>;
     /// Removes an object; a missing one is fine.
     fn delete(&self, key: &ObjectKey) -> Result<()>;
-    /// Hands every object whose name starts with `prefix` to `each`, in no particular order.
+    /// Hands every object whose name starts with `prefix` to `each`, in no particular order. After
+    /// an error, `each` may have seen some of them.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<()>;
     /// Reads several parts, in parallel where that helps; answers in the order of the requests.
     fn get_many(&self, requests: &[RangeRequest]) -> Vec<Result<Vec<u8>>> {
@@ -199,4 +229,7 @@ pub trait ObjectStore: Send + Sync {
     fn is_local(&self) -> bool;
     /// The store's address, without secrets.
     fn address(&self) -> &str;
+    /// Whether tags are sent without their quotes from now on, which some S3 servers need (see
+    /// [`probe`]). Other stores have no such quirk.
+    fn set_unquoted_etags(&self, _unquoted: bool) {}
 }

@@ -1,7 +1,14 @@
 //! All integration tests, in one binary.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that panics is a test that fails")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
+mod blob;
 mod crypto;
 mod crypto_slots;
+mod s3_server;
 mod sim_disk;
+mod store_decorators;
+mod store_disk_faults;
+mod store_s3;
+mod store_suite;
+mod store_url;
 mod tidy;
