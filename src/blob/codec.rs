@@ -5,8 +5,11 @@
 //! make bytes that open as this blob; hashing again would cost more than the opening and find only
 //! a writer's own mistake. `check` does it ([`BlobKind::id_of`]).
 
+use std::cell::RefCell;
+
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::Fault;
 use crate::base::ids::{BlobId, Sha256};
@@ -155,29 +158,29 @@ pub fn encode(keys: &Keys, kind: BlobKind, id: BlobId, plaintext: &[u8]) -> Seal
     sealed
 }
 
+thread_local! {
+    // Making these costs more than using them on a small blob. Without memory for them, blobs are
+    // stored plain.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(COMPRESSION_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
+}
+
 /// The plaintext frames as they are sealed: header and payload.
 fn compress_frames(plaintext: &[u8]) -> Vec<Vec<u8>> {
-    let mut compressor = zstd::bulk::Compressor::new(COMPRESSION_LEVEL).ok();
-    if plaintext.len() > SAMPLE_LEN {
-        compressor = compressor.and_then(|compressor| if_it_gains(compressor, &plaintext[..SAMPLE_LEN]));
-    }
+    let is_worth_it = plaintext.len() <= SAMPLE_LEN
+        || compress(&plaintext[..SAMPLE_LEN]).is_some_and(|packed| packed.len() * 100 <= SAMPLE_LEN * 97);
     let parts = if plaintext.is_empty() { vec![plaintext] } else { plaintext.chunks(FRAME_LEN).collect() };
     parts
         .into_iter()
-        .map(|part| {
-            let packed = compressor.as_mut().and_then(|compressor| compressor.compress(part).ok());
-            match packed.filter(|packed| packed.len() < part.len()) {
-                Some(packed) => frame(FLAG_ZSTD, &packed),
-                None => frame(FLAG_RAW, part),
-            }
+        .map(|part| match is_worth_it.then(|| compress(part)).flatten().filter(|packed| packed.len() < part.len()) {
+            Some(packed) => frame(FLAG_ZSTD, &packed),
+            None => frame(FLAG_RAW, part),
         })
         .collect()
 }
 
-/// The compressor, unless it makes less than 3 % of `sample` go away.
-fn if_it_gains<'a>(mut compressor: zstd::bulk::Compressor<'a>, sample: &[u8]) -> Option<zstd::bulk::Compressor<'a>> {
-    let packed_len = compressor.compress(sample).ok()?.len();
-    (packed_len * 100 <= sample.len() * 97).then_some(compressor)
+fn compress(part: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(part).ok())
 }
 
 fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {
@@ -261,7 +264,8 @@ pub fn decode_frame(
         }
         FLAG_ZSTD => {
             let mut plaintext = vec![0; len];
-            let written = zstd::bulk::decompress_to_buffer(payload, plaintext.as_mut_slice());
+            let written =
+                DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress_to_buffer(payload, plaintext.as_mut_slice()));
             match written {
                 Ok(written) if written == len => Ok(plaintext),
                 _ => Err(Fault::Malformed("a frame that does not decompress to its length")),

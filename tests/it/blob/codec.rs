@@ -130,7 +130,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn streamed_cuts_are_one_shot_cuts(seed: u64, len in 0..9_000_000_usize, steps in prop::collection::vec(1..2_000_000_usize, 1..20)) {
+    fn streamed_cuts_are_one_shot_cuts(
+        seed: u64,
+        len in 0..9_000_000_usize,
+        steps in prop::collection::vec(1..2_000_000_usize, 1..20),
+    ) {
         let chunker = Chunker::new(seed);
         let content = noise(seed, len);
         let expected = cuts(chunker, &content);

@@ -123,9 +123,9 @@ fn the_least_recently_used_object_goes_first() {
 }
 
 /// A disk whose files cannot be written, or which does not know holes.
-struct PoorDisk {
-    is_full: Arc<AtomicBool>,
-    knows_holes: bool,
+pub struct PoorDisk {
+    pub is_full: Arc<AtomicBool>,
+    pub knows_holes: bool,
 }
 
 struct PoorFile(Arc<dyn DiskFile>, Arc<AtomicBool>, bool);

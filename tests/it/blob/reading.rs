@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kura::base::ids::BlobId;
 use kura::base::limits::{CHUNK_LEN_MAX, FRAME_LEN};
 use kura::blob::codec::{BlobKind, ChunkRef, encode};
 use kura::blob::location::{pack_key, run_key};
-use kura::blob::{BlobError, LocalBlobs, Location, Place};
+use kura::blob::{BlobError, Cache, LocalBlobs, Location, Place};
 use kura::store::StoreError;
 
+use super::local::PoorDisk;
 use super::support::{Bench, noise, text};
 
 const CONTENT: BlobKind = BlobKind::Content;
@@ -304,4 +305,75 @@ fn memory_is_bounded_and_used() {
     blobs.read(CONTENT, &chunks[0]).expect("reads");
     assert_eq!(bench.store.count(), 1, "forgotten");
     assert_eq!(bench.store.objects.lock().keys().filter(|key| **key == run_key(bench.runs[0].id)).count(), 1);
+}
+
+#[test]
+fn a_damaged_waiting_object_is_read_from_the_store() {
+    let mut bench = Bench::new();
+    let content = noise(21, 700_000);
+    let (key, chunk) = bench.store_object(&content);
+    bench.outbox.add(&key, &encode(&bench.keys, CONTENT, chunk.id, &content)).expect("writes");
+    let waiting = bench.dir.path().join("outbox").join(key.as_str().replace('/', "+"));
+    let file = std::fs::OpenOptions::new().write(true).open(&waiting).expect("waits");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 5000], 300_000).expect("written");
+    assert!(*bench.blobs(None).read(CONTENT, &chunk).expect("heals") == content);
+    let mut out = Vec::new();
+    bench.blobs(None).read_range(CONTENT, &chunk, 290_000, 20_000, &mut out).expect("heals");
+    assert!(out == content[290_000..310_000]);
+    bench.store.objects.lock().remove(&key);
+    match bench.blobs(None).read(CONTENT, &chunk) {
+        Err(BlobError::Damaged { object, .. }) => assert!(object.contains("outbox") && object.contains(key.as_str())),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn readers_race_with_eviction_and_damage() {
+    let mut bench = Bench::new();
+    let contents: Vec<Vec<u8>> = (0..12).map(|seed| noise(seed + 50, 400_000)).collect();
+    let chunks: Vec<ChunkRef> = contents.iter().map(|content| bench.store_object(content).1).collect();
+    let blobs = bench.blobs_with_memory(Some(bench.cache(1 << 20)), 300_000);
+    let cache_dir = bench.dir.path().join("cache");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (blobs, chunks, contents) = (&blobs, &chunks, &contents);
+            scope.spawn(move || {
+                for round in 0..60 {
+                    let number = (round * 7 + thread * 5) % chunks.len();
+                    if round % 3 == 0 {
+                        assert!(*blobs.read(CONTENT, &chunks[number]).expect("reads") == contents[number]);
+                    } else {
+                        let mut out = Vec::new();
+                        blobs.read_range(CONTENT, &chunks[number], 200_000, 100_000, &mut out).expect("reads");
+                        assert!(out == contents[number][200_000..300_000]);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            for entry in std::iter::repeat_with(|| std::fs::read_dir(&cache_dir)).take(30).flatten().flatten().flatten()
+            {
+                if let Ok(file) = std::fs::OpenOptions::new().write(true).open(entry.path()) {
+                    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 70_000], 100_000).expect("written");
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn without_a_disk_to_cache_on_windows_stay_in_memory() {
+    let mut bench = Bench::new();
+    let contents = tree();
+    let (_, chunks) = bench.store_pack(&contents);
+    let is_full = Arc::new(AtomicBool::new(false));
+    let disk = PoorDisk { is_full: Arc::clone(&is_full), knows_holes: true };
+    let cache = Cache::open(Arc::new(disk), bench.dir.path().join("cache"), 1 << 30).expect("opens");
+    is_full.store(true, Ordering::SeqCst);
+    let blobs = bench.blobs(Some(cache));
+    for (chunk, content) in chunks.iter().zip(&contents) {
+        assert_eq!(&*blobs.read(CONTENT, chunk).expect("reads"), content.as_slice());
+    }
+    let requests = bench.store.count();
+    assert!(requests <= 10, "{requests} requests");
 }
