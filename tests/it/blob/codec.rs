@@ -117,9 +117,10 @@ fn a_blob_opens_only_as_itself() {
 #[test]
 fn swapped_frames_of_one_blob_are_found() {
     let keys = keys();
-    let (chunk, bytes) = sealed(&keys, CONTENT, &noise(9, 2 * FRAME_LEN));
+    let (chunk, bytes) = sealed(&keys, CONTENT, &noise(9, 3 * FRAME_LEN));
     let layout = frame_layout(&keys, CONTENT, &chunk, &bytes, 0).expect("opens");
     let (start, len) = layout.span(0, 0).expect("is there");
+    assert_eq!(layout.span(1, 1), Some((start + len, len)), "of equal length");
     let (start, len) = (start as usize, len as usize);
     let swapped =
         [&bytes[..start], &bytes[start + len..start + 2 * len], &bytes[start..start + len], &bytes[start + 2 * len..]];

@@ -161,6 +161,8 @@ fn damaged_copies_are_healed_and_a_damaged_store_is_named() {
     assert_eq!(&*blobs.read(CONTENT, &chunks[1]).expect("heals"), contents[1].as_slice());
     assert!(blobs.read_many(CONTENT, &chunks[..9]).iter().all(Result::is_ok));
     assert!(bench.store.count() >= 1, "went to the store");
+    bench.blobs(Some(bench.cache(1 << 30))).read(CONTENT, &chunks[1]).expect("reads");
+    assert_eq!(bench.store.count(), 0, "the bad copy is gone, and a good one in its place");
 
     let at = contents.iter().take(5).map(Vec::len).sum::<usize>() + 5 * 41 + 60;
     bench.store.change(&key, |bytes| bytes[at] ^= 1);
