@@ -1,0 +1,400 @@
+//! The front of this room: reading blobs.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+
+use super::cache::Cache;
+use super::codec::{self, BlobKind, ChunkRef, FrameLayout};
+use super::index::LocationIndex;
+use super::location::{Location, Place};
+use super::memory::ByteLru;
+use super::outbox::Outbox;
+use super::prefetch::Prefetcher;
+use super::source::{Extent, ReadError, Source, Span};
+use super::{BlobError, Fault, Result};
+use crate::base::ids::BlobId;
+use crate::base::limits::{CHUNK_LEN_MAX, FRAME_LEN};
+use crate::crypto::Keys;
+use crate::store::ObjectStore;
+
+/// Frame tables kept in memory.
+const LAYOUTS_MAX: NonZeroUsize = match NonZeroUsize::new(4096) {
+    Some(count) => count,
+    None => NonZeroUsize::MIN,
+};
+/// No sealed form of a blob is longer, padding included.
+const STORED_LEN_MAX: u64 = 2 * CHUNK_LEN_MAX as u64;
+
+/// Blobs that exist on this machine alone, in no object yet (recorded in the journal).
+pub trait LocalBlobs: Send + Sync {
+    /// The sealed form of a blob, as [`codec::encode`] made it; `None` when it is not here.
+    fn get(&self, id: &BlobId) -> Option<Result<Vec<u8>>>;
+
+    /// Whether the blob is here.
+    fn contains(&self, id: &BlobId) -> bool {
+        self.get(id).is_some()
+    }
+}
+
+/// What [`Blobs`] stands on.
+pub struct BlobsConfig {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The key ring.
+    pub keys: Keys,
+    /// Objects that wait for their upload.
+    pub outbox: Arc<Outbox>,
+    /// Where fetched objects are kept; left aside when the store is local.
+    pub cache: Option<Cache>,
+    /// How many bytes of opened frames are kept in memory.
+    pub memory_limit_bytes: usize,
+}
+
+/// Reads blobs, wherever they are: opened frames in memory, [`LocalBlobs`], outbox, disk cache,
+/// store, in this order.
+pub struct Blobs {
+    reader: Arc<Reader>,
+    prefetcher: Prefetcher,
+}
+
+struct Reader {
+    keys: Keys,
+    source: Arc<Source>,
+    index: LocationIndex,
+    frames: Mutex<ByteLru<(BlobId, u32)>>,
+    layouts: Mutex<LruCache<BlobId, Arc<FrameLayout>>>,
+    local: RwLock<Option<Arc<dyn LocalBlobs>>>,
+}
+
+impl Blobs {
+    /// Nothing is read yet; the index has no runs.
+    pub fn new(config: BlobsConfig) -> Self {
+        let source = Arc::new(Source::new(config.store, config.outbox, config.cache));
+        let reader = Arc::new(Reader {
+            index: LocationIndex::new(Arc::clone(&source), config.keys.clone()),
+            keys: config.keys,
+            source,
+            frames: Mutex::new(ByteLru::new(config.memory_limit_bytes)),
+            layouts: Mutex::new(LruCache::new(LAYOUTS_MAX)),
+            local: RwLock::new(None),
+        });
+        let ahead = Arc::clone(&reader);
+        let prefetcher = Prefetcher::new(Arc::new(move |(kind, chunks)| {
+            for error in ahead.read_many(kind, &chunks).into_iter().filter_map(Result::err) {
+                tracing::debug!("reading ahead: {error}");
+            }
+        }));
+        Self { reader, prefetcher }
+    }
+
+    /// Where blobs are.
+    pub fn index(&self) -> &LocationIndex {
+        &self.reader.index
+    }
+
+    /// Sets the place of blobs that are in no object yet.
+    pub fn set_local(&self, local: Arc<dyn LocalBlobs>) {
+        *self.reader.local.write() = Some(local);
+    }
+
+    /// Whether the blob exists, here or in the store, as far as the index knows.
+    pub fn contains(&self, id: &BlobId) -> Result<bool> {
+        let local = self.reader.local.read().clone();
+        if local.is_some_and(|local| local.contains(id)) {
+            return Ok(true);
+        }
+        Ok(self.reader.index.lookup(id)?.is_some())
+    }
+
+    /// Reads a whole blob.
+    pub fn read(&self, kind: BlobKind, chunk: &ChunkRef) -> Result<Arc<[u8]>> {
+        self.reader.read(kind, chunk)
+    }
+
+    /// Appends `len` bytes from `offset` on to `out`, fewer where the blob ends, opening only the
+    /// frames that hold them. `out` is as before when this fails.
+    pub fn read_range(&self, kind: BlobKind, chunk: &ChunkRef, offset: u32, len: u32, out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        let read = self.reader.read_range(kind, chunk, offset, len, out);
+        if read.is_err() {
+            out.truncate(before);
+        }
+        read
+    }
+
+    /// Reads many whole blobs in few requests; answers in order.
+    pub fn read_many(&self, kind: BlobKind, chunks: &[ChunkRef]) -> Vec<Result<Arc<[u8]>>> {
+        self.reader.read_many(kind, chunks)
+    }
+
+    /// Starts reading blobs that will be wanted soon, and returns. This is advice: what fails, or is
+    /// too much, is left to whoever reads.
+    pub fn prefetch(&self, kind: BlobKind, chunks: Vec<ChunkRef>) {
+        self.prefetcher.push(kind, chunks);
+    }
+}
+
+impl Reader {
+    fn local(&self, id: &BlobId) -> Option<Result<Vec<u8>>> {
+        let local = self.local.read().clone()?;
+        local.get(id)
+    }
+
+    fn read(&self, kind: BlobKind, chunk: &ChunkRef) -> Result<Arc<[u8]>> {
+        if let Some(whole) = self.remembered(chunk) {
+            return Ok(whole);
+        }
+        if let Some(sealed) = self.local(&chunk.id) {
+            return self.open_local(kind, chunk, &sealed?);
+        }
+        let location = self.locate(kind, chunk, self.index.lookup(&chunk.id)?)?;
+        self.read_stored(kind, chunk, &location)
+    }
+
+    fn read_many(&self, kind: BlobKind, chunks: &[ChunkRef]) -> Vec<Result<Arc<[u8]>>> {
+        let near = |chunk: &ChunkRef| {
+            let remembered = self.remembered(chunk).map(Ok);
+            remembered.or_else(|| Some(self.local(&chunk.id)?.and_then(|sealed| self.open_local(kind, chunk, &sealed))))
+        };
+        let mut answers: Vec<Option<Result<Arc<[u8]>>>> = chunks.iter().map(near).collect();
+        let far: Vec<usize> = (0..chunks.len()).filter(|number| answers[*number].is_none()).collect();
+        let ids: Vec<BlobId> = far.iter().map(|number| chunks[*number].id).collect();
+        let located = match self.index.lookup_many(&ids) {
+            Ok(located) => located,
+            Err(error) => {
+                let failed = |answer: Option<_>| answer.unwrap_or_else(|| Err(error.clone()));
+                return answers.into_iter().map(failed).collect();
+            }
+        };
+        let mut found = Vec::new();
+        for (number, location) in far.into_iter().zip(located) {
+            match self.locate(kind, &chunks[number], location) {
+                Ok(location) => found.push((number, location)),
+                Err(error) => answers[number] = Some(Err(error)),
+            }
+        }
+        let spans: Vec<Span> = found.iter().map(|(number, location)| span(&chunks[*number].id, location)).collect();
+        for ((number, location), sealed) in found.into_iter().zip(self.source.read_many(&spans)) {
+            let chunk = &chunks[number];
+            let opened = sealed.ok().and_then(|sealed| codec::decode(&self.keys, kind, chunk, &sealed).ok());
+            // What did not go well is tried alone, which heals copies and explains.
+            let answer = match opened {
+                Some(plaintext) => Ok(self.remember(chunk, plaintext)),
+                None => self.read_stored(kind, chunk, &location),
+            };
+            answers[number] = Some(answer);
+        }
+        let unasked = |(answer, chunk): (Option<_>, &ChunkRef)| answer.unwrap_or_else(|| self.read(kind, chunk));
+        answers.into_iter().zip(chunks).map(unasked).collect()
+    }
+
+    fn locate(&self, kind: BlobKind, chunk: &ChunkRef, location: Option<Location>) -> Result<Location> {
+        let id = chunk.id;
+        let Some(location) = location else {
+            let runs = self.index.runs().len();
+            return Err(BlobError::Missing { id, looked: format!("memory, the journal and {runs} location runs") });
+        };
+        let is_sound =
+            location.kind == kind && location.len == chunk.len && u64::from(location.stored_len) <= STORED_LEN_MAX;
+        if !is_sound {
+            let (object, _) = location.object(&id);
+            let fault = Fault::Malformed("its recorded location is of another kind or length");
+            return Err(BlobError::Damaged { object: object.to_string(), id, fault });
+        }
+        Ok(location)
+    }
+
+    fn read_stored(&self, kind: BlobKind, chunk: &ChunkRef, location: &Location) -> Result<Arc<[u8]>> {
+        let mut need = span(&chunk.id, location);
+        let open = |sealed: &[u8]| self.open_stored(kind, chunk, location, sealed);
+        let mut opened = self.source.read(&need, Extent::Adaptive, open);
+        if let (Place::Object { .. }, Err(ReadError::Fault { fault: Fault::Length { expected, .. }, .. })) =
+            (location.place, &opened)
+        {
+            // Another client was faster to store this object, and compressed it less well.
+            need.len = (*expected).min(STORED_LEN_MAX);
+            opened = self.source.read(&need, Extent::Exact, open);
+        }
+        let plaintext = opened.map_err(|error| blob_error(chunk.id, error))?;
+        Ok(self.remember(chunk, plaintext))
+    }
+
+    /// Opens a stored blob; an object of its own may be shorter than what was asked for.
+    fn open_stored(
+        &self,
+        kind: BlobKind,
+        chunk: &ChunkRef,
+        location: &Location,
+        sealed: &[u8],
+    ) -> std::result::Result<Vec<u8>, Fault> {
+        let mut len = sealed.len();
+        if matches!(location.place, Place::Object { .. }) && chunk.frame_count() > 1 {
+            let layout = codec::frame_layout(&self.keys, kind, chunk, sealed, location.stored_len)?;
+            len = len.min(layout.total_len() as usize);
+        }
+        codec::decode(&self.keys, kind, chunk, &sealed[..len])
+    }
+
+    fn read_range(&self, kind: BlobKind, chunk: &ChunkRef, offset: u32, len: u32, out: &mut Vec<u8>) -> Result<()> {
+        let end = offset.saturating_add(len).min(chunk.len);
+        if offset >= end {
+            return Ok(());
+        }
+        let frame_len = codec::small(FRAME_LEN);
+        let (mut next, last) = (offset / frame_len, (end - 1) / frame_len);
+        let mut copy = |number: u32, frame: &[u8]| {
+            let start = number * frame_len;
+            let from = (offset.saturating_sub(start) as usize).min(frame.len());
+            let to = ((end - start) as usize).min(frame.len());
+            out.extend_from_slice(&frame[from..to]);
+        };
+        while let Some(frame) = (next <= last).then(|| self.frames.lock().get(&(chunk.id, next))).flatten() {
+            copy(next, &frame);
+            next += 1;
+        }
+        if next > last {
+            return Ok(());
+        }
+        if chunk.frame_count() == 1 {
+            copy(0, &self.read(kind, chunk)?);
+            return Ok(());
+        }
+        for (number, frame) in (next..).zip(self.read_frames(kind, chunk, next, last)?) {
+            copy(number, &frame);
+        }
+        Ok(())
+    }
+
+    /// Reads the frames `first..=last` of a blob of several frames.
+    fn read_frames(&self, kind: BlobKind, chunk: &ChunkRef, first: u32, last: u32) -> Result<Vec<Arc<[u8]>>> {
+        if let Some(sealed) = self.local(&chunk.id) {
+            let sealed = sealed?;
+            let opened =
+                codec::frame_layout(&self.keys, kind, chunk, &sealed, codec::small(sealed.len())).and_then(|layout| {
+                    let (start, len) = layout.span(first, last).ok_or(NO_FRAMES)?;
+                    let part = sealed.get(start as usize..).and_then(|rest| rest.get(..len as usize));
+                    self.open_frames(kind, chunk, &layout, first..=last, part.unwrap_or_default())
+                });
+            return opened.map_err(|fault| damaged_locally(chunk.id, fault));
+        }
+        let location = self.locate(kind, chunk, self.index.lookup(&chunk.id)?)?;
+        match self.read_stored_frames(kind, chunk, &location, first, last) {
+            // The layout may be that of a copy that has been replaced since.
+            Err(BlobError::Damaged { .. }) if self.layouts.lock().pop(&chunk.id).is_some() => {
+                self.read_stored_frames(kind, chunk, &location, first, last)
+            }
+            read => read,
+        }
+    }
+
+    fn read_stored_frames(
+        &self,
+        kind: BlobKind,
+        chunk: &ChunkRef,
+        location: &Location,
+        first: u32,
+        last: u32,
+    ) -> Result<Vec<Arc<[u8]>>> {
+        let (key, base) = location.object(&chunk.id);
+        let layout = self.layout(kind, chunk, location)?;
+        let Some((start, len)) = layout.span(first, last) else {
+            return Err(BlobError::Damaged { object: key.to_string(), id: chunk.id, fault: NO_FRAMES });
+        };
+        let need = Span { key, offset: u64::from(base) + u64::from(start), len: u64::from(len).min(STORED_LEN_MAX) };
+        let open = |sealed: &[u8]| self.open_frames(kind, chunk, &layout, first..=last, sealed);
+        self.source.read(&need, Extent::Adaptive, open).map_err(|error| blob_error(chunk.id, error))
+    }
+
+    fn layout(&self, kind: BlobKind, chunk: &ChunkRef, location: &Location) -> Result<Arc<FrameLayout>> {
+        if let Some(layout) = self.layouts.lock().get(&chunk.id) {
+            return Ok(Arc::clone(layout));
+        }
+        let whole = span(&chunk.id, location);
+        let need = Span { len: chunk.table_len() as u64, ..whole };
+        let open = |front: &[u8]| codec::frame_layout(&self.keys, kind, chunk, front, location.stored_len);
+        let layout = self.source.read(&need, Extent::Exact, open).map_err(|error| blob_error(chunk.id, error))?;
+        let layout = Arc::new(layout);
+        self.layouts.lock().put(chunk.id, Arc::clone(&layout));
+        Ok(layout)
+    }
+
+    /// Opens the frames `numbers` from exactly their sealed bytes, and remembers them.
+    fn open_frames(
+        &self,
+        kind: BlobKind,
+        chunk: &ChunkRef,
+        layout: &FrameLayout,
+        numbers: std::ops::RangeInclusive<u32>,
+        sealed: &[u8],
+    ) -> std::result::Result<Vec<Arc<[u8]>>, Fault> {
+        let mut rest = sealed;
+        let mut frames = Vec::new();
+        for number in numbers {
+            let (_, len) = layout.span(number, number).ok_or(NO_FRAMES)?;
+            let Some((frame, behind)) = rest.split_at_checked(len as usize) else {
+                return Err(Fault::Length { expected: len.into(), found: rest.len() as u64 });
+            };
+            rest = behind;
+            frames.push(Arc::from(codec::decode_frame(&self.keys, kind, chunk, number, frame)?));
+            self.frames.lock().put((chunk.id, number), Arc::clone(&frames[frames.len() - 1]));
+        }
+        Ok(frames)
+    }
+
+    fn open_local(&self, kind: BlobKind, chunk: &ChunkRef, sealed: &[u8]) -> Result<Arc<[u8]>> {
+        let plaintext =
+            codec::decode(&self.keys, kind, chunk, sealed).map_err(|fault| damaged_locally(chunk.id, fault))?;
+        Ok(self.remember(chunk, plaintext))
+    }
+
+    fn remembered(&self, chunk: &ChunkRef) -> Option<Arc<[u8]>> {
+        let mut frames = self.frames.lock();
+        if chunk.frame_count() == 1 {
+            return frames.get(&(chunk.id, 0));
+        }
+        if !(0..chunk.frame_count()).all(|number| frames.contains(&(chunk.id, number))) {
+            return None;
+        }
+        let mut whole = Vec::with_capacity(chunk.len as usize);
+        for number in 0..chunk.frame_count() {
+            whole.extend_from_slice(&frames.get(&(chunk.id, number))?);
+        }
+        Some(whole.into())
+    }
+
+    fn remember(&self, chunk: &ChunkRef, plaintext: Vec<u8>) -> Arc<[u8]> {
+        let whole: Arc<[u8]> = plaintext.into();
+        let mut frames = self.frames.lock();
+        if chunk.frame_count() == 1 {
+            frames.put((chunk.id, 0), Arc::clone(&whole));
+        } else {
+            for (number, frame) in (0..).zip(whole.chunks(FRAME_LEN)) {
+                frames.put((chunk.id, number), Arc::from(frame));
+            }
+        }
+        whole
+    }
+}
+
+const NO_FRAMES: Fault = Fault::Malformed("a frame table cut short");
+
+/// All of a blob's sealed form.
+fn span(id: &BlobId, location: &Location) -> Span {
+    let (key, offset) = location.object(id);
+    Span { key, offset: offset.into(), len: location.stored_len.into() }
+}
+
+fn damaged_locally(id: BlobId, fault: Fault) -> BlobError {
+    BlobError::Damaged { object: "the journal".into(), id, fault }
+}
+
+fn blob_error(id: BlobId, error: ReadError) -> BlobError {
+    match error {
+        ReadError::Absent { looked } => BlobError::Missing { id, looked },
+        ReadError::Fault { object, fault } => BlobError::Damaged { object, id, fault },
+        ReadError::Failed(error) => error,
+    }
+}
