@@ -17,7 +17,7 @@ use super::record::{Bytes, Record};
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, Sha256};
 use crate::base::limits::{CHUNK_LEN_MAX, CHUNK_LEN_MIN, INLINE_LEN_MAX, PACKED_LEN_MAX};
-use crate::blob::{BlobKind, Blobs, Chunker, ChunkRef, Location, Outbox, Place, codec, location};
+use crate::blob::{BlobKind, Blobs, ChunkRef, Chunker, Location, Outbox, Place, codec, location};
 use crate::crypto::{IdDomain, Keys};
 use crate::store::ObjectKey;
 use crate::version::entry::{Content, FileBody, Ino};
@@ -52,10 +52,20 @@ pub(super) struct Sink<'a> {
 impl Absorber<'_> {
     /// The body of a file with `layers` on top of `base`, and the journal records of its new small
     /// blobs that still have to be appended (before anything refers to them).
-    pub(super) fn absorb(&self, owner: Ino, base: FileBody, layers: Vec<Arc<Layer>>) -> Result<(FileBody, Vec<Record>)> {
+    pub(super) fn absorb(
+        &self,
+        owner: Ino,
+        base: FileBody,
+        layers: Vec<Arc<Layer>>,
+    ) -> Result<(FileBody, Vec<Record>)> {
         let view = View::new(base, layers);
-        let mut sink = Sink { with: self, owner, records: Vec::new(), batch_len: 0, unsynced: Vec::new(), fresh: BTreeSet::new() };
-        let body = if view.size() < CHUNK_LEN_MIN as u64 { self.absorb_small(&view, &mut sink)? } else { self.absorb_large(&view, &mut sink)? };
+        let mut sink =
+            Sink { with: self, owner, records: Vec::new(), batch_len: 0, unsynced: Vec::new(), fresh: BTreeSet::new() };
+        let body = if view.size() < CHUNK_LEN_MIN as u64 {
+            self.absorb_small(&view, &mut sink)?
+        } else {
+            self.absorb_large(&view, &mut sink)?
+        };
         Ok((body, sink.finish()?))
     }
 
@@ -180,7 +190,8 @@ impl Plan {
             debug_assert!(chunk.len > 0);
         }
         for (index, layer) in view.layers().iter().enumerate() {
-            let visible = view.layers()[index + 1..].iter().map(|above| above.clip).min().unwrap_or(u64::MAX).min(view.size());
+            let visible =
+                view.layers()[index + 1..].iter().map(|above| above.clip).min().unwrap_or(u64::MAX).min(view.size());
             for (start, piece) in layer.extents.iter() {
                 let end = (start + piece.data.len()).min(visible);
                 if start >= end {
@@ -247,7 +258,9 @@ impl Plan {
 
     fn kept_at(&self, view: &View, io: &dyn PageIo, offset: u64) -> Result<Option<ChunkRef>> {
         let chunks = view.base().content.chunks(io, offset, offset + 1)?;
-        let fits = |(start, chunk): &&(u64, ChunkRef)| *start == offset && start + u64::from(chunk.len) <= self.clip && !self.removed.contains(start);
+        let fits = |(start, chunk): &&(u64, ChunkRef)| {
+            *start == offset && start + u64::from(chunk.len) <= self.clip && !self.removed.contains(start)
+        };
         Ok(chunks.iter().find(fits).map(|(_, chunk)| *chunk))
     }
 }
@@ -267,7 +280,13 @@ impl Sink<'_> {
         self.fresh.insert(id);
         if sealed.len() < PACKED_LEN_MAX {
             self.batch_len += sealed.len();
-            self.records.push(Record::Blob { owner: self.owner, id, page: false, len, sealed: Bytes(Arc::new(sealed.into_bytes())) });
+            self.records.push(Record::Blob {
+                owner: self.owner,
+                id,
+                page: false,
+                len,
+                sealed: Bytes(Arc::new(sealed.into_bytes())),
+            });
         } else {
             let key = location::object_key(&id, 0);
             with.outbox.add(&key, &sealed)?;
@@ -312,7 +331,12 @@ pub(super) fn local_blob(frame: super::journal::FrameRef, record: &Record) -> Op
             Some((*id, LocalBlob { place: LocalPlace::Journal(frame), page: *page, len: *len, owners: vec![*owner] }))
         }
         Record::Object { owner, id, len, stored_len, generation } => {
-            let location = Location { kind: BlobKind::Content, stored_len: *stored_len, len: *len, place: Place::Object { generation: *generation } };
+            let location = Location {
+                kind: BlobKind::Content,
+                stored_len: *stored_len,
+                len: *len,
+                place: Place::Object { generation: *generation },
+            };
             Some((*id, LocalBlob { place: LocalPlace::Outbox(location), page: false, len: *len, owners: vec![*owner] }))
         }
         _ => None,

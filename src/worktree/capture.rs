@@ -90,8 +90,10 @@ impl Worktree {
 
     /// A file that has several names and was never published cannot be carried over by name.
     fn publish_unnamed(&self, table: &mut Table) {
-        let unnamed = |inode: &&Inode| inode.linked && inode.nlink > 0 && inode.file().is_ok_and(|file| !file.is_published());
-        let inos: Vec<Ino> = table.drafts.iter().filter_map(|ino| table.find(*ino)).filter(unnamed).map(|inode| inode.ino).collect();
+        let unnamed =
+            |inode: &&Inode| inode.linked && inode.nlink > 0 && inode.file().is_ok_and(|file| !file.is_published());
+        let inos: Vec<Ino> =
+            table.drafts.iter().filter_map(|ino| table.find(*ino)).filter(unnamed).map(|inode| inode.ino).collect();
         for ino in inos {
             let Some(inode) = table.find_mut(ino) else { continue };
             let mtime = inode.mtime;
@@ -119,8 +121,17 @@ impl Worktree {
                     self.carry_blobs(ino, blobs)?;
                 }
                 let base = draft.base.as_deref().cloned().map(Box::new);
-                records.push(Record::Draft { ino, layer: draft.id, base, clip: draft.clip, size: draft.size, mtime: draft.mtime });
-                records.extend(draft.extents.iter().map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())));
+                records.push(Record::Draft {
+                    ino,
+                    layer: draft.id,
+                    base,
+                    clip: draft.clip,
+                    size: draft.size,
+                    mtime: draft.mtime,
+                });
+                records.extend(
+                    draft.extents.iter().map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())),
+                );
             }
             if !records.is_empty() {
                 self.journal.append(&records)?;

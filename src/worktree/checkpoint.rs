@@ -157,7 +157,9 @@ impl Worktree {
             for (name, entry) in &dir.entries {
                 let value = match entry {
                     CapturedEntry::Gone => None,
-                    CapturedEntry::Here(entry, content) => Some(self.finish_entry(entry, content.as_ref(), &written, used)?.encode()),
+                    CapturedEntry::Here(entry, content) => {
+                        Some(self.finish_entry(entry, content.as_ref(), &written, used)?.encode())
+                    }
                 };
                 edits.insert(name.to_vec(), value);
             }
@@ -167,7 +169,13 @@ impl Worktree {
     }
 
     /// The entry with what the checkpoint made: names of directories, content of files.
-    fn finish_entry(&self, entry: &Entry, content: Option<&FileContent>, written: &HashMap<Ino, TreeRef>, used: &mut Used) -> Result<Entry> {
+    fn finish_entry(
+        &self,
+        entry: &Entry,
+        content: Option<&FileContent>,
+        written: &HashMap<Ino, TreeRef>,
+        used: &mut Used,
+    ) -> Result<Entry> {
         let mut entry = entry.clone();
         if let (Body::Directory { names, .. }, Some(new)) = (&mut entry.body, written.get(&entry.ino)) {
             *names = *new;
@@ -189,7 +197,13 @@ impl Worktree {
         Ok(body)
     }
 
-    fn write_root(&self, captured: &Captured, dirs: &HashMap<Ino, TreeRef>, pages: &NewPages<'_>, used: &mut Used) -> Result<Root> {
+    fn write_root(
+        &self,
+        captured: &Captured,
+        dirs: &HashMap<Ino, TreeRef>,
+        pages: &NewPages<'_>,
+        used: &mut Used,
+    ) -> Result<Root> {
         let mut edits = Edits::new();
         for (ino, link) in &captured.links {
             let record = match link {
@@ -217,7 +231,10 @@ impl Worktree {
                 }
                 LocalPlace::Journal(frame) => {
                     let bytes = self.local.sealed(&id, frame)?.and_then(|bytes| Sealed::from_local(bytes.to_vec()));
-                    let sealed = bytes.ok_or(WorkError::Inconsistent { ino: Ino::ROOT, reason: "a blob is missing from its journal frame" })?;
+                    let sealed = bytes.ok_or(WorkError::Inconsistent {
+                        ino: Ino::ROOT,
+                        reason: "a blob is missing from its journal frame",
+                    })?;
                     let kind = if blob.page { BlobKind::Page } else { BlobKind::Content };
                     self.add_to_pack(&mut builder, &mut parcel, (id, kind, blob.len), &sealed);
                 }
@@ -227,13 +244,24 @@ impl Worktree {
         new.sort_unstable_by_key(|(id, _)| *id);
         for (id, bytes) in new {
             let sealed = codec::encode(&self.parts.keys, BlobKind::Page, id, &bytes);
-            self.add_to_pack(&mut builder, &mut parcel, (id, BlobKind::Page, u32::try_from(bytes.len()).unwrap_or(u32::MAX)), &sealed);
+            self.add_to_pack(
+                &mut builder,
+                &mut parcel,
+                (id, BlobKind::Page, u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+                &sealed,
+            );
         }
         finish_pack(builder, &mut parcel);
         Ok(parcel)
     }
 
-    fn add_to_pack(&self, builder: &mut PackBuilder, parcel: &mut Parcel, blob: (BlobId, BlobKind, u32), sealed: &Sealed) {
+    fn add_to_pack(
+        &self,
+        builder: &mut PackBuilder,
+        parcel: &mut Parcel,
+        blob: (BlobId, BlobKind, u32),
+        sealed: &Sealed,
+    ) {
         let (id, kind, len) = blob;
         if builder.is_full() {
             finish_pack(std::mem::replace(builder, PackBuilder::new(self.parts.keys.clone())), parcel);
@@ -244,7 +272,12 @@ impl Worktree {
     /// Blobs in the journal and outbox that the version refers to, in the order of the journal, so
     /// that files written together lie together.
     fn used_blobs(&self, captured: &Captured, used: &Used) -> Vec<(BlobId, LocalBlob)> {
-        let mut blobs: BlobMap = captured.blobs.iter().filter(|(id, blob)| used.has(id, blob)).map(|(id, blob)| (*id, blob.clone())).collect();
+        let mut blobs: BlobMap = captured
+            .blobs
+            .iter()
+            .filter(|(id, blob)| used.has(id, blob))
+            .map(|(id, blob)| (*id, blob.clone()))
+            .collect();
         self.local.each_current(&mut |id, blob| {
             if used.has(id, blob) && !blobs.contains_key(id) {
                 blobs.insert(*id, blob.clone());
@@ -283,7 +316,13 @@ impl Worktree {
     }
 
     /// Makes the version durable and part of the local state.
-    fn commit_version(&self, state: &mut CheckpointState, captured: &Captured, mut queued: Queued, parcel: Parcel) -> Result<()> {
+    fn commit_version(
+        &self,
+        state: &mut CheckpointState,
+        captured: &Captured,
+        mut queued: Queued,
+        parcel: Parcel,
+    ) -> Result<()> {
         let outbox = &self.parts.outbox;
         let mut keys = parcel.present;
         for (key, sealed) in &parcel.objects {
@@ -318,7 +357,9 @@ impl Worktree {
         let mut table = self.table();
         table.links = root.links;
         for dir in &captured.dirs {
-            if let (Some(names), Some(live)) = (dirs.get(&dir.ino), table.find_mut(dir.ino).and_then(|inode| inode.dir_mut().ok())) {
+            if let (Some(names), Some(live)) =
+                (dirs.get(&dir.ino), table.find_mut(dir.ino).and_then(|inode| inode.dir_mut().ok()))
+            {
                 live.names = *names;
                 live.pinned = false;
             }
@@ -379,7 +420,13 @@ fn finish_pack(builder: PackBuilder, parcel: &mut Parcel) {
 }
 
 /// Totals of the version, and how many names were added, changed and removed.
-fn count(captured: &Captured, parent: &IndexRecord, dirs: &HashMap<Ino, TreeRef>, root: &Root, io: &dyn PageIo) -> Result<Counts> {
+fn count(
+    captured: &Captured,
+    parent: &IndexRecord,
+    dirs: &HashMap<Ino, TreeRef>,
+    root: &Root,
+    io: &dyn PageIo,
+) -> Result<Counts> {
     let (mut added, mut changed) = (0_u64, captured.links.iter().filter(|(_, link)| link.is_some()).count() as u64);
     for dir in &captured.dirs {
         let Some(names) = dirs.get(&dir.ino) else { continue };
@@ -402,7 +449,9 @@ fn count(captured: &Captured, parent: &IndexRecord, dirs: &HashMap<Ino, TreeRef>
 /// Records that carry a blob of a staged draft over into the next segment.
 pub(super) fn carry_blob(owner: Ino, id: BlobId, blob: &LocalBlob, sealed: Option<Arc<Vec<u8>>>) -> Option<Record> {
     match (&blob.place, sealed) {
-        (LocalPlace::Journal(_), Some(sealed)) => Some(Record::Blob { owner, id, page: blob.page, len: blob.len, sealed: super::record::Bytes(sealed) }),
+        (LocalPlace::Journal(_), Some(sealed)) => {
+            Some(Record::Blob { owner, id, page: blob.page, len: blob.len, sealed: super::record::Bytes(sealed) })
+        }
         (LocalPlace::Outbox(Location { stored_len, len, place: crate::blob::Place::Object { generation }, .. }), _) => {
             Some(Record::Object { owner, id, len: *len, stored_len: *stored_len, generation: *generation })
         }

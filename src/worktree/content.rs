@@ -87,7 +87,11 @@ impl View {
         let clip = self.base_clip();
         let mut data: Vec<Range<u64>> = match &self.base.content {
             Content::Inline(bytes) => vec![0..(bytes.len() as u64).min(clip)],
-            content => content.chunks(io, 0, clip)?.iter().map(|(at, chunk)| *at..(at + u64::from(chunk.len)).min(clip)).collect(),
+            content => content
+                .chunks(io, 0, clip)?
+                .iter()
+                .map(|(at, chunk)| *at..(at + u64::from(chunk.len)).min(clip))
+                .collect(),
         };
         for layer in &self.layers {
             subtract(&mut data, layer.clip..u64::MAX);
@@ -129,13 +133,20 @@ pub(super) fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 fn zero_from(out: &mut [u8], offset: u64, clip: u64) {
     if clip < offset + out.len() as u64 {
-        let from = usize::try_from(clip.saturating_sub(offset)).unwrap_or(usize::MAX);
-        out[from.min(out.len())..].fill(0);
+        let from = usize::try_from(clip.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        out[from..].fill(0);
     }
 }
 
 /// Fills `out` with a body's bytes from `offset` on, as far as they lie below `clip`; zeros elsewhere.
-pub(super) fn read_body(body: &FileBody, blobs: &Blobs, io: &dyn PageIo, offset: u64, clip: u64, out: &mut [u8]) -> Result<()> {
+pub(super) fn read_body(
+    body: &FileBody,
+    blobs: &Blobs,
+    io: &dyn PageIo,
+    offset: u64,
+    clip: u64,
+    out: &mut [u8],
+) -> Result<()> {
     out.fill(0);
     let end = (offset + out.len() as u64).min(clip);
     if offset >= end {

@@ -113,7 +113,9 @@ pub enum JournalError {
         offset: u64,
     },
     /// A segment in the middle is gone.
-    #[error("the journal {path} is missing. Restore it from a backup, or mount with `--accept-damage` to go on without it")]
+    #[error(
+        "the journal {path} is missing. Restore it from a backup, or mount with `--accept-damage` to go on without it"
+    )]
     Missing {
         /// The segment.
         path: PathBuf,

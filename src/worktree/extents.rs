@@ -159,12 +159,14 @@ impl Extents {
 
     /// Drops the pieces that are still just those of `staged`.
     pub(super) fn drop_staged(&mut self, staged: &Extents) {
-        let same = |offset: &u64, piece: &Piece| match (&piece.data, staged.pieces.get(offset).map(|piece| &piece.data)) {
+        let same = |offset: &u64, piece: &Piece| match (&piece.data, staged.pieces.get(offset).map(|piece| &piece.data))
+        {
             (PieceData::Bytes(a), Some(PieceData::Bytes(b))) => Arc::ptr_eq(a, b),
             (PieceData::Zeros(a), Some(PieceData::Zeros(b))) => a == b,
             _ => false,
         };
-        let gone: Vec<u64> = self.pieces.iter().filter(|(offset, piece)| same(offset, piece)).map(|(offset, _)| *offset).collect();
+        let gone: Vec<u64> =
+            self.pieces.iter().filter(|(offset, piece)| same(offset, piece)).map(|(offset, _)| *offset).collect();
         for offset in gone {
             self.remove(offset);
         }
@@ -185,7 +187,12 @@ impl Extents {
 
     /// The pieces that touch `from..to`.
     pub(super) fn touching(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, &Piece)> {
-        let first = self.pieces.range(..from).next_back().filter(|(start, piece)| *start + piece.data.len() > from).map_or(from, |(start, _)| *start);
+        let first = self
+            .pieces
+            .range(..from)
+            .next_back()
+            .filter(|(start, piece)| *start + piece.data.len() > from)
+            .map_or(from, |(start, _)| *start);
         self.pieces.range(first..to.max(first)).map(|(start, piece)| (*start, piece))
     }
 

@@ -139,7 +139,14 @@ impl Graft<'_> {
         Ok(())
     }
 
-    fn put(&mut self, table: &mut Table, at: (Ino, &[u8]), old: Option<Ino>, entry: &Entry, linked: bool) -> Attempt<Vec<Record>> {
+    fn put(
+        &mut self,
+        table: &mut Table,
+        at: (Ino, &[u8]),
+        old: Option<Ino>,
+        entry: &Entry,
+        linked: bool,
+    ) -> Attempt<Vec<Record>> {
         let (parent, name) = at;
         let time = self.tree.now();
         if let Some(old) = old.filter(|_| entry.is_dir())

@@ -173,7 +173,12 @@ impl Layer {
 
     /// The layer with only the pieces that touch `from..to`.
     pub(super) fn part(&self, from: u64, to: u64) -> Self {
-        Self { extents: self.extents.part(from, to), base: self.base.clone(), ..Self::new(self.id, self.size, self.mtime) }.clipped(self.clip)
+        Self {
+            extents: self.extents.part(from, to),
+            base: self.base.clone(),
+            ..Self::new(self.id, self.size, self.mtime)
+        }
+        .clipped(self.clip)
     }
 
     fn clipped(mut self, clip: u64) -> Self {
@@ -228,9 +233,15 @@ impl Inode {
         let node = match entry.body {
             Body::File(body) => {
                 let size = body.size;
-                Node::File(Box::new(File { size, published: Some(Published { body, mtime: entry.mtime }), ..File::default() }))
+                Node::File(Box::new(File {
+                    size,
+                    published: Some(Published { body, mtime: entry.mtime }),
+                    ..File::default()
+                }))
             }
-            Body::Directory { names, subdirs } => Node::Directory(Box::new(Directory { names, subdirs, ..Directory::default() })),
+            Body::Directory { names, subdirs } => {
+                Node::Directory(Box::new(Directory { names, subdirs, ..Directory::default() }))
+            }
             Body::Symlink { target } => Node::Symlink(target.into()),
             Body::Fifo => Node::Fifo,
             Body::Socket | Body::Link => Node::Socket,
@@ -306,7 +317,9 @@ impl Inode {
     pub(super) fn attr(&self) -> Attr {
         let (size, blocks) = match &self.node {
             Node::File(file) => (file.size, file.blocks()),
-            Node::Directory(dir) => (dir.names.count().max(dir.children.as_ref().map_or(0, |children| children.len() as u64)) * 32, 0),
+            Node::Directory(dir) => {
+                (dir.names.count().max(dir.children.as_ref().map_or(0, |children| children.len() as u64)) * 32, 0)
+            }
             Node::Symlink(target) => (target.len() as u64, 0),
             _ => (0, 0),
         };
@@ -374,7 +387,12 @@ impl File {
             Content::Chunks(chunks) => chunks.iter().map(|(_, chunk)| u64::from(chunk.len)).sum(),
             Content::Tree(_) => published.body.size,
         });
-        let dirty: u64 = self.frozen.iter().map(|layer| layer.extents.bytes()).chain(self.draft.as_ref().map(|draft| draft.extents.bytes())).sum();
+        let dirty: u64 = self
+            .frozen
+            .iter()
+            .map(|layer| layer.extents.bytes())
+            .chain(self.draft.as_ref().map(|draft| draft.extents.bytes()))
+            .sum();
         published.saturating_add(dirty).min(self.size).div_ceil(512)
     }
 }

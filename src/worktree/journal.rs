@@ -68,10 +68,12 @@ impl Journal {
     pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, keys: Keys, id: [u8; 16], last: u64) -> Result<Self> {
         disk.create_dir_all(dir).map_err(|error| WorkError::disk(dir, &error))?;
         let marker_path = dir.join("synced");
-        let marker = disk.open(&marker_path, OpenMode::ReadWrite).map_err(|error| WorkError::disk(&marker_path, &error))?;
+        let marker =
+            disk.open(&marker_path, OpenMode::ReadWrite).map_err(|error| WorkError::disk(&marker_path, &error))?;
         let segment = last + 1;
         let file = create_segment(&*disk, dir, segment)?;
-        let state = State { segment, file, len: 0, number: 0, previous: [0; TAG_LEN], failed: None, unsynced: Vec::new() };
+        let state =
+            State { segment, file, len: 0, number: 0, previous: [0; TAG_LEN], failed: None, unsynced: Vec::new() };
         let sync_state = SyncState { synced: Position { segment, offset: 0 }, running: false };
         Ok(Self {
             disk,
@@ -168,7 +170,8 @@ impl Journal {
         let outcome = older.iter().try_for_each(|(_, file)| file.sync()).and_then(|()| file.sync());
         if let Err(error) = outcome {
             let mut state = self.state.lock();
-            let failed = JournalError::Failed { path: segment_path(&self.dir, reached.segment), reason: error.to_string() };
+            let failed =
+                JournalError::Failed { path: segment_path(&self.dir, reached.segment), reason: error.to_string() };
             tracing::error!("{failed}");
             state.failed = Some(failed.clone());
             return Err(failed.into());
@@ -232,7 +235,8 @@ impl Journal {
         };
         let sealed = read().map_err(|error| WorkError::disk(&path, &error))?;
         let identity = self.identity(place.at.segment, place.number, &place.previous);
-        open_frame(&self.keys, &identity, &sealed).ok_or_else(|| JournalError::Altered { path, offset: place.at.offset }.into())
+        open_frame(&self.keys, &identity, &sealed)
+            .ok_or_else(|| JournalError::Altered { path, offset: place.at.offset }.into())
     }
 
     fn identity(&self, segment: u64, number: u64, previous: &[u8; TAG_LEN]) -> Vec<u8> {
@@ -269,7 +273,11 @@ fn create_segment(disk: &dyn Disk, dir: &Path, segment: u64) -> Result<Arc<dyn D
 /// The numbers of the segments on disk, in order.
 pub(super) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
     let items = disk.list(dir).map_err(|error| WorkError::disk(dir, &error))?;
-    let mut numbers: Vec<u64> = items.iter().filter(|item| item.name.len() == 16).filter_map(|item| u64::from_str_radix(&item.name, 16).ok()).collect();
+    let mut numbers: Vec<u64> = items
+        .iter()
+        .filter(|item| item.name.len() == 16)
+        .filter_map(|item| u64::from_str_radix(&item.name, 16).ok())
+        .collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -304,12 +312,16 @@ pub(super) fn replay(
         last = number;
         let Err((offset, len)) = replay_segment(disk, dir, keys, id, number, &mut *each)? else { continue };
         let path = segment_path(dir, number);
-        let altered = number < synced.segment || number == synced.segment && offset < synced.offset && len >= synced.offset;
+        let altered =
+            number < synced.segment || number == synced.segment && offset < synced.offset && len >= synced.offset;
         if altered && on_damage == OnDamage::Refuse {
             return Err(JournalError::Altered { path, offset }.into());
         }
         if number == synced.segment && offset < synced.offset {
-            tracing::warn!("the journal {} is shorter than it was when last synced; what it holds is recovered", path.display());
+            tracing::warn!(
+                "the journal {} is shorter than it was when last synced; what it holds is recovered",
+                path.display()
+            );
         }
         set_aside(disk, &path, offset, altered)?;
         for later in numbers.iter().copied().filter(|later| *later > number) {
@@ -354,7 +366,8 @@ fn replay_segment(
         let mut head = [0; 4];
         let head_len = file.read_at(&mut head, offset).map_err(fail)?;
         let frame_len = u32::from_le_bytes(head) as usize;
-        if head_len < 4 || frame_len < SEAL_OVERHEAD || frame_len > FRAME_LEN_MAX || offset + 4 + frame_len as u64 > len {
+        if head_len < 4 || frame_len < SEAL_OVERHEAD || frame_len > FRAME_LEN_MAX || offset + 4 + frame_len as u64 > len
+        {
             return Ok(Err((offset, len)));
         }
         let mut sealed = vec![0; frame_len];

@@ -73,10 +73,22 @@ impl Worktree {
 
     /// Hands the names after `cookie` to `each` until it returns false. With `refer`, every name it
     /// accepts counts as one more reference by the kernel.
-    pub fn readdir(&self, dir: Ino, cookie: u64, refer: bool, wait: Wait, each: &mut dyn FnMut(&DirItem) -> bool) -> Result<()> {
+    pub fn readdir(
+        &self,
+        dir: Ino,
+        cookie: u64,
+        refer: bool,
+        wait: Wait,
+        each: &mut dyn FnMut(&DirItem) -> bool,
+    ) -> Result<()> {
         let mut after = cookie;
         self.run(wait, |table| {
-            let names: Vec<(u64, super::Name, Ino)> = table.children(dir)?.after(after).take(1024).map(|(cookie, name, ino)| (cookie, name.clone(), ino)).collect();
+            let names: Vec<(u64, super::Name, Ino)> = table
+                .children(dir)?
+                .after(after)
+                .take(1024)
+                .map(|(cookie, name, ino)| (cookie, name.clone(), ino))
+                .collect();
             for (cookie, name, ino) in names {
                 if table.find(ino).is_none() {
                     return Err(super::table::Need::Link(ino).into());
@@ -109,7 +121,16 @@ impl Worktree {
 
     /// Makes a node with the permission bits `mode`; counts as one reference by the kernel. With
     /// `open`, a regular file is opened for writing as well, in the same step.
-    pub fn make(&self, parent: Ino, name: &[u8], node: &NewNode, mode: u16, caller: Caller, open: bool, wait: Wait) -> Result<Attr> {
+    pub fn make(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        node: &NewNode,
+        mode: u16,
+        caller: Caller,
+        open: bool,
+        wait: Wait,
+    ) -> Result<Attr> {
         self.writable()?;
         check_name(name)?;
         if matches!(node, NewNode::Symlink(target) if target.is_empty() || target.len() > SYMLINK_LEN_MAX) {
@@ -129,7 +150,8 @@ impl Worktree {
             let mode = if is_dir && inherits { mode | S_ISGID } else { mode } & 0o7777;
             let ino = table.allocate_ino();
             let file_id = FileId::random();
-            let node = NodeRecord { ino, file_id, mode, uid: caller.uid, gid, body: body_of(node), xattrs: Xattrs::new() };
+            let node =
+                NodeRecord { ino, file_id, mode, uid: caller.uid, gid, body: body_of(node), xattrs: Xattrs::new() };
             let is_file = matches!(node.body, Body::File(_));
             let mut records = vec![Record::Create { parent, name: name.to_vec(), node, time: self.now() }];
             if is_file && !open {
@@ -286,7 +308,9 @@ impl Worktree {
 
     /// The names of all extended attributes.
     pub fn listxattr(&self, ino: Ino, wait: Wait) -> Result<Vec<Vec<u8>>> {
-        self.run(wait, |table| Ok(table.get(ino)?.xattrs.as_ref().map(|xattrs| xattrs.keys().cloned().collect()).unwrap_or_default()))
+        self.run(wait, |table| {
+            Ok(table.get(ino)?.xattrs.as_ref().map(|xattrs| xattrs.keys().cloned().collect()).unwrap_or_default())
+        })
     }
 
     /// Sets an extended attribute.
@@ -303,11 +327,15 @@ impl Worktree {
                 (XattrMode::Replace, None) => return Err(WorkError::NoData.into()),
                 _ => {}
             }
-            let total: usize = xattrs.map_or(0, |xattrs| xattrs.iter().map(|(name, value)| name.len() + value.len()).sum());
+            let total: usize =
+                xattrs.map_or(0, |xattrs| xattrs.iter().map(|(name, value)| name.len() + value.len()).sum());
             if total - old.unwrap_or(0) + name.len() + value.len() > XATTR_TOTAL_LEN_MAX {
                 return Err(WorkError::NoSpace.into());
             }
-            self.commit(table, &[Record::Xattr { ino, name: name.to_vec(), value: Some(value.to_vec()), time: self.now() }])?;
+            self.commit(
+                table,
+                &[Record::Xattr { ino, name: name.to_vec(), value: Some(value.to_vec()), time: self.now() }],
+            )?;
             Ok(())
         })
     }
@@ -420,7 +448,9 @@ fn check_rename(table: &mut Table, ino: Ino, from: Ino, to: Ino, target: Option<
         RenameMode::Exchange => Ok(()),
         RenameMode::Replace if is_dir && !target_is_dir => Err(WorkError::NotADirectory.into()),
         RenameMode::Replace if !is_dir && target_is_dir => Err(WorkError::IsADirectory.into()),
-        RenameMode::Replace if target_is_dir && target != ino && !table.children(target)?.is_empty() => Err(WorkError::NotEmpty.into()),
+        RenameMode::Replace if target_is_dir && target != ino && !table.children(target)?.is_empty() => {
+            Err(WorkError::NotEmpty.into())
+        }
         RenameMode::Replace => Ok(()),
     }
 }
@@ -433,7 +463,14 @@ fn attr_set(inode: &Inode, changes: &Changes, now: Timestamp) -> Option<AttrSet>
         None if chown && !inode.is_dir() => Some(without_privileges(inode.mode)).filter(|mode| *mode != inode.mode),
         None => None,
     };
-    let set = AttrSet { mode, uid: changes.uid, gid: changes.gid, atime: time(changes.atime), mtime: time(changes.mtime), ctime: now };
+    let set = AttrSet {
+        mode,
+        uid: changes.uid,
+        gid: changes.gid,
+        atime: time(changes.atime),
+        mtime: time(changes.mtime),
+        ctime: now,
+    };
     let nothing = AttrSet { ctime: now, ..AttrSet::default() };
     (set != nothing || chown).then_some(set)
 }

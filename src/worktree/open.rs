@@ -114,7 +114,8 @@ impl Queued {
     /// The sequence numbers in the queue, in order.
     pub fn list(disk: &dyn Disk, queue_dir: &Path) -> Result<Vec<u64>> {
         let items = disk.list(queue_dir).map_err(|error| WorkError::disk(queue_dir, &error))?;
-        let mut sequences: Vec<u64> = items.iter().filter_map(|item| u64::from_str_radix(&item.name, 16).ok()).collect();
+        let mut sequences: Vec<u64> =
+            items.iter().filter_map(|item| u64::from_str_radix(&item.name, 16).ok()).collect();
         sequences.sort_unstable();
         Ok(sequences)
     }
@@ -161,7 +162,7 @@ fn write_local<T: Serialize>(disk: &dyn Disk, path: &Path, keys: &Keys, identity
 impl Worktree {
     /// Opens the live tree of a state directory. `fresh` makes the base of one that has none.
     /// With `accept_damage`, a journal that was altered is replayed as far as it is good.
-    pub fn open(parts: WorktreeParts, fresh: impl FnOnce() -> Result<Base>, accept_damage: bool) -> Result<Self> {
+    pub fn recover(parts: WorktreeParts, fresh: impl FnOnce() -> Result<Base>, accept_damage: bool) -> Result<Self> {
         let disk = parts.disk.clone();
         let queue_dir = Queued::dir(&parts.dir);
         for dir in [&parts.dir, &queue_dir] {
@@ -237,7 +238,13 @@ fn table_of(base: &Base) -> Table {
     table
 }
 
-fn recover(parts: &WorktreeParts, base: &Base, table: &mut Table, found: &mut BlobMap, accept_damage: bool) -> Result<u64> {
+fn recover(
+    parts: &WorktreeParts,
+    base: &Base,
+    table: &mut Table,
+    found: &mut BlobMap,
+    accept_damage: bool,
+) -> Result<u64> {
     let dir = parts.dir.join("journal");
     let pages = NewPages::new(&parts.blobs, &parts.keys);
     let on_damage = if accept_damage { OnDamage::Accept } else { OnDamage::Refuse };
@@ -277,7 +284,17 @@ fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: 
 
 fn concerns_content(record: &Record) -> bool {
     use Record::{Attr, Complete, Draft, Publish, Resize, Write, Xattr, Zero};
-    matches!(record, Write { .. } | Zero { .. } | Resize { .. } | Complete { .. } | Publish { .. } | Draft { .. } | Attr { .. } | Xattr { .. })
+    matches!(
+        record,
+        Write { .. }
+            | Zero { .. }
+            | Resize { .. }
+            | Complete { .. }
+            | Publish { .. }
+            | Draft { .. }
+            | Attr { .. }
+            | Xattr { .. }
+    )
 }
 
 /// Whoever wrote the drafts is gone.
@@ -324,6 +341,9 @@ mod object_keys {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ObjectKey>, D::Error> {
         let names = Vec::<String>::deserialize(deserializer)?;
-        names.into_iter().map(|name| ObjectKey::new(name).ok_or_else(|| serde::de::Error::custom("not an object name"))).collect()
+        names
+            .into_iter()
+            .map(|name| ObjectKey::new(name).ok_or_else(|| serde::de::Error::custom("not an object name")))
+            .collect()
     }
 }

@@ -48,7 +48,8 @@ impl PageIo for NewPages<'_> {
 
     fn save(&self, bytes: &[u8]) -> Result<ChunkRef> {
         let id = self.keys.id(IdDomain::Page, &sha256(bytes));
-        let len = u32::try_from(bytes.len()).map_err(|_| VersionError::Damaged { object: "a page".into(), reason: "it is too long".into() })?;
+        let len = u32::try_from(bytes.len())
+            .map_err(|_| VersionError::Damaged { object: "a page".into(), reason: "it is too long".into() })?;
         if !self.blobs.contains(&id)? {
             self.new.lock().insert(id, bytes.into());
         }

@@ -51,7 +51,12 @@ impl Worktree {
     }
 
     /// Makes content of layers; the caller appends the records and registers them.
-    pub(super) fn absorb_layers(&self, ino: Ino, base: FileBody, layers: Vec<Arc<Layer>>) -> Result<(FileBody, Vec<Record>)> {
+    pub(super) fn absorb_layers(
+        &self,
+        ino: Ino,
+        base: FileBody,
+        layers: Vec<Arc<Layer>>,
+    ) -> Result<(FileBody, Vec<Record>)> {
         let pages = self.pages();
         let append = |records: Vec<Record>| self.append_blobs(&records);
         let (body, mut records) = self.absorber(&pages, &append).absorb(ino, base, layers)?;
@@ -88,7 +93,9 @@ impl Worktree {
     fn install(&self, ino: Ino, layer: u32, body: FileBody, mut records: Vec<Record>) -> Result<()> {
         let mut table = self.table();
         let frozen = table.find(ino).filter(|inode| inode.nlink > 0).and_then(|inode| inode.file().ok());
-        let Some(mtime) = frozen.and_then(|file| file.frozen.iter().find(|frozen| frozen.id == layer).map(|frozen| frozen.mtime)) else {
+        let Some(mtime) =
+            frozen.and_then(|file| file.frozen.iter().find(|frozen| frozen.id == layer).map(|frozen| frozen.mtime))
+        else {
             drop(table);
             return self.discard(&records);
         };
@@ -97,7 +104,9 @@ impl Worktree {
         let (frame, _) = self.journal.append(&records)?;
         self.register(frame, &records);
         match records.last().map(|publish| table.apply(publish)) {
-            Some(Err(_)) | None => Err(WorkError::Inconsistent { ino, reason: "its content was absorbed and cannot be installed" }),
+            Some(Err(_)) | None => {
+                Err(WorkError::Inconsistent { ino, reason: "its content was absorbed and cannot be installed" })
+            }
             Some(Ok(())) => Ok(()),
         }
     }

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::inode::{Children, Directory, Inode, Node};
 use super::{Attr, Name, Result, WorkError};
-use crate::base::clock::Timestamp;
 use crate::version::entry::Ino;
 use crate::version::tree::TreeRef;
 
@@ -248,7 +247,8 @@ impl Table {
 
     /// Drops an inode that has no name, no handle and is not known to the kernel.
     pub(super) fn reap(&mut self, ino: Ino) {
-        let gone = self.inodes.get(&ino).is_some_and(|inode| inode.nlink == 0 && inode.opens == 0 && inode.lookups == 0);
+        let gone =
+            self.inodes.get(&ino).is_some_and(|inode| inode.nlink == 0 && inode.opens == 0 && inode.lookups == 0);
         if gone {
             self.inodes.remove(&ino);
             self.frozen.remove(&ino);
@@ -292,7 +292,10 @@ impl Table {
     fn unload(&mut self, dir: Ino) {
         let Some(directory) = self.inodes.get(&dir).and_then(|inode| inode.dir().ok()) else { return };
         let Some(children) = &directory.children else { return };
-        if directory.pinned || !directory.dirty.is_empty() || !children.iter().all(|(_, ino)| self.inodes.get(&ino).is_none_or(Inode::may_leave)) {
+        if directory.pinned
+            || !directory.dirty.is_empty()
+            || !children.iter().all(|(_, ino)| self.inodes.get(&ino).is_none_or(Inode::may_leave))
+        {
             return;
         }
         let inos: Vec<Ino> = children.iter().map(|(_, ino)| ino).collect();

@@ -36,7 +36,11 @@ impl Table {
             Record::Blob { .. } | Record::Object { .. } => Ok(()),
             Record::Graft { parent, name, inode, published } => self.apply_graft(*parent, name, inode, *published),
             Record::Draft { ino, layer, base, clip, size, mtime } => {
-                let draft = Layer { base: base.as_deref().cloned().map(Arc::new), clip: *clip, ..Layer::new(*layer, *size, *mtime) };
+                let draft = Layer {
+                    base: base.as_deref().cloned().map(Arc::new),
+                    clip: *clip,
+                    ..Layer::new(*layer, *size, *mtime)
+                };
                 self.apply_draft(*ino, draft)
             }
         }
@@ -173,13 +177,14 @@ impl Table {
         for (ino, dir, name) in [(a, to.0, &b_name), (b, from.0, &a_name)] {
             self.mark(dir, name);
             self.mark_inode(ino);
-            }
+        }
         Ok(())
     }
 
     /// A file renamed over another takes the identity of the one it replaces: so editors save.
     fn inherit_identity(&mut self, ino: Ino, replaced: Ino) {
-        let old = self.find(replaced).filter(|old| old.kind() == FileKind::File && old.nlink == 1).map(|old| old.file_id);
+        let old =
+            self.find(replaced).filter(|old| old.kind() == FileKind::File && old.nlink == 1).map(|old| old.file_id);
         if let (Some(file_id), Some(inode)) = (old, self.find_mut(ino))
             && inode.kind() == FileKind::File
         {
@@ -245,8 +250,16 @@ impl Table {
     pub(super) fn note_layers(&mut self, ino: Ino) {
         let Some(Node::File(file)) = self.find(ino).map(|inode| &inode.node) else { return };
         let (draft, frozen) = (file.draft.is_some() || !file.is_published(), !file.frozen.is_empty());
-        if draft { self.drafts.insert(ino) } else { self.drafts.remove(&ino) };
-        if frozen { self.frozen.insert(ino) } else { self.frozen.remove(&ino) };
+        if draft {
+            self.drafts.insert(ino)
+        } else {
+            self.drafts.remove(&ino)
+        };
+        if frozen {
+            self.frozen.insert(ino)
+        } else {
+            self.frozen.remove(&ino)
+        };
     }
 
     fn apply_complete(&mut self, ino: Ino, layer: u32) -> Attempt<()> {
@@ -316,8 +329,9 @@ impl Table {
         }
         file.next_layer = draft.id + 1;
         file.size = draft.size;
-        inode.mtime = draft.mtime;
+        let mtime = draft.mtime;
         file.draft = Some(draft);
+        inode.mtime = mtime;
         self.note_layers(ino);
         Ok(())
     }
@@ -342,7 +356,8 @@ impl Table {
 
     /// Adds what a load brought: the names of a directory, with the inodes that are not in memory.
     pub(super) fn install_names(&mut self, dir: Ino, entries: Vec<(Name, Entry)>) {
-        let unloaded = self.find(dir).and_then(|inode| inode.dir().ok()).is_some_and(|directory| directory.children.is_none());
+        let unloaded =
+            self.find(dir).and_then(|inode| inode.dir().ok()).is_some_and(|directory| directory.children.is_none());
         if !unloaded {
             return;
         }

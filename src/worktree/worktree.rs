@@ -50,7 +50,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { inodes_max: 300_000, dirty_bytes_max: 128 << 20, unpublished_bytes_max: 64 << 30, journal_bytes_max: 256 << 20 }
+        Self {
+            inodes_max: 300_000,
+            dirty_bytes_max: 128 << 20,
+            unpublished_bytes_max: 64 << 30,
+            journal_bytes_max: 256 << 20,
+        }
     }
 }
 
@@ -123,7 +128,13 @@ pub struct Worktree {
 const LOADS_MAX: usize = 10_000;
 
 impl Worktree {
-    pub(super) fn assemble(parts: WorktreeParts, table: Table, journal: Arc<Journal>, local: Arc<LocalBlobs>, checkpoint: CheckpointState) -> Self {
+    pub(super) fn assemble(
+        parts: WorktreeParts,
+        table: Table,
+        journal: Arc<Journal>,
+        local: Arc<LocalBlobs>,
+        checkpoint: CheckpointState,
+    ) -> Self {
         parts.blobs.set_local(local.clone());
         Self {
             parts,
@@ -214,7 +225,12 @@ impl Worktree {
     /// What has happened lately.
     pub fn activity(&self) -> Activity {
         let table = self.table();
-        Activity { changes: table.changes, frozen: table.frozen.len(), drafts: table.drafts.len(), journal_bytes: self.journal.len_bytes() }
+        Activity {
+            changes: table.changes,
+            frozen: table.frozen.len(),
+            drafts: table.drafts.len(),
+            journal_bytes: self.journal.len_bytes(),
+        }
     }
 
     /// Waits until there is content to absorb, at most so long.
@@ -319,7 +335,8 @@ impl Worktree {
     /// Writes all of `data` at `offset`.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], uid: u32, wait: Wait) -> Result<()> {
         self.writable()?;
-        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
+        let end =
+            offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
         self.run(wait, |table| {
             self.drop_privileges(table, ino, uid)?;
             let now = self.now();
@@ -333,7 +350,13 @@ impl Worktree {
         if dirty > self.parts.limits.dirty_bytes_max { self.relieve() } else { Ok(()) }
     }
 
-    fn change_draft(&self, table: &mut Table, ino: Ino, now: Timestamp, change: impl FnOnce(&mut File, &mut u64)) -> Attempt<()> {
+    fn change_draft(
+        &self,
+        table: &mut Table,
+        ino: Ino,
+        now: Timestamp,
+        change: impl FnOnce(&mut File, &mut u64),
+    ) -> Attempt<()> {
         let inode = table.get_mut(ino)?;
         let file = inode.file_mut()?;
         let mut size = file.draft_mut(now).size;
@@ -380,7 +403,16 @@ impl Worktree {
     }
 
     /// Punches a hole (`keep_size`), zeroes a range, or extends the file.
-    pub fn fallocate(&self, ino: Ino, offset: u64, len: u64, zero: bool, keep_size: bool, uid: u32, wait: Wait) -> Result<()> {
+    pub fn fallocate(
+        &self,
+        ino: Ino,
+        offset: u64,
+        len: u64,
+        zero: bool,
+        keep_size: bool,
+        uid: u32,
+        wait: Wait,
+    ) -> Result<()> {
         self.writable()?;
         let end = offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
         self.run(wait, |table| {
@@ -388,7 +420,9 @@ impl Worktree {
             self.drop_privileges(table, ino, uid)?;
             let now = self.now();
             if zero && offset < size {
-                self.change_draft(table, ino, now, |file, _| file.draft_mut(now).extents.zero(offset, end.min(size) - offset, false))?;
+                self.change_draft(table, ino, now, |file, _| {
+                    file.draft_mut(now).extents.zero(offset, end.min(size) - offset, false)
+                })?;
             }
             if !keep_size && end > size {
                 self.resize(table, ino, end, uid)?;
@@ -437,8 +471,19 @@ impl Worktree {
     }
 
     /// The absorber over this tree's parts.
-    pub(super) fn absorber<'a>(&'a self, io: &'a NewPages<'a>, append: &'a dyn Fn(Vec<Record>) -> Result<()>) -> Absorber<'a> {
-        Absorber { keys: &self.parts.keys, blobs: &self.parts.blobs, outbox: &self.parts.outbox, local: &self.local, io, append }
+    pub(super) fn absorber<'a>(
+        &'a self,
+        io: &'a NewPages<'a>,
+        append: &'a dyn Fn(Vec<Record>) -> Result<()>,
+    ) -> Absorber<'a> {
+        Absorber {
+            keys: &self.parts.keys,
+            blobs: &self.parts.blobs,
+            outbox: &self.parts.outbox,
+            local: &self.local,
+            io,
+            append,
+        }
     }
 
     /// Sets the count of dirty bytes anew after content was absorbed or logged away.
