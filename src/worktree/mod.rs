@@ -46,7 +46,7 @@ pub use checkpoint::{Checkpoint, Reason, Recorded};
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
 pub use namespace::{RenameMode, XattrMode};
-pub use open::Base;
+pub use open::{Base, Queued};
 pub use table::DirItem;
 pub use worktree::{Activity, FileState, Limits, Wait, Worktree, WorktreeParts};
 
