@@ -1,1 +1,47 @@
-fn main() {}
+//! One harness for every figure that kura promises: `cargo bench -- [SECTION…]`.
+//!
+//! Figures are ratios against native or gocryptfs in the same run, and CPU time per operation (client
+//! plus daemon), which holds on a noisy machine; wall time is shown beside it. See `benches/README.md`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, missing_docs, reason = "a benchmark fails by panicking")]
+#![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "a benchmark writes files of its own")]
+
+mod cpu;
+mod engine;
+mod local;
+mod remote;
+mod report;
+mod target;
+#[path = "../tests/it/s3_backend.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod s3_backend;
+#[path = "../tests/it/s3_server.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod s3_server;
+
+const SECTIONS: [(&str, fn(&mut report::Report)); 8] = [
+    ("primitives", engine::primitives),
+    ("commit", engine::commit_cost),
+    ("insert", engine::insert_one_byte),
+    ("import", remote::import_requests),
+    ("small", local::small_files),
+    ("large", local::large_files),
+    ("scale", local::scale),
+    ("remote", remote::slow_store),
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if let Some(unknown) = wanted.iter().find(|name| SECTIONS.iter().all(|(section, _)| section != name)) {
+        let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+        println!("no section `{unknown}`; there are: {}", names.join(" "));
+        std::process::exit(2);
+    }
+    let mut report = report::Report::default();
+    for (name, section) in SECTIONS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            println!("== {name}");
+            section(&mut report);
+        }
+    }
+    report.finish();
+}

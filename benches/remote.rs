@@ -1,0 +1,112 @@
+//! S3 over a line with 20 ms a request and 50 MiB/s, and the number of requests.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::report::Report;
+use super::s3_server::{ACCESS_KEY, Limits, S3Server, SECRET_KEY};
+use super::target::{Target, noise, source_tree};
+
+const FILES: usize = 1500;
+
+fn credentials() -> [(&'static str, String); 2] {
+    [("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned())]
+}
+
+fn slow() -> Limits {
+    Limits { latency: Duration::from_millis(20), bytes_per_second: 50 * 1024 * 1024 }
+}
+
+/// A tree written on one machine and read on a new one.
+pub fn slow_store(report: &mut Report) {
+    let server = S3Server::start();
+    let root = tempfile::tempdir().unwrap();
+    let (first, second, tree) = (root.path().join("first"), root.path().join("second"), root.path().join("tree"));
+    [&first, &second].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    source_tree(&tree, FILES);
+    let store = server.address("bench").to_string();
+    let native = copy_tree(&tree, &root.path().join("native"));
+    server.set_limits(Some(slow()));
+    let mut writer = Target::kura(&first, &store, true, &credentials());
+    let before = server.count_all();
+    let start = Instant::now();
+    let returned = copy_tree(&tree, &writer.dir.join("tree"));
+    flush(&writer, &first);
+    report.ratio("writing 1,500 files over 20 ms S3 returns: kura / native", returned, native, "s", None);
+    report.at_most("published after", start.elapsed().as_secs_f64(), "s", 5.0);
+    report.note("requests for it", (server.count_all() - before) as f64, "");
+    writer.unmount();
+    let mut reader = Target::kura(&second, &store, false, &credentials());
+    let before = server.count_all();
+    let start = Instant::now();
+    let status = Command::new("grep").args(["-rc", "no such word anywhere"]).arg(&reader.dir).stdout(std::process::Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(1), "grep read everything and found nothing");
+    report.at_most("a new machine reads all 1,500 files (grep -r)", start.elapsed().as_secs_f64(), "s", 3.0);
+    report.note("requests for it", (server.count_all() - before) as f64, "");
+    reader.unmount();
+    drop(server);
+}
+
+fn copy_tree(from: &Path, to: &Path) -> f64 {
+    let start = Instant::now();
+    assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+    start.elapsed().as_secs_f64()
+}
+
+fn flush(target: &Target, root: &Path) {
+    let flushed = Command::new(env!("CARGO_BIN_EXE_kura"))
+        .arg("-w")
+        .arg(&target.dir)
+        .args(["flush", "--wait"])
+        .env("KURA_STATE_DIR", root.join("state"))
+        .env("KURA_CACHE_DIR", root.join("cache"))
+        .env("HOME", root)
+        .status()
+        .unwrap();
+    assert!(flushed.success(), "kura flush --wait");
+}
+
+/// 10,000 files of 4 KiB.
+pub fn import_requests(report: &mut Report) {
+    const IMPORTED: usize = 10_000;
+    let server = S3Server::start();
+    let root = tempfile::tempdir().unwrap();
+    let source = root.path().join("source");
+    for index in 0..IMPORTED {
+        let folder = source.join(format!("d{}", index / 100));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("f{index}")), noise(4096, index as u64 + 1)).unwrap();
+    }
+    let store = server.address("import").to_string();
+    let kura = |arguments: &[&str]| {
+        let status = Command::new(env!("CARGO_BIN_EXE_kura"))
+            .args(["-w", &store])
+            .args(arguments)
+            .env("KURA_PASSPHRASE", "benchmark")
+            .env("KURA_STATE_DIR", root.path().join("state"))
+            .env("KURA_CACHE_DIR", root.path().join("cache"))
+            .env("HOME", root.path())
+            .envs(credentials())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "kura {arguments:?}");
+    };
+    let status = Command::new(env!("CARGO_BIN_EXE_kura"))
+        .args(["init", &store, "--kdf-memory-mib", "8"])
+        .env("KURA_PASSPHRASE", "benchmark")
+        .env("HOME", root.path())
+        .env("KURA_STATE_DIR", root.path().join("state"))
+        .envs(credentials())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "kura init");
+    let before = server.count_all();
+    let start = Instant::now();
+    kura(&["import", source.to_str().unwrap()]);
+    report.at_most("importing 10,000 files of 4 KiB to S3", (server.count_all() - before) as f64, "requests", 100.0);
+    report.note("it took", start.elapsed().as_secs_f64(), "s");
+}
