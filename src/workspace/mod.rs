@@ -1,1 +1,32 @@
-//! (workspace)
+//! A workspace, opened: the only place that picks concrete types and wires them.
+//!
+//! Uses: everything above it; writes files of its own only in `export`. Knows no words of the command line.
+//!
+//! Invariants:
+//! - one process at a time works on a state directory (the file `lock`);
+//! - nothing that waits to be published is dropped or evicted, whatever stops publishing;
+//! - operations on history (restore, revert, import) first record what is there, so that every one of them can be
+//!   undone.
+//!
+//! Lock order: history operations, publisher, then whatever `worktree` takes; the state shown by `status` is locked
+//! last and briefly.
+
+mod error;
+mod options;
+mod status;
+mod workspace;
+
+pub use error::WorkspaceError;
+pub use options::{CredentialSource, InitOptions, InitReport, Intervals, OpenOptions};
+pub use status::{Offline, Status};
+pub use workspace::{
+    CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side, Workspace,
+};
+
+/// The result of an operation of this room.
+pub type Result<T> = std::result::Result<T, WorkspaceError>;
+
+/// The names of a path that is written with `/`; empty for the root.
+pub fn split_path(path: &[u8]) -> Vec<&[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect()
+}

@@ -1,0 +1,132 @@
+//! What a client remembers of the store, sealed in its state directory.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::SyncError;
+use crate::base::disk::{Disk, read_file, replace_file};
+use crate::base::ids::{ClientId, Sha256, VersionId};
+use crate::crypto::{Keys, Kind};
+use crate::version::VersionError;
+use crate::version::head::Head;
+use crate::worktree::WorkError;
+
+const IDENTITY: &[u8] = b"client";
+/// Longest memory file in bytes.
+const LEN_MAX: usize = 4096;
+
+/// A state of HEAD that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its generation.
+    pub generation: u64,
+    /// SHA-256 of the object's bytes.
+    pub digest: Sha256,
+    /// The version it names.
+    pub version: VersionId,
+}
+
+impl Seen {
+    /// HEAD as it was read or written.
+    pub fn of(head: &Head, object: &[u8]) -> Self {
+        Self {
+            generation: head.generation,
+            digest: crate::version::index::sha256(object),
+            version: head.version,
+        }
+    }
+}
+
+/// What is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// This client.
+    pub client: ClientId,
+    /// SHA-256 of the machine's id, when it has one: tells a copied state directory.
+    pub machine: Option<Sha256>,
+    /// The newest HEAD seen.
+    pub seen: Option<Seen>,
+}
+
+/// The file `client` in a state directory.
+pub struct ClientMemory {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    keys: Keys,
+    memory: Mutex<Memory>,
+}
+
+impl ClientMemory {
+    /// Opens the memory of a state directory on the machine `machine`, making one when there is none. A state
+    /// directory that was copied from another machine becomes a new client.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, keys: Keys, machine: Option<Sha256>) -> Result<Self, SyncError> {
+        let path = dir.join("client");
+        let old = match read_file(&*disk, &path, LEN_MAX) {
+            Ok(sealed) => Some(decode(&keys, &sealed, &path)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(disk_error(&path, &error)),
+        };
+        let memory = match old.clone() {
+            Some(old) if old.machine == machine || machine.is_none() => old,
+            Some(copied) => Memory { client: ClientId::random(), machine, ..copied },
+            None => Memory { client: ClientId::random(), machine, seen: None },
+        };
+        let opened = Self { disk, path, keys, memory: Mutex::new(memory.clone()) };
+        if old.as_ref() != Some(&memory) {
+            opened.write(&memory)?;
+        }
+        Ok(opened)
+    }
+
+    /// What is remembered.
+    pub fn get(&self) -> Memory {
+        self.memory.lock().clone()
+    }
+
+    /// Refuses a HEAD older than the newest seen, or another one of the same generation.
+    pub fn check(&self, now: &Seen) -> Result<(), SyncError> {
+        match self.memory.lock().seen {
+            Some(seen)
+                if now.generation < seen.generation
+                    || now.generation == seen.generation && now.digest != seen.digest =>
+            {
+                Err(SyncError::RolledBack { seen: seen.generation, found: now.generation })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers a HEAD durably.
+    pub fn remember(&self, now: Seen) -> Result<(), SyncError> {
+        let mut memory = self.memory.lock();
+        if memory.seen == Some(now) {
+            return Ok(());
+        }
+        let new = Memory { seen: Some(now), ..memory.clone() };
+        self.write(&new)?;
+        *memory = new;
+        Ok(())
+    }
+
+    fn write(&self, memory: &Memory) -> Result<(), SyncError> {
+        let plain = postcard::to_stdvec(memory).unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+        let sealed = self.keys.seal(Kind::Local, IDENTITY, &plain);
+        replace_file(&*self.disk, &self.path, sealed.as_bytes()).map_err(|error| disk_error(&self.path, &error))
+    }
+}
+
+fn decode(keys: &Keys, sealed: &[u8], path: &Path) -> Result<Memory, SyncError> {
+    let object = path.display().to_string();
+    let plain = keys
+        .open(Kind::Local, IDENTITY, sealed)
+        .map_err(|source| VersionError::Unopened { object: object.clone(), source })?;
+    Ok(postcard::from_bytes(&plain).map_err(|error| VersionError::Damaged { object, reason: error.to_string() })?)
+}
+
+fn disk_error(path: &Path, error: &std::io::Error) -> SyncError {
+    WorkError::Disk { path: path.to_owned(), reason: error.to_string() }.into()
+}

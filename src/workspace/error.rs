@@ -1,0 +1,122 @@
+//! What can go wrong with a workspace as a whole.
+
+use std::path::PathBuf;
+
+use crate::base::ids::WorkspaceId;
+use crate::blob::BlobError;
+use crate::crypto::slots::{SlotError, UnlockError};
+use crate::store::StoreError;
+use crate::sync::SyncError;
+use crate::version::VersionError;
+use crate::worktree::WorkError;
+
+/// Why an operation on a workspace failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// The store is there, and no workspace in it.
+    #[error("there is no workspace in {store}; make one with `kura init`")]
+    NoWorkspace {
+        /// The store.
+        store: String,
+    },
+    /// A workspace is there already.
+    #[error("{store} holds a workspace already; mount it, or choose another place")]
+    Exists {
+        /// The store.
+        store: String,
+    },
+    /// The directory holds other things.
+    #[error("{store} is not empty and holds no workspace (it holds `{found}`); choose an empty or a new directory")]
+    NotEmpty {
+        /// The store.
+        store: String,
+        /// One of the things.
+        found: String,
+    },
+    /// Another process has the state directory.
+    #[error("{} is in use by another kura process; end that one, or use its mount", state_dir.display())]
+    Locked {
+        /// The state directory.
+        state_dir: PathBuf,
+    },
+    /// The user gave no credential.
+    #[error("no key was given: {reason}")]
+    NoCredential {
+        /// What went wrong.
+        reason: String,
+    },
+    /// The key ring does not open.
+    #[error(transparent)]
+    Unlock(#[from] UnlockError),
+    /// A key slot cannot be made.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Content cannot be read.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A version cannot be used.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// The live tree failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// Publishing failed, or the store went back.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The local disk failed.
+    #[error("{}: {reason}", path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// The state directory belongs to another workspace than the store.
+    #[error("{} belongs to workspace {expected}, and the store holds workspace {found}", state_dir.display())]
+    WrongState {
+        /// The state directory.
+        state_dir: PathBuf,
+        /// Whose state it is.
+        expected: WorkspaceId,
+        /// What the store holds.
+        found: WorkspaceId,
+    },
+    /// The workspace is open for reading only.
+    #[error("the workspace is open read-only")]
+    ReadOnly,
+    /// A tag that cannot be one.
+    #[error("`{tag}` cannot name a version: no `/`, `:`, spaces at the ends or control characters, and not `latest`")]
+    BadTag {
+        /// The tag.
+        tag: String,
+    },
+    /// No version has the tag.
+    #[error("no version is called `{tag}`; `kura log` lists them")]
+    NoSuchTag {
+        /// The tag.
+        tag: String,
+    },
+    /// A file that export would have to overwrite.
+    #[error("{} is there already; export into an empty directory, or allow overwriting", path.display())]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something outside of the workspace that a command was asked to work on is not fit for it.
+    #[error("{}: {reason}", path.display())]
+    Unfit {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl WorkspaceError {
+    pub(super) fn disk(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
+        WorkspaceError::Disk { path: path.into(), reason: error.to_string() }
+    }
+}

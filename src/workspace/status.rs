@@ -1,0 +1,98 @@
+//! What a workspace says of itself.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Since when, and why, the store does not take what waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Offline {
+    /// When it began (RFC 3339).
+    pub since: String,
+    /// What the last attempt met.
+    pub reason: String,
+}
+
+/// The state of an open workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Workspace id.
+    pub workspace: String,
+    /// Address of the store.
+    pub store: String,
+    /// When it was opened (RFC 3339).
+    pub mounted_since: String,
+    /// Newest version.
+    pub newest_version: String,
+    /// When that was recorded (RFC 3339).
+    pub newest_version_time: String,
+    /// The newest version that HEAD is known to name; `null` before HEAD was seen.
+    pub published_version: Option<String>,
+    /// Changes that no version holds yet.
+    pub unrecorded_changes: bool,
+    /// Versions that wait to be published.
+    pub unpublished_versions: usize,
+    /// Objects that wait.
+    pub unpublished_objects: usize,
+    /// Sealed bytes that wait.
+    pub unpublished_bytes: u64,
+    /// Files with unpublished content.
+    pub drafts: usize,
+    /// Of these, files whose writer was killed.
+    pub recovered: usize,
+    /// Since when the store cannot be reached.
+    pub offline: Option<Offline>,
+    /// Why publishing stopped though the store can be reached (denied, diverged, rolled back).
+    pub blocked: Option<Offline>,
+    /// Whether another client moved HEAD away from our versions.
+    pub diverged: bool,
+    /// Why changes are refused.
+    pub read_only: Option<String>,
+    /// Whether the store's conditional writes work.
+    pub conditional_writes: bool,
+    /// Bytes in the disk cache.
+    pub cache_bytes: u64,
+    /// Bytes in the journal.
+    pub journal_bytes: u64,
+    /// Files, directories and bytes of the newest version.
+    pub files: u64,
+    /// Directories without the root.
+    pub dirs: u64,
+    /// Sum of file sizes.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "workspace    {}", self.workspace)?;
+        writeln!(f, "store        {}", self.store)?;
+        writeln!(f, "since        {}", self.mounted_since)?;
+        writeln!(f, "version      {} of {}", self.newest_version, self.newest_version_time)?;
+        writeln!(f, "holds        {} files, {} directories, {} bytes", self.files, self.dirs, self.bytes)?;
+        let unrecorded = if self.unrecorded_changes { "yes, in the next version" } else { "none" };
+        writeln!(f, "unrecorded   {unrecorded}")?;
+        match self.unpublished_versions {
+            0 => writeln!(f, "unpublished  nothing")?,
+            versions => writeln!(
+                f,
+                "unpublished  {versions} versions, {} objects, {} bytes",
+                self.unpublished_objects, self.unpublished_bytes
+            )?,
+        }
+        writeln!(f, "drafts       {} ({} recovered)", self.drafts, self.recovered)?;
+        if let Some(offline) = &self.offline {
+            writeln!(f, "OFFLINE      since {}: {}", offline.since, offline.reason)?;
+        }
+        if let Some(blocked) = &self.blocked {
+            writeln!(f, "BLOCKED      since {}: {}", blocked.since, blocked.reason)?;
+        }
+        if let Some(reason) = &self.read_only {
+            writeln!(f, "READ-ONLY    {reason}")?;
+        }
+        if !self.conditional_writes {
+            writeln!(f, "WARNING      this store has no conditional writes: let only one client write")?;
+        }
+        writeln!(f, "cache        {} bytes", self.cache_bytes)?;
+        writeln!(f, "journal      {} bytes", self.journal_bytes)
+    }
+}
