@@ -29,6 +29,8 @@ pub(super) struct Captured {
     pub(super) next_ino: u32,
     pub(super) blobs: Arc<BlobMap>,
     pub(super) changes: u64,
+    /// Content of files without a name that are still open: no version has it, but it must stay readable.
+    pub(super) orphans: Vec<(Ino, FileBody)>,
 }
 
 pub(super) struct CapturedDir {
@@ -74,6 +76,7 @@ impl Worktree {
             next_ino: table.next_ino,
             blobs,
             changes: table.changes,
+            orphans: orphans(&table),
         };
         captured.take(&mut table);
         if let Err(error) = carried {
@@ -157,6 +160,14 @@ impl Worktree {
         }
         Ok(())
     }
+}
+
+fn orphans(table: &Table) -> Vec<(Ino, FileBody)> {
+    let files = table
+        .orphans
+        .iter()
+        .filter_map(|ino| Some((*ino, table.find(*ino)?.file().ok()?.published.as_ref()?.body.clone())));
+    files.collect()
 }
 
 fn root_entry(table: &Table) -> Entry {

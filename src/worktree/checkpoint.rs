@@ -98,6 +98,25 @@ impl Worktree {
         }
     }
 
+    /// Cuts the journal without a version, when only unpublished drafts fill it.
+    pub fn compact(&self) -> Result<()> {
+        let mut state = self.checkpoint.lock();
+        let Some(captured) = self.capture(&state, true)? else { return Ok(()) };
+        let unchanged = captured.dirs.is_empty() && captured.links.is_empty() && captured.changes == state.changes;
+        if !unchanged || !captured.orphans.is_empty() {
+            self.uncapture(&captured);
+            return Ok(());
+        }
+        let unused = self.drop_unused(&captured, &Used::default());
+        let base = Base { first_segment: captured.segment, next_ino: captured.next_ino, ..state.base.clone() };
+        base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)?;
+        state.base = base;
+        self.journal.remove_before(captured.segment)?;
+        self.local.finish_cut();
+        unused.into_iter().for_each(|key| self.remove_unused(&key));
+        Ok(())
+    }
+
     /// The state the last checkpoint left.
     pub fn base(&self) -> Base {
         self.checkpoint.lock().base.clone()
@@ -116,6 +135,7 @@ impl Worktree {
     fn record(&self, state: &mut CheckpointState, reason: &Reason, captured: &Captured) -> Result<Recorded> {
         let pages = self.pages();
         let mut used = Used::default();
+        captured.orphans.iter().for_each(|(ino, body)| used.note(*ino, body));
         let dirs = self.write_dirs(captured, &pages, &mut used)?;
         let root = self.write_root(captured, &dirs, &pages, &mut used)?;
         let parent = &state.base.index;

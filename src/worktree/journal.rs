@@ -310,8 +310,14 @@ pub(super) fn replay(
             return Err(JournalError::Missing { path: segment_path(dir, last + 1) }.into());
         }
         last = number;
-        let Err((offset, len)) = replay_segment(disk, dir, keys, id, number, &mut *each)? else { continue };
         let path = segment_path(dir, number);
+        let Err((offset, len)) = replay_segment(disk, dir, keys, id, number, &mut *each)? else {
+            // What was replayed is built upon: it must not be less durable than what follows.
+            disk.open(&path, OpenMode::Read)
+                .and_then(|file| file.sync())
+                .map_err(|error| WorkError::disk(&path, &error))?;
+            continue;
+        };
         let altered =
             number < synced.segment || number == synced.segment && offset < synced.offset && len >= synced.offset;
         if altered && on_damage == OnDamage::Refuse {

@@ -69,6 +69,8 @@ pub(super) struct Table {
     pub(super) dirty_root: bool,
     /// Files with layers to absorb.
     pub(super) frozen: HashSet<Ino>,
+    /// Inodes without a name that are still open or known to the kernel.
+    pub(super) orphans: HashSet<Ino>,
     /// Files with drafts.
     pub(super) drafts: HashSet<Ino>,
     pub(super) links: TreeRef,
@@ -98,6 +100,7 @@ impl Table {
             dirty_links: HashSet::new(),
             dirty_root: false,
             frozen: HashSet::new(),
+            orphans: HashSet::new(),
             drafts: HashSet::new(),
             links,
             counts,
@@ -253,6 +256,7 @@ impl Table {
             self.inodes.remove(&ino);
             self.frozen.remove(&ino);
             self.drafts.remove(&ino);
+            self.orphans.remove(&ino);
         }
     }
 

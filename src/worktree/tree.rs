@@ -119,6 +119,7 @@ impl Table {
         }
         if gone {
             self.dirty_dirs.remove(&ino);
+            self.orphans.insert(ino);
             self.counts.bytes = self.counts.bytes.saturating_sub(bytes);
         }
         self.mark_inode(ino);

@@ -21,8 +21,9 @@ use super::{Attr, Result, WorkError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::disk::Disk;
 use crate::base::limits::FILE_SIZE_MAX;
-use crate::blob::{Blobs, Outbox};
+use crate::blob::{BlobError, Blobs, Outbox};
 use crate::crypto::Keys;
+use crate::version::VersionError;
 use crate::version::entry::{Content, Ino};
 use crate::version::index::Author;
 
@@ -305,17 +306,24 @@ impl Worktree {
 
     /// Reads at most `len` bytes; fewer only at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
-        let (view, len) = self.run(wait, |table| {
-            let file = table.get(ino)?.file()?;
-            let len = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
-            Ok((View::live(file, offset, offset + len as u64), len))
-        })?;
-        if wait == Wait::No && !view.in_memory(offset, offset + len as u64) {
-            return Err(WorkError::WouldBlock);
+        let mut tries = 0;
+        loop {
+            let (view, len) = self.run(wait, |table| {
+                let file = table.get(ino)?.file()?;
+                let len = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
+                Ok((View::live(file, offset, offset + len as u64), len))
+            })?;
+            if wait == Wait::No && !view.in_memory(offset, offset + len as u64) {
+                return Err(WorkError::WouldBlock);
+            }
+            let mut out = vec![0; len];
+            match view.read(&self.parts.blobs, &self.pages(), offset, &mut out) {
+                Ok(()) => return Ok(out),
+                // Content that was replaced after the view was taken may have left the journal.
+                Err(WorkError::Version(VersionError::Blob(BlobError::Missing { .. }))) if tries < 3 => tries += 1,
+                Err(error) => return Err(error),
+            }
         }
-        let mut out = vec![0; len];
-        view.read(&self.parts.blobs, &self.pages(), offset, &mut out)?;
-        Ok(out)
     }
 
     /// The published chunks that a sequential reader at `offset` will want next.
