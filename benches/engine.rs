@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use kura::base::ids::WorkspaceId;
 use kura::base::limits::CHUNK_LEN_AVG;
-use kura::blob::{BlobKind, Chunker, ChunkRef, codec};
+use kura::blob::{BlobKind, ChunkRef, Chunker, codec};
+use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret};
 use kura::crypto::{Keys, Kind};
+use kura::store::StoreUrl;
 use kura::version::entry::Ino;
 use kura::version::index::sha256;
-use kura::workspace::Workspace;
+use kura::workspace::{InitOptions, OpenOptions, Workspace};
 use kura::worktree::{Caller, NewNode, Wait};
 
 use super::cpu::client_us;
@@ -37,7 +39,8 @@ pub fn primitives(report: &mut Report) {
     rate(report, "encoding a chunk of noise", MIB, || encode(&keys, blocks()));
     rate(report, "encoding a chunk of text", MIB, || encode(&keys, text.chunks(CHUNK_LEN_AVG)));
     let chunks: Vec<_> = blocks().map(|block| ChunkRef::of(&keys, BlobKind::Content, block)).collect();
-    let sealed: Vec<_> = blocks().zip(&chunks).map(|(block, chunk)| codec::encode(&keys, BlobKind::Content, chunk.id, block)).collect();
+    let sealed: Vec<_> =
+        blocks().zip(&chunks).map(|(block, chunk)| codec::encode(&keys, BlobKind::Content, chunk.id, block)).collect();
     rate(report, "opening a chunk", MIB, || {
         chunks.iter().zip(&sealed).for_each(|(chunk, sealed)| {
             codec::decode(&keys, BlobKind::Content, chunk, sealed.as_bytes()).unwrap();
@@ -148,6 +151,17 @@ fn make(workspace: &Workspace, parent: Ino, name: &str, node: &NewNode, open: bo
 fn publish(workspace: &Arc<Workspace>) {
     workspace.snapshot(None, None).unwrap();
     workspace.flush(Some(Duration::from_secs(60))).unwrap();
+}
+
+/// A workspace below `root` without background threads: nothing happens that was not asked for.
+fn workspace(root: &Path) -> Arc<Workspace> {
+    let passphrase = || Credential::Passphrase(Secret::from_text("benchmark".to_owned()));
+    let store = StoreUrl::Dir(root.join("store"));
+    let mut options = InitOptions::new(vec![NewSlot { label: "benchmark".to_owned(), credential: passphrase() }]);
+    (options.kdf, options.recovery_code) = (KdfParams::minimum(), false);
+    Workspace::init(&store, options).unwrap();
+    let credential = Box::new(move || Ok(passphrase()));
+    Workspace::open(OpenOptions::new(store, root.join("state"), root.join("cache"), credential)).unwrap()
 }
 
 /// Objects in the store below `root`, and their bytes.

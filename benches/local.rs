@@ -29,7 +29,14 @@ fn sides(root: &Path) -> Sides {
 }
 
 /// Runs a workload on every side, `ROUNDS` times in turn, and reports medians per operation.
-fn compare(report: &mut Report, sides: &mut Sides, name: &str, operations: usize, limit: Option<f64>, work: &dyn Fn(&mut Target, usize) -> Cost) {
+fn compare(
+    report: &mut Report,
+    sides: &mut Sides,
+    name: &str,
+    operations: usize,
+    limit: Option<f64>,
+    work: &dyn Fn(&mut Target, usize) -> Cost,
+) {
     let mut figures: [Vec<Cost>; 3] = Default::default();
     for round in 0..ROUNDS {
         let Sides { kura, native, gocryptfs } = sides;
@@ -45,7 +52,13 @@ fn compare(report: &mut Report, sides: &mut Sides, name: &str, operations: usize
     report.note(&format!("{name}: wall, kura"), middle(&figures[0], |cost| cost.wall_us), "us");
     if !figures[2].is_empty() {
         report.note(&format!("{name}: wall, gocryptfs"), middle(&figures[2], |cost| cost.wall_us), "us");
-        report.ratio(&format!("{name}: kura / gocryptfs"), ours, middle(&figures[2], |cost| cost.request_us), unit, limit);
+        report.ratio(
+            &format!("{name}: kura / gocryptfs"),
+            ours,
+            middle(&figures[2], |cost| cost.request_us),
+            unit,
+            limit,
+        );
     }
 }
 
@@ -69,7 +82,9 @@ pub fn small_files(report: &mut Report) {
     compare(report, &mut sides, "rename", FILES, None, &|target, round| {
         target.measure(|dir| {
             let dir = dir.join(format!("create{round}"));
-            (0..FILES).for_each(|index| fs::rename(dir.join(format!("file{index}")), dir.join(format!("renamed{index}"))).unwrap());
+            (0..FILES).for_each(|index| {
+                fs::rename(dir.join(format!("file{index}")), dir.join(format!("renamed{index}"))).unwrap()
+            });
         })
     });
     compare(report, &mut sides, "unlink", FILES, None, &|target, round| {
@@ -102,7 +117,9 @@ fn warm_stat(report: &mut Report, sides: &Sides, files: usize) {
 
 fn warm_read(report: &mut Report, sides: &mut Sides, files: usize) {
     compare(report, sides, "warm open+read+close", files, None, &|target, round| {
-        let read = |dir: &Path| (0..files).for_each(|index| drop(fs::read(dir.join(format!("create{round}/file{index}"))).unwrap()));
+        let read = |dir: &Path| {
+            (0..files).for_each(|index| drop(fs::read(dir.join(format!("create{round}/file{index}"))).unwrap()))
+        };
         read(&target.dir);
         target.measure(read)
     });

@@ -2,7 +2,13 @@
 //!
 //! Figures are ratios against native or gocryptfs in the same run, and CPU time per operation (client
 //! plus daemon), which holds on a noisy machine; wall time is shown beside it. See `benches/README.md`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, missing_docs, reason = "a benchmark fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::panic,
+    missing_docs,
+    reason = "a benchmark fails by panicking"
+)]
 #![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "a benchmark writes files of its own")]
 
 mod cpu;

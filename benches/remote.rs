@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kura::store::StoreUrl;
+
 use super::report::Report;
 use super::s3_server::{ACCESS_KEY, Limits, S3Server, SECRET_KEY};
 use super::target::{Target, noise, source_tree};
@@ -26,7 +28,7 @@ pub fn slow_store(report: &mut Report) {
     let (first, second, tree) = (root.path().join("first"), root.path().join("second"), root.path().join("tree"));
     [&first, &second].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
     source_tree(&tree, FILES);
-    let store = server.address("bench").to_string();
+    let store = StoreUrl::S3(server.address("bench")).to_string();
     let native = copy_tree(&tree, &root.path().join("native"));
     server.set_limits(Some(slow()));
     let mut writer = Target::kura(&first, &store, true, &credentials());
@@ -41,7 +43,12 @@ pub fn slow_store(report: &mut Report) {
     let mut reader = Target::kura(&second, &store, false, &credentials());
     let before = server.count_all();
     let start = Instant::now();
-    let status = Command::new("grep").args(["-rc", "no such word anywhere"]).arg(&reader.dir).stdout(std::process::Stdio::null()).status().unwrap();
+    let status = Command::new("grep")
+        .args(["-rc", "no such word anywhere"])
+        .arg(&reader.dir)
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
     assert_eq!(status.code(), Some(1), "grep read everything and found nothing");
     report.at_most("a new machine reads all 1,500 files (grep -r)", start.elapsed().as_secs_f64(), "s", 3.0);
     report.note("requests for it", (server.count_all() - before) as f64, "");
@@ -79,7 +86,7 @@ pub fn import_requests(report: &mut Report) {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(format!("f{index}")), noise(4096, index as u64 + 1)).unwrap();
     }
-    let store = server.address("import").to_string();
+    let store = StoreUrl::S3(server.address("import")).to_string();
     let kura = |arguments: &[&str]| {
         let status = Command::new(env!("CARGO_BIN_EXE_kura"))
             .args(["-w", &store])

@@ -70,7 +70,8 @@ impl Target {
         let dir = root.join("kura");
         fs::create_dir_all(&dir).unwrap();
         let (root, store, mount_dir) = (root.to_owned(), store.to_owned(), dir.clone());
-        let environment: Vec<(String, String)> = environment.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
         let base = move || {
             let mut command = Command::new(KURA);
             command.env("KURA_PASSPHRASE", "benchmark").env("KURA_STATE_DIR", root.join("state"));
@@ -189,7 +190,9 @@ pub fn source_tree(dir: &Path, count: usize) {
         let words = 200 + (index * 7919) % 4000;
         let mut text = String::new();
         for word in 0..words {
-            text.push_str(["static ", "int ", "value", " = ", "return ", "struct ", "(index)", ";\n"][(word * 31 + index) % 8]);
+            text.push_str(
+                ["static ", "int ", "value", " = ", "return ", "struct ", "(index)", ";\n"][(word * 31 + index) % 8],
+            );
             if word % 9 == 0 {
                 text.push_str(&format!("{:x}", index * 31 + word * 17));
             }

@@ -33,11 +33,7 @@ pub struct Seen {
 impl Seen {
     /// HEAD as it was read or written.
     pub fn of(head: &Head, object: &[u8]) -> Self {
-        Self {
-            generation: head.generation,
-            digest: crate::version::index::sha256(object),
-            version: head.version,
-        }
+        Self { generation: head.generation, digest: crate::version::index::sha256(object), version: head.version }
     }
 }
 
