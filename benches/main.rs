@@ -17,9 +17,6 @@ mod local;
 mod remote;
 mod report;
 mod target;
-#[path = "../tests/it/s3_backend.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
-mod s3_backend;
 #[path = "../tests/it/s3_server.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod s3_server;
