@@ -17,8 +17,8 @@ use super::source::{Extent, ReadError, Source, Span};
 use super::{BlobError, Fault, Result};
 use crate::base::ids::BlobId;
 use crate::base::limits::{CHUNK_LEN_MAX, FRAME_LEN};
-use crate::crypto::Keys;
-use crate::store::ObjectStore;
+use crate::crypto::{Keys, Sealed};
+use crate::store::{ObjectKey, ObjectStore, StoreError};
 
 /// Frame tables kept in memory.
 const LAYOUTS_MAX: NonZeroUsize = match NonZeroUsize::new(4096) {
@@ -27,6 +27,9 @@ const LAYOUTS_MAX: NonZeroUsize = match NonZeroUsize::new(4096) {
 };
 /// No sealed form of a blob is longer, padding included.
 const STORED_LEN_MAX: u64 = 2 * CHUNK_LEN_MAX as u64;
+
+/// How much of a small object is asked for, at first and when that was not all of it.
+const OBJECT_READS: [u64; 2] = [64 * 1024, 4 * 1024 * 1024];
 
 /// Blobs that exist on this machine alone, in no object yet (recorded in the journal).
 pub trait LocalBlobs: Send + Sync {
@@ -128,6 +131,37 @@ impl Blobs {
     /// Reads many whole blobs in few requests; answers in order.
     pub fn read_many(&self, kind: BlobKind, chunks: &[ChunkRef]) -> Vec<Result<Arc<[u8]>>> {
         self.reader.read_many(kind, chunks)
+    }
+
+    /// Reads and opens a whole object that is no blob, of at most 4 MiB and mostly below 64 KiB; fetched ones are kept
+    /// in the cache.
+    pub fn read_object<T>(
+        &self,
+        key: &ObjectKey,
+        open: impl Fn(&[u8]) -> std::result::Result<T, Fault>,
+    ) -> Result<T> {
+        let mut outcome = Err(ReadError::Absent { looked: String::new() });
+        for len in OBJECT_READS {
+            outcome = self.reader.source.read(&Span { key: key.clone(), offset: 0, len }, Extent::Exact, &open);
+            if !matches!(outcome, Err(ReadError::Fault { .. })) {
+                break;
+            }
+        }
+        outcome.map_err(|error| match error {
+            ReadError::Absent { .. } => StoreError::NotFound { key: key.clone() }.into(),
+            ReadError::Fault { object, fault } => BlobError::DamagedObject { object, fault },
+            ReadError::Failed(error) => error,
+        })
+    }
+
+    /// Takes an object that was just uploaded into the disk cache, if there is one.
+    pub fn keep(&self, key: &ObjectKey, sealed: &Sealed) {
+        self.reader.source.keep_whole(key, sealed.as_bytes());
+    }
+
+    /// Bytes in the disk cache.
+    pub fn cache_bytes(&self) -> u64 {
+        self.reader.source.cached_bytes()
     }
 
     /// Starts reading blobs that will be wanted soon, and returns. This is advice: what fails, or is

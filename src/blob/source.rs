@@ -197,6 +197,18 @@ impl Source {
         answers.into_iter().zip(needs).map(alone).collect()
     }
 
+    /// Takes a whole object that was just uploaded into the disk cache, if there is one.
+    pub(super) fn keep_whole(&self, key: &ObjectKey, bytes: &[u8]) {
+        if let Some(cache) = &self.cache {
+            cache.write(key, 0, bytes);
+        }
+    }
+
+    /// Bytes in the disk cache.
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.cache.as_ref().map_or(0, Cache::used_bytes)
+    }
+
     /// Drops every copy of an object but the outbox's.
     fn invalidate(&self, key: &ObjectKey) {
         self.windows.lock().retain(|(object, _)| object != key);

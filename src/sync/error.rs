@@ -50,6 +50,9 @@ pub enum SyncError {
         /// The object.
         object: String,
     },
+    /// It was asked to stop before it was done.
+    #[error("stopped before everything was published")]
+    Stopped,
     /// HEAD kept changing, or the store kept losing answers.
     #[error("HEAD could not be moved in {attempts} attempts; it is tried again later")]
     Contended {

@@ -1,7 +1,7 @@
 //! Taking queued versions to the store.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::{ClientMemory, Seen, SyncError};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
-use crate::base::ids::{ClientId, VersionId};
+use crate::base::ids::VersionId;
 use crate::blob::{Blobs, Outbox};
 use crate::crypto::{Keys, Sealed};
 use crate::store::{ETag, ObjectKey, ObjectStore, PutCondition, RangeRequest, StoreError};
@@ -55,6 +55,8 @@ pub struct Publisher {
     parts: PublisherParts,
     /// One publishing at a time.
     busy: Mutex<()>,
+    /// What was uploaded since HEAD moved last.
+    uploaded: Mutex<HashSet<ObjectKey>>,
 }
 
 /// What one round of publishing did.
@@ -81,10 +83,241 @@ pub struct Waiting {
     pub bytes: u64,
 }
 
+/// How HEAD relates to the queue.
+enum Relation {
+    /// The queue continues it.
+    Continued,
+    /// It is, or was made from, the newest queued version.
+    Published {
+        /// Whether it is that very state, so that what comes next continues it.
+        same: bool,
+    },
+}
+
 impl Publisher {
     /// A publisher for a live tree.
     pub fn new(parts: PublisherParts) -> Self {
-        Self { parts, busy: Mutex::new(()) }
+        Self { parts, busy: Mutex::new(()), uploaded: Mutex::new(HashSet::new()) }
+    }
+
+    /// What waits.
+    pub fn waiting(&self) -> Result<Waiting, SyncError> {
+        let parts = &self.parts;
+        let newest = parts.tree.base().queue_sequence;
+        let versions = Queued::list(&*parts.disk, &Queued::dir(&parts.dir))?;
+        Ok(Waiting {
+            versions: versions.iter().filter(|sequence| **sequence <= newest).count(),
+            objects: parts.outbox.keys().len(),
+            bytes: parts.outbox.total_bytes(),
+        })
+    }
+
+    /// Publishes everything in the queue: uploads what it needs and lets HEAD name its newest version. Stops with
+    /// [`SyncError::Stopped`] between two batches once `stop` says so.
+    pub fn publish_once(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
+        let _busy = self.busy.lock();
+        let parts = &self.parts;
+        let base = parts.tree.base();
+        let queue = self.queue(base.queue_sequence)?;
+        let Some((_, newest)) = queue.last() else { return Ok(Published::default()) };
+        let (head, etag, seen) = read_head(&*parts.store, &parts.keys)?;
+        parts.memory.check(&seen)?;
+        let mut published = Published { version: Some(newest.record.id), ..Published::default() };
+        let (seen, same) = match self.relation(&head, &queue, base.head_generation)? {
+            Relation::Published { same } => (seen, same),
+            Relation::Continued => {
+                self.upload(&queue, stop, &mut published)?;
+                self.swing(&queue, base.head_generation, (head, etag))?
+            }
+        };
+        parts.memory.remember(seen)?;
+        if same {
+            parts.tree.update_base(|base| base.head_generation = seen.generation)?;
+        }
+        self.clear(&queue)?;
+        published.versions = queue.len();
+        Ok(published)
+    }
+
+    fn queue(&self, newest: u64) -> Result<Vec<(u64, Queued)>, SyncError> {
+        let parts = &self.parts;
+        let dir = Queued::dir(&parts.dir);
+        let sequences = Queued::list(&*parts.disk, &dir)?.into_iter().filter(|sequence| *sequence <= newest);
+        let read = |sequence| Ok((sequence, Queued::read(&*parts.disk, &dir, sequence, &parts.keys)?));
+        sequences.map(read).collect()
+    }
+
+    /// HEAD is continued when it is the one our line builds on, or one of our own on the way.
+    fn relation(&self, head: &Head, queue: &[(u64, Queued)], built_on: u64) -> Result<Relation, SyncError> {
+        let Some((_, newest)) = queue.last() else { return Ok(Relation::Published { same: false }) };
+        let is = |queued: &Queued| head.version == queued.record.id && head.refs == queued.refs;
+        if is(newest) {
+            return Ok(Relation::Published { same: true });
+        }
+        if head.generation == built_on || queue.iter().any(|(_, queued)| is(queued)) {
+            return Ok(Relation::Continued);
+        }
+        let is_version = newest.objects.contains(&IndexRecord::key(newest.record.id));
+        if is_version && self.descends(head.version, &newest.record)? {
+            return Ok(Relation::Published { same: false });
+        }
+        Err(SyncError::Diverged { theirs: head.version, ours: newest.record.id })
+    }
+
+    /// Whether `version` is `ancestor` or was made from it.
+    fn descends(&self, version: VersionId, ancestor: &IndexRecord) -> Result<bool, SyncError> {
+        let mut pending = vec![version];
+        let mut known = HashSet::new();
+        while let Some(id) = pending.pop() {
+            if id == ancestor.id {
+                return Ok(true);
+            }
+            if known.len() >= ANCESTORS_MAX || !known.insert(id) {
+                continue;
+            }
+            let object = self.parts.store.get(&IndexRecord::key(id))?;
+            let record = IndexRecord::open(&self.parts.keys, id, &object.bytes)?;
+            if record.generation > ancestor.generation {
+                pending.extend(record.parents);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Uploads what the queue needs: everything else before the index records, which complete the versions.
+    fn upload(
+        &self,
+        queue: &[(u64, Queued)],
+        stop: &dyn Fn() -> bool,
+        published: &mut Published,
+    ) -> Result<(), SyncError> {
+        let mut wanted: Vec<&ObjectKey> = queue.iter().flat_map(|(_, queued)| &queued.objects).collect();
+        let mut known: HashSet<&ObjectKey> = HashSet::new();
+        wanted.retain(|key| known.insert(key));
+        let (records, content): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|key| key.as_str().starts_with("indexes/"));
+        for keys in [content, records] {
+            let mut batch = Vec::new();
+            let mut batch_bytes = 0;
+            for key in keys {
+                if self.uploaded.lock().contains(key) {
+                    continue;
+                }
+                let Some(sealed) = self.parts.outbox.read(key)? else {
+                    self.check_stored(key)?;
+                    continue;
+                };
+                batch_bytes += sealed.len() as u64;
+                batch.push((key.clone(), sealed));
+                if batch_bytes >= BATCH_BYTES || batch.len() >= BATCH_OBJECTS {
+                    self.upload_batch(&batch, stop, published)?;
+                    batch.clear();
+                    batch_bytes = 0;
+                }
+            }
+            self.upload_batch(&batch, stop, published)?;
+        }
+        Ok(())
+    }
+
+    fn upload_batch(
+        &self,
+        batch: &[(ObjectKey, Sealed)],
+        stop: &dyn Fn() -> bool,
+        published: &mut Published,
+    ) -> Result<(), SyncError> {
+        if stop() {
+            return Err(SyncError::Stopped);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut failed = None;
+        for ((key, sealed), answer) in batch.iter().zip(self.parts.store.put_many(batch)) {
+            match answer {
+                Ok(()) => {
+                    published.objects += 1;
+                    published.bytes += sealed.len() as u64;
+                    self.parts.blobs.keep(key, sealed);
+                    self.uploaded.lock().insert(key.clone());
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// An object that no longer waits must be in the store, from an earlier publishing.
+    fn check_stored(&self, key: &ObjectKey) -> Result<(), SyncError> {
+        match self.parts.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: 1 }) {
+            Ok(_) => Ok(()),
+            Err(StoreError::NotFound { key }) => Err(SyncError::Lost { object: key.to_string() }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets HEAD name the newest queued version. Returns HEAD as it is then, and whether that is our doing.
+    fn swing(
+        &self,
+        queue: &[(u64, Queued)],
+        built_on: u64,
+        (mut head, mut etag): (Head, ETag),
+    ) -> Result<(Seen, bool), SyncError> {
+        let parts = &self.parts;
+        let Some((_, newest)) = queue.last() else { return Err(SyncError::Contended { attempts: 0 }) };
+        for attempt in 0..SWINGS_MAX {
+            let mut new = Head {
+                generation: head.generation + 1,
+                version: newest.record.id,
+                version_digest: newest.record.digest(),
+                refs: newest.refs,
+                runs: newest.runs.clone(),
+                writer: parts.memory.get().client,
+                time: parts.clock.now(),
+                ..head.clone()
+            };
+            let sealed = new.seal(&parts.keys);
+            let condition = match parts.conditional_writes {
+                true => PutCondition::IfMatch(etag.clone()),
+                false => PutCondition::Always,
+            };
+            let answer = parts.store.put(&Head::key(), &sealed, condition);
+            let refused = match answer {
+                Ok(_) => return Ok((Seen::of(&new, sealed.as_bytes()), true)),
+                Err(StoreError::Precondition { .. }) => true,
+                Err(StoreError::OutcomeUnknown { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
+            let (now, now_etag, seen) = read_head(&*parts.store, &parts.keys)?;
+            parts.memory.check(&seen)?;
+            if now.nonce == new.nonce {
+                return Ok((seen, true));
+            }
+            if refused && now.nonce == head.nonce {
+                // Refused though nothing changed: the server wants tags without quotes (or with, after all).
+                parts.store.set_unquoted_etags(attempt % 2 == 0);
+            }
+            match self.relation(&now, queue, built_on)? {
+                Relation::Published { same } => return Ok((seen, same)),
+                Relation::Continued => (head, etag) = (now, now_etag),
+            }
+        }
+        Err(SyncError::Contended { attempts: SWINGS_MAX })
+    }
+
+    /// Removes what was published from the queue, then from the outbox; a crash in between leaves objects that the
+    /// next opening removes.
+    fn clear(&self, queue: &[(u64, Queued)]) -> Result<(), SyncError> {
+        let parts = &self.parts;
+        let dir = Queued::dir(&parts.dir);
+        for (sequence, _) in queue {
+            Queued::remove(&*parts.disk, &dir, *sequence)?;
+        }
+        self.uploaded.lock().clear();
+        for key in queue.iter().flat_map(|(_, queued)| &queued.objects) {
+            parts.outbox.remove(key)?;
+        }
+        Ok(())
     }
 }
 

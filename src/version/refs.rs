@@ -99,6 +99,11 @@ pub fn tagged(refs: &TreeRef, io: &dyn PageIo, tag: &str) -> Result<Option<Versi
     refs.get(io, &tag_key(tag))?.map(|value| parse_id(&value)).transpose()
 }
 
+/// Whether a version is kept.
+pub fn lists(refs: &TreeRef, io: &dyn PageIo, version: VersionId) -> Result<bool> {
+    Ok(refs.get(io, &version_key(version))?.is_some())
+}
+
 /// All tags with their versions, sorted by name.
 pub fn tags(refs: &TreeRef, io: &dyn PageIo) -> Result<Vec<(String, VersionId)>> {
     let mut raw = Vec::new();

@@ -71,7 +71,8 @@ pub(super) struct CheckpointState {
 }
 
 /// Everything a version adds to the store.
-struct Parcel {
+#[derive(Default)]
+pub(super) struct Parcel {
     records: Vec<(BlobId, Location)>,
     objects: Vec<(ObjectKey, Sealed)>,
     /// Objects that are in the outbox already.
@@ -241,7 +242,7 @@ impl Worktree {
 
     /// Packs the new pages and the blobs that the version uses.
     fn pack(&self, captured: &Captured, used: &Used, pages: NewPages<'_>) -> Result<Parcel> {
-        let mut parcel = Parcel { records: Vec::new(), objects: Vec::new(), present: Vec::new() };
+        let mut parcel = Parcel::default();
         let mut builder = PackBuilder::new(self.parts.keys.clone());
         for (id, blob) in self.used_blobs(captured, used) {
             match &blob.place {
@@ -260,19 +261,20 @@ impl Worktree {
                 }
             }
         }
+        self.pack_pages(pages, builder, &mut parcel);
+        Ok(parcel)
+    }
+
+    /// Adds the new pages to the pack and finishes it.
+    pub(super) fn pack_pages(&self, pages: NewPages<'_>, mut builder: PackBuilder, parcel: &mut Parcel) {
         let mut new: Vec<(BlobId, Arc<[u8]>)> = pages.into_new().into_iter().collect();
         new.sort_unstable_by_key(|(id, _)| *id);
         for (id, bytes) in new {
             let sealed = codec::encode(&self.parts.keys, BlobKind::Page, id, &bytes);
-            self.add_to_pack(
-                &mut builder,
-                &mut parcel,
-                (id, BlobKind::Page, u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
-                &sealed,
-            );
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            self.add_to_pack(&mut builder, parcel, (id, BlobKind::Page, len), &sealed);
         }
-        finish_pack(builder, &mut parcel);
-        Ok(parcel)
+        finish_pack(builder, parcel);
     }
 
     fn add_to_pack(
@@ -312,7 +314,7 @@ impl Worktree {
     }
 
     /// The location run of the new blobs; a tier of small runs that got full is merged.
-    fn add_run(&self, parcel: &mut Parcel, runs: &[RunInForce]) -> Result<Vec<RunInForce>> {
+    pub(super) fn add_run(&self, parcel: &mut Parcel, runs: &[RunInForce]) -> Result<Vec<RunInForce>> {
         let mut runs: Vec<RunRef> = runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         parcel.records.sort_unstable_by_key(|(id, _)| *id);
         parcel.records.dedup_by_key(|(id, _)| *id);
@@ -340,6 +342,21 @@ impl Worktree {
         &self,
         state: &mut CheckpointState,
         captured: &Captured,
+        queued: Queued,
+        parcel: Parcel,
+    ) -> Result<()> {
+        let base = Base { first_segment: captured.segment, next_ino: captured.next_ino, ..state.base.clone() };
+        self.enqueue(state, base, queued, parcel)?;
+        state.changes = captured.changes;
+        self.journal.remove_before(captured.segment)
+    }
+
+    /// Leaves objects in the outbox and an entry in the queue, then lets the base, which gets everything else from
+    /// `base`, rest on it.
+    pub(super) fn enqueue(
+        &self,
+        state: &mut CheckpointState,
+        base: Base,
         mut queued: Queued,
         parcel: Parcel,
     ) -> Result<()> {
@@ -353,23 +370,15 @@ impl Worktree {
         queued.objects = keys;
         let sequence = state.base.queue_sequence + 1;
         queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)?;
-        let base = Base {
-            index: queued.record,
-            refs: queued.refs,
-            runs: queued.runs,
-            first_segment: captured.segment,
-            queue_sequence: sequence,
-            next_ino: captured.next_ino,
-            ..state.base.clone()
-        };
+        let base =
+            Base { index: queued.record, refs: queued.refs, runs: queued.runs, queue_sequence: sequence, ..base };
         base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)?;
         let runs = base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         let index = self.parts.blobs.index();
         index.set_runs(runs);
         parcel.records.iter().for_each(|(id, _)| index.forget(id));
         state.base = base;
-        state.changes = captured.changes;
-        self.journal.remove_before(captured.segment)
+        Ok(())
     }
 
     /// Lets the live tree rest on the new version.

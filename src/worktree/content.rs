@@ -139,7 +139,7 @@ fn zero_from(out: &mut [u8], offset: u64, clip: u64) {
 }
 
 /// Fills `out` with a body's bytes from `offset` on, as far as they lie below `clip`; zeros elsewhere.
-pub(super) fn read_body(
+pub fn read_body(
     body: &FileBody,
     blobs: &Blobs,
     io: &dyn PageIo,

@@ -37,11 +37,13 @@ mod open;
 mod pages;
 mod publication;
 mod record;
+mod refs;
 mod table;
 mod tree;
 mod worktree;
 
 pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
+pub use content::read_body;
 pub use checkpoint::{Checkpoint, Reason, Recorded};
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};

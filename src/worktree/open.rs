@@ -63,6 +63,11 @@ pub struct Queued {
     pub objects: Vec<ObjectKey>,
 }
 
+/// The top bit is for inodes outside of the live tree; zero is for the first version's.
+fn fresh_ino_prefix() -> u32 {
+    u32::from_le_bytes(random::bytes()) & 0x7fff_ffff | 1
+}
+
 const BASE_IDENTITY: &[u8] = b"base";
 /// Longest base or queue file.
 const LOCAL_LEN_MAX: usize = 64 * 1024 * 1024;
@@ -78,8 +83,7 @@ impl Base {
             journal_id: random::bytes(),
             first_segment: 1,
             queue_sequence: 0,
-            // The top bit is for inodes outside of the live tree; zero is for the first version's.
-            ino_prefix: u32::from_le_bytes(random::bytes()) & 0x7fff_ffff | 1,
+            ino_prefix: fresh_ino_prefix(),
             next_ino: 0,
         }
     }
@@ -97,6 +101,31 @@ impl Base {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(WorkError::disk(path, &error)),
         }
+    }
+
+    /// Whether the state directory holds nothing beyond this base: no version that waits, no journal.
+    pub fn is_clean(&self, disk: &dyn Disk, dir: &Path) -> Result<bool> {
+        let items = |dir: &Path| match disk.list(dir) {
+            Ok(items) => Ok(items),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(WorkError::disk(dir, &error)),
+        };
+        let number = |item: &crate::base::disk::DirItem| u64::from_str_radix(&item.name, 16).ok();
+        let waits = |item| number(item).is_some_and(|sequence| sequence <= self.queue_sequence);
+        let holds = |item: &crate::base::disk::DirItem| {
+            number(item).is_some_and(|segment| segment >= self.first_segment) && item.len > 0
+        };
+        Ok(!items(&Queued::dir(dir))?.iter().any(waits) && !items(&dir.join("journal"))?.iter().any(holds))
+    }
+
+    /// This base moved to what HEAD names. Only for a base that [is clean](Self::is_clean).
+    pub fn moved_to(&self, head: &Head, index: IndexRecord) -> Self {
+        Self { index, refs: head.refs, runs: head.runs.clone(), head_generation: head.generation, ..self.clone() }
+    }
+
+    /// This base for another client, which shall not give out the same inode numbers.
+    pub fn for_new_client(&self) -> Self {
+        Self { ino_prefix: fresh_ino_prefix(), next_ino: 0, ..self.clone() }
     }
 
     /// Writes the base, atomically and durably.
