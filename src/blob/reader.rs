@@ -135,11 +135,7 @@ impl Blobs {
 
     /// Reads and opens a whole object that is no blob, of at most 4 MiB and mostly below 64 KiB; fetched ones are kept
     /// in the cache.
-    pub fn read_object<T>(
-        &self,
-        key: &ObjectKey,
-        open: impl Fn(&[u8]) -> std::result::Result<T, Fault>,
-    ) -> Result<T> {
+    pub fn read_object<T>(&self, key: &ObjectKey, open: impl Fn(&[u8]) -> std::result::Result<T, Fault>) -> Result<T> {
         let mut outcome = Err(ReadError::Absent { looked: String::new() });
         for len in OBJECT_READS {
             outcome = self.reader.source.read(&Span { key: key.clone(), offset: 0, len }, Extent::Exact, &open);

@@ -58,15 +58,20 @@ impl DirStore {
     /// A directory that is missing or quite empty is [`StoreError::NoStore`]: its disk may just not
     /// be mounted. Nothing is written before the first put.
     pub fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<Self> {
-        let store = Self {
+        let store = Self::expect(disk, root);
+        store.check_root()?;
+        Ok(store)
+    }
+
+    /// As [`open`](Self::open), but the directory may be missing for now; requests say so.
+    pub fn expect(disk: Arc<dyn Disk>, root: &Path) -> Self {
+        Self {
             disk,
             root: root.to_path_buf(),
             address: root.display().to_string(),
             owner: Mutex::new(None),
             temporaries: AtomicU64::new(0),
-        };
-        store.check_root()?;
-        Ok(store)
+        }
     }
 
     /// Makes the directory (and its parents) if it is missing, and opens the store in it.

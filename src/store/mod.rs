@@ -31,7 +31,7 @@ pub use metrics::{MetricsStore, OperationMetrics, StoreMetrics};
 pub use probe::{Capabilities, probe};
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{Credentials, S3Config, S3Store};
-pub use url::{S3Address, StoreUrl, UrlError, create, open};
+pub use url::{S3Address, StoreUrl, UrlError, create, expect, open};
 
 /// The name of an object: segments of `[a-z0-9.-]` (and `HEAD`), joined by `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

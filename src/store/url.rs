@@ -248,6 +248,14 @@ pub fn open(url: &StoreUrl, disk: Arc<dyn Disk>) -> Result<Arc<dyn ObjectStore>>
     })
 }
 
+/// As [`open`], but a directory may be missing for now; requests say so.
+pub fn expect(url: &StoreUrl, disk: Arc<dyn Disk>) -> Result<Arc<dyn ObjectStore>> {
+    Ok(match url {
+        StoreUrl::Dir(path) => Arc::new(DirStore::expect(disk, &absolute(path)?)),
+        StoreUrl::S3(_) => return open(url, disk),
+    })
+}
+
 /// As [`open`], but makes a directory that is missing. Buckets are never made.
 pub fn create(url: &StoreUrl, disk: Arc<dyn Disk>) -> Result<Arc<dyn ObjectStore>> {
     Ok(match url {

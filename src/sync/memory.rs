@@ -58,8 +58,13 @@ pub struct ClientMemory {
 
 impl ClientMemory {
     /// Opens the memory of a state directory on the machine `machine`, making one when there is none. A state
-    /// directory that was copied from another machine becomes a new client.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, keys: Keys, machine: Option<Sha256>) -> Result<Self, SyncError> {
+    /// directory that was copied from another machine becomes a new client: then the second value is true, and nothing is written before [`settle`](Self::settle).
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        keys: Keys,
+        machine: Option<Sha256>,
+    ) -> Result<(Self, bool), SyncError> {
         let path = dir.join("client");
         let old = match read_file(&*disk, &path, LEN_MAX) {
             Ok(sealed) => Some(decode(&keys, &sealed, &path)?),
@@ -71,11 +76,17 @@ impl ClientMemory {
             Some(copied) => Memory { client: ClientId::random(), machine, ..copied },
             None => Memory { client: ClientId::random(), machine, seen: None },
         };
+        let is_copy = old.as_ref().is_some_and(|old| old.client != memory.client);
         let opened = Self { disk, path, keys, memory: Mutex::new(memory.clone()) };
-        if old.as_ref() != Some(&memory) {
-            opened.write(&memory)?;
+        if !is_copy {
+            opened.settle()?;
         }
-        Ok(opened)
+        Ok((opened, is_copy))
+    }
+
+    /// Writes the memory.
+    pub fn settle(&self) -> Result<(), SyncError> {
+        self.write(&self.memory.lock())
     }
 
     /// What is remembered.

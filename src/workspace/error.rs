@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::base::ids::WorkspaceId;
 use crate::blob::BlobError;
 use crate::crypto::slots::{SlotError, UnlockError};
 use crate::store::StoreError;
@@ -18,6 +17,21 @@ pub enum WorkspaceError {
     NoWorkspace {
         /// The store.
         store: String,
+    },
+    /// An `init` was cut off.
+    #[error("the workspace in {store} was never finished (it has no HEAD); run `kura init` again")]
+    Unfinished {
+        /// The store.
+        store: String,
+    },
+    /// The store went back, and local changes rest on what it has lost.
+    #[error(
+        "the store went back behind versions that local changes rest on; open {} read-only to save them, \
+         or use another state directory to go on with what the store has", state_dir.display()
+    )]
+    RolledBackUnderChanges {
+        /// The state directory that holds the changes.
+        state_dir: PathBuf,
     },
     /// A workspace is there already.
     #[error("{store} holds a workspace already; mount it, or choose another place")]
@@ -73,16 +87,6 @@ pub enum WorkspaceError {
         path: PathBuf,
         /// The system's words.
         reason: String,
-    },
-    /// The state directory belongs to another workspace than the store.
-    #[error("{} belongs to workspace {expected}, and the store holds workspace {found}", state_dir.display())]
-    WrongState {
-        /// The state directory.
-        state_dir: PathBuf,
-        /// Whose state it is.
-        expected: WorkspaceId,
-        /// What the store holds.
-        found: WorkspaceId,
     },
     /// The workspace is open for reading only.
     #[error("the workspace is open read-only")]

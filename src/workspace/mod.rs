@@ -11,17 +11,33 @@
 //! Lock order: history operations, publisher, then whatever `worktree` takes; the state shown by `status` is locked
 //! last and briefly.
 
+mod background;
+mod close;
 mod error;
+mod export;
+mod history;
+mod import;
+mod init;
+mod keep;
+mod open;
 mod options;
+mod place;
+mod reports;
+mod restore;
+mod revert;
+mod select;
 mod status;
 mod workspace;
+mod xattr;
 
 pub use error::WorkspaceError;
 pub use options::{CredentialSource, InitOptions, InitReport, Intervals, OpenOptions};
-pub use status::{Offline, Status};
-pub use workspace::{
-    CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side, Workspace,
+pub use place::is_inside;
+pub use reports::{
+    CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side,
 };
+pub use status::{Offline, Status};
+pub use workspace::Workspace;
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, WorkspaceError>;

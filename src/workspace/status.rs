@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::base::clock::Timestamp;
+
 /// Since when, and why, the store does not take what waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Offline {
@@ -95,4 +97,11 @@ impl fmt::Display for Status {
         writeln!(f, "cache        {} bytes", self.cache_bytes)?;
         writeln!(f, "journal      {} bytes", self.journal_bytes)
     }
+}
+
+/// A time as text, in UTC.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    let (seconds, nanoseconds) = time.parts();
+    let time = jiff::Timestamp::new(seconds, 0).unwrap_or_default();
+    format!("{}.{:03}Z", time.strftime("%Y-%m-%dT%H:%M:%S"), nanoseconds / 1_000_000)
 }

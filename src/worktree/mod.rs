@@ -43,8 +43,8 @@ mod tree;
 mod worktree;
 
 pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
-pub use content::read_body;
 pub use checkpoint::{Checkpoint, Reason, Recorded};
+pub use content::read_body;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
 pub use namespace::{RenameMode, XattrMode};

@@ -92,6 +92,8 @@ pub struct Activity {
     pub frozen: usize,
     /// Files with unpublished content.
     pub drafts: usize,
+    /// Of these, files whose content was found in the journal after a kill.
+    pub recovered: usize,
     /// Bytes in the journal.
     pub journal_bytes: u64,
 }
@@ -226,12 +228,21 @@ impl Worktree {
     /// What has happened lately.
     pub fn activity(&self) -> Activity {
         let table = self.table();
+        let is_recovered =
+            |ino: &&Ino| matches!(table.find(**ino).map(|inode| &inode.node), Some(Node::File(file)) if file.recovered);
         Activity {
+            recovered: table.drafts.iter().filter(is_recovered).count(),
             changes: table.changes,
             frozen: table.frozen.len(),
             drafts: table.drafts.len(),
             journal_bytes: self.journal.len_bytes(),
         }
+    }
+
+    /// Whether a version of the present state would differ from the newest.
+    pub fn has_unrecorded(&self) -> bool {
+        let table = self.table();
+        !table.dirty_dirs.is_empty() || !table.dirty_links.is_empty() || table.dirty_root
     }
 
     /// Waits until there is content to absorb, at most so long.
@@ -243,7 +254,8 @@ impl Worktree {
         *waiting = false;
     }
 
-    pub(super) fn wake(&self) {
+    /// Ends the waiting in [`wait_for_work`](Self::wait_for_work).
+    pub fn wake(&self) {
         *self.work_waiting.lock() = true;
         self.work.notify_all();
     }

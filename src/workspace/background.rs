@@ -1,0 +1,257 @@
+//! What runs by itself: absorbing, journaling, recording versions, publishing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::status::{Offline, rfc3339};
+use super::workspace::{Trouble, Workspace};
+use crate::base::random;
+use crate::store::StoreError;
+use crate::sync::{Published, SyncError, read_head};
+use crate::worktree::{Checkpoint, Reason};
+
+/// How often the version timer looks, at most.
+const TICK_MS: u64 = 250;
+/// Wait after content could not be absorbed.
+const ABSORB_RETRY_MS: u64 = 2_000;
+
+/// How long the publisher sleeps when nobody wakes it.
+const IDLE_MS: u64 = 3_600_000;
+
+/// The threads of a workspace, and how they are woken and ended.
+#[derive(Default)]
+pub(super) struct Background {
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stopping: AtomicBool,
+    /// Whether there is something to publish; waited for by the publisher.
+    publish: Mutex<bool>,
+    wake: Condvar,
+    sleep: Mutex<()>,
+    slept: Condvar,
+}
+
+impl Background {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Ends all threads and waits for them.
+    pub(super) fn stop(&self, tree: &crate::worktree::Worktree) {
+        self.stopping.store(true, Ordering::Release);
+        drop(self.sleep.lock());
+        self.slept.notify_all();
+        drop(self.publish.lock());
+        self.wake.notify_all();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            tree.wake();
+            if thread.join().is_err() {
+                tracing::error!("a background thread ended by a panic");
+            }
+        }
+    }
+
+    /// Wakes the publisher.
+    pub(super) fn publish_now(&self) {
+        *self.publish.lock() = true;
+        self.wake.notify_all();
+    }
+
+    /// Sleeps unless it is time to end; false when it is.
+    fn pause(&self, time: Duration) -> bool {
+        let mut sleep = self.sleep.lock();
+        if !self.is_stopping() {
+            self.slept.wait_for(&mut sleep, time);
+        }
+        !self.is_stopping()
+    }
+
+    /// Waits until something shall be published, at most so long.
+    fn wait_for_publish(&self, time: Duration) {
+        let mut publish = self.publish.lock();
+        if !*publish && !self.is_stopping() {
+            self.wake.wait_for(&mut publish, time);
+        }
+        *publish = false;
+    }
+}
+
+impl Workspace {
+    /// Starts what runs in the background: absorbing, journaling, recording versions, publishing. They end with
+    /// [`close`](Self::close).
+    pub fn start(self: &Arc<Self>) {
+        if self.is_read_only() {
+            return;
+        }
+        let work: [(&str, fn(&Self)); 4] = [
+            ("kura-absorb", Self::keep_absorbing),
+            ("kura-journal", Self::keep_journaling),
+            ("kura-versions", Self::keep_recording),
+            ("kura-publish", Self::keep_publishing),
+        ];
+        for (name, run) in work {
+            let workspace = self.clone();
+            match std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&workspace)) {
+                Ok(thread) => self.background.threads.lock().push(thread),
+                Err(error) => tracing::error!("{name} cannot be started: {error}"),
+            }
+        }
+        self.background.publish_now();
+    }
+
+    fn keep_absorbing(&self) {
+        while !self.background.is_stopping() {
+            self.tree().wait_for_work(Duration::from_secs(1));
+            if self.tree().absorb_all().is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
+                return;
+            }
+        }
+    }
+
+    fn keep_journaling(&self) {
+        let intervals = self.parts.options.intervals;
+        let mut synced = Instant::now();
+        while self.background.pause(Duration::from_millis(intervals.log_ms)) {
+            if let Err(error) = self.tree().log_drafts() {
+                tracing::warn!("unsaved content is only in memory for now: {error}");
+            }
+            if synced.elapsed() >= Duration::from_millis(intervals.sync_ms) {
+                synced = Instant::now();
+                if let Err(error) = self.tree().sync() {
+                    tracing::warn!("the journal is not durable: {error}");
+                }
+            }
+        }
+    }
+
+    fn keep_recording(&self) {
+        let intervals = self.parts.options.intervals;
+        let tick = Duration::from_millis((intervals.version_quiet_ms / 4).clamp(1, TICK_MS));
+        // What was found in the journal at the start is a change, too.
+        let mut recorded = None;
+        let mut seen = (self.tree().activity().changes, Instant::now());
+        let mut first: Option<Instant> = None;
+        let mut pause = tick;
+        while self.background.pause(pause) {
+            pause = tick;
+            let activity = self.tree().activity();
+            if activity.changes != seen.0 {
+                seen = (activity.changes, Instant::now());
+            }
+            if recorded == Some(activity.changes) {
+                first = None;
+                continue;
+            }
+            let first_at = *first.get_or_insert_with(Instant::now);
+            let is_due = seen.1.elapsed() >= Duration::from_millis(intervals.version_quiet_ms)
+                || first_at.elapsed() >= Duration::from_millis(intervals.version_max_ms)
+                || activity.journal_bytes > self.parts.options.limits.journal_bytes_max;
+            if !is_due {
+                continue;
+            }
+            match self.tree().checkpoint(&Reason::automatic()) {
+                Ok(outcome) => {
+                    (recorded, first) = (Some(activity.changes), None);
+                    if matches!(outcome, Checkpoint::Recorded(_)) {
+                        self.background.publish_now();
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("no version can be recorded for now: {error}");
+                    pause = Duration::from_millis(ABSORB_RETRY_MS);
+                }
+            }
+        }
+    }
+
+    fn keep_publishing(&self) {
+        let intervals = self.parts.options.intervals;
+        let mut failures = u32::from(self.trouble.lock().offline.is_some());
+        let mut wait = Duration::from_millis(if failures > 0 { intervals.retry_first_ms } else { IDLE_MS });
+        while !self.background.is_stopping() {
+            match failures {
+                0 => self.background.wait_for_publish(wait),
+                // Not woken by new versions: the store is left in peace.
+                _ if !self.background.pause(wait) => return,
+                _ => {}
+            }
+            if self.background.is_stopping() {
+                return;
+            }
+            match self.publish(&|| self.background.is_stopping()) {
+                Ok(_) => (failures, wait) = (0, Duration::from_millis(IDLE_MS)),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let step_ms = match is_away(&error) {
+                        true => intervals.retry_first_ms.saturating_mul(1 << failures.min(20).saturating_sub(1)),
+                        false => intervals.retry_max_ms,
+                    };
+                    let step_ms = step_ms.min(intervals.retry_max_ms).max(1);
+                    wait = Duration::from_millis(step_ms / 2 + random::number() % (step_ms / 2 + 1));
+                }
+            }
+        }
+    }
+
+    /// Publishes once, and keeps what `status` shows true.
+    pub(super) fn publish(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
+        if self.is_read_only() {
+            return Ok(Published::default());
+        }
+        let is_troubled = { self.trouble.lock().offline.is_some() };
+        let outcome = self.parts.publisher.publish_once(stop).and_then(|published| {
+            // Without anything to publish the store was not asked whether it is back.
+            if published.version.is_none() && is_troubled {
+                read_head(&*self.parts.store, &self.parts.keys)?;
+            }
+            Ok(published)
+        });
+        let mut trouble = self.trouble.lock();
+        match &outcome {
+            Ok(_) => *trouble = Trouble::default(),
+            Err(SyncError::Stopped) => {}
+            Err(error) => {
+                let note = Offline { since: rfc3339(self.parts.options.clock.now()), reason: error.to_string() };
+                let is_new = trouble.note(error, note);
+                if is_new {
+                    tracing::warn!("nothing is published for now: {error}");
+                }
+            }
+        }
+        outcome
+    }
+}
+
+/// Whether the store may come back by itself.
+pub(super) fn is_away(error: &SyncError) -> bool {
+    match error {
+        SyncError::Store(error) => error.is_transient() || matches!(error, StoreError::NoStore { .. }),
+        SyncError::Contended { .. } => true,
+        _ => false,
+    }
+}
+
+impl Trouble {
+    /// Notes what an attempt met; true when it is another kind of trouble than before.
+    fn note(&mut self, error: &SyncError, note: Offline) -> bool {
+        self.diverged = matches!(error, SyncError::Diverged { .. });
+        let (now, other) = match is_away(error) {
+            true => (&mut self.offline, &mut self.blocked),
+            false => (&mut self.blocked, &mut self.offline),
+        };
+        *other = None;
+        match now {
+            Some(now) => {
+                now.reason = note.reason;
+                false
+            }
+            None => {
+                *now = Some(note);
+                true
+            }
+        }
+    }
+}

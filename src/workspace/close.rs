@@ -1,0 +1,111 @@
+//! Flushing, closing, and the state that is shown.
+
+use std::time::{Duration, Instant};
+
+use super::background::is_away;
+use super::status::rfc3339;
+use super::workspace::Workspace;
+use super::{CloseReport, FlushReport, Result, Status};
+use crate::sync::SyncError;
+use crate::worktree::{Checkpoint, Reason};
+
+/// How long a failed publishing rests while somebody waits for it.
+const RETRY_MS: u64 = 200;
+
+impl Workspace {
+    /// Records what changed and makes it durable here; with `wait`, waits so long for it to be published.
+    pub fn flush(&self, wait: Option<Duration>) -> Result<FlushReport> {
+        if self.is_read_only() {
+            return Ok(FlushReport::default());
+        }
+        let recorded = match self.tree().checkpoint(&Reason::automatic())? {
+            Checkpoint::Recorded(recorded) => Some(recorded),
+            Checkpoint::Unchanged => None,
+        };
+        self.tree().sync()?;
+        let reason = match wait {
+            Some(wait) => self.publish_within(wait),
+            None => {
+                self.background.publish_now();
+                None
+            }
+        };
+        let waiting = self.parts.publisher.waiting()?;
+        Ok(FlushReport {
+            recorded,
+            unpublished_versions: waiting.versions,
+            unpublished_bytes: waiting.bytes,
+            reason: reason.map(|error| error.to_string()),
+        })
+    }
+
+    /// Publishes, trying again what may pass; the last error when the time is up.
+    fn publish_within(&self, time: Duration) -> Option<SyncError> {
+        let end = Instant::now() + time;
+        loop {
+            match self.publish(&|| Instant::now() >= end) {
+                Ok(_) => return None,
+                Err(error) if !is_away(&error) => return Some(error),
+                Err(error) if Instant::now() + Duration::from_millis(RETRY_MS) >= end => return Some(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(RETRY_MS)),
+            }
+        }
+    }
+
+    /// Ends what runs in the background, records a last version and, with `publish`, publishes what is possible in
+    /// bounded time. Then the state directory is free for others. A second call does nothing.
+    pub fn close(&self, publish: bool) -> Result<CloseReport> {
+        self.background.stop(self.tree());
+        self.tree().stop();
+        // Held until the end of this function, and free for others then.
+        let Some(_lock) = self.parts.lock.lock().take().filter(|_| !self.is_read_only()) else {
+            return Ok(CloseReport::default());
+        };
+        let recorded = self.tree().checkpoint(&Reason::automatic());
+        // What is in no version (drafts) is in the journal.
+        let logged = self.tree().log_drafts().and_then(|()| self.tree().sync());
+        let mut reason = recorded.as_ref().err().map(ToString::to_string);
+        if publish {
+            let time = Duration::from_millis(self.parts.options.intervals.close_publish_ms);
+            reason = reason.or(self.publish_within(time).map(|error| error.to_string()));
+        }
+        logged?;
+        let waiting = self.parts.publisher.waiting()?;
+        Ok(CloseReport { unpublished_versions: waiting.versions, unpublished_bytes: waiting.bytes, reason })
+    }
+
+    /// The state of the workspace.
+    pub fn status(&self) -> Status {
+        let parts = &self.parts;
+        let base = self.tree().base();
+        let activity = self.tree().activity();
+        // A queue that cannot be read is shown by what publishing says of it.
+        let waiting = parts.publisher.waiting().unwrap_or_default();
+        let trouble = self.trouble.lock().clone();
+        let failure = self.tree().failure().map(|failure| failure.to_string());
+        Status {
+            workspace: parts.id.to_string(),
+            store: parts.store.address().to_owned(),
+            mounted_since: rfc3339(self.opened_at),
+            newest_version: base.index.id.to_string(),
+            newest_version_time: rfc3339(base.index.time),
+            published_version: parts.memory.get().seen.map(|seen| seen.version.to_string()),
+            unrecorded_changes: self.tree().has_unrecorded(),
+            unpublished_versions: waiting.versions,
+            unpublished_objects: waiting.objects,
+            unpublished_bytes: waiting.bytes,
+            drafts: activity.drafts,
+            recovered: activity.recovered,
+            offline: trouble.offline,
+            blocked: trouble.blocked,
+            diverged: trouble.diverged,
+            read_only: failure.or_else(|| self.is_read_only().then(|| "opened so".to_owned())),
+            conditional_writes: parts.conditional_writes,
+            cache_bytes: parts.blobs.cache_bytes(),
+            journal_bytes: activity.journal_bytes,
+            files: base.index.counts.files,
+            dirs: base.index.counts.dirs,
+            bytes: base.index.counts.bytes,
+        }
+    }
+}

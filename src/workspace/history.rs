@@ -1,0 +1,155 @@
+//! Versions: listing, reading, comparing, naming.
+
+use std::sync::Arc;
+
+use super::workspace::Workspace;
+use super::{Result, Side, WorkspaceError};
+use crate::base::ids::VersionId;
+use crate::blob::{BlobKind, Blobs, ChunkRef, Fault};
+use crate::version::diff::{Change, diff};
+use crate::version::entry::{Entry, FileBody};
+use crate::version::index::{IndexRecord, Origin};
+use crate::version::refs::{self, Listed};
+use crate::version::tree::{Edits, PageIo};
+use crate::version::{VersionError, index};
+use crate::worktree::{Checkpoint, Reason, Recorded, read_body};
+
+/// Pages as they are stored; nothing is written.
+pub(super) struct Pages<'a>(pub(super) &'a Blobs);
+
+impl PageIo for Pages<'_> {
+    fn load(&self, page: &ChunkRef) -> crate::version::Result<Arc<[u8]>> {
+        Ok(self.0.read(BlobKind::Page, page)?)
+    }
+
+    fn load_many(&self, pages: &[ChunkRef]) -> crate::version::Result<Vec<Arc<[u8]>>> {
+        self.0.read_many(BlobKind::Page, pages).into_iter().map(|page| Ok(page?)).collect()
+    }
+
+    fn save(&self, bytes: &[u8]) -> crate::version::Result<ChunkRef> {
+        let object = format!("page with SHA-256 {}", index::sha256(bytes));
+        Err(VersionError::Damaged { object, reason: "past versions are only read".to_owned() })
+    }
+}
+
+impl Workspace {
+    /// Pages, for reading.
+    pub fn pages(&self) -> Box<dyn PageIo + '_> {
+        Box::new(Pages(&self.parts.blobs))
+    }
+
+    /// All versions, newest first.
+    pub fn versions(&self) -> Result<Vec<Listed>> {
+        Ok(refs::versions(&self.tree().base().refs, &Pages(&self.parts.blobs))?)
+    }
+
+    /// The record of a version.
+    pub fn version(&self, id: VersionId) -> Result<Arc<IndexRecord>> {
+        if let Some(record) = self.records.lock().get(&id) {
+            return Ok(record.clone());
+        }
+        let base = self.tree().base();
+        let record = if base.index.id == id {
+            base.index
+        } else {
+            let open = |bytes: &[u8]| {
+                IndexRecord::open(&self.parts.keys, id, bytes).map_err(|error| match error {
+                    VersionError::Unopened { source, .. } => Fault::Open(source),
+                    _ => Fault::Malformed("not an index record"),
+                })
+            };
+            self.parts.blobs.read_object(&IndexRecord::key(id), open)?
+        };
+        let record = Arc::new(record);
+        self.records.lock().put(id, record.clone());
+        Ok(record)
+    }
+
+    /// The inode at a path of a version, links resolved; `None` when there is none.
+    pub fn find(&self, version: &IndexRecord, path: &[&[u8]]) -> Result<Option<Entry>> {
+        Ok(version.root.find(&Pages(&self.parts.blobs), path)?)
+    }
+
+    /// Reads a part of a file of some version; shorter only where the file ends.
+    pub fn read_file(&self, file: &FileBody, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let len = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
+        let mut out = vec![0; len];
+        read_body(file, &self.parts.blobs, &Pages(&self.parts.blobs), offset, file.size, &mut out)?;
+        Ok(out)
+    }
+
+    /// Records a version now, even when nothing changed.
+    pub fn snapshot(&self, message: Option<String>, tag: Option<String>) -> Result<Recorded> {
+        self.check_writable()?;
+        if let Some(tag) = tag.as_ref().filter(|tag| !refs::tag_ok(tag)) {
+            return Err(WorkspaceError::BadTag { tag: tag.clone() });
+        }
+        self.record(Reason { origin: Origin::Snapshot, message, tag, always: true })?.ok_or_else(|| unrecorded().into())
+    }
+
+    /// Takes a tag away; the version stays.
+    pub fn untag(&self, tag: &str) -> Result<()> {
+        self.check_writable()?;
+        let _history = self.history.lock();
+        if refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)?.is_none() {
+            return Err(WorkspaceError::NoSuchTag { tag: tag.to_owned() });
+        }
+        let mut edits = Edits::new();
+        refs::set_tag(&mut edits, tag, None);
+        self.tree().edit_refs(&edits)?;
+        self.background.publish_now();
+        Ok(())
+    }
+
+    /// What differs between two sides, at and below `path` (empty for everything), parents before children.
+    pub fn diff(&self, before: Side, after: Side, path: &[u8]) -> Result<Vec<Change>> {
+        let (before, after) = (self.side(before)?, self.side(after)?);
+        let mut changes = Vec::new();
+        diff(&Pages(&self.parts.blobs), &before.root, &after.root, &mut |change| {
+            if is_below(&change.path, path) {
+                changes.push(change);
+            }
+            Ok(())
+        })?;
+        Ok(changes)
+    }
+
+    fn side(&self, side: Side) -> Result<Arc<IndexRecord>> {
+        match side {
+            Side::Version(id) => self.version(id),
+            Side::Live => self.present(),
+        }
+    }
+
+    /// The newest version, after recording what changed since.
+    pub(super) fn present(&self) -> Result<Arc<IndexRecord>> {
+        if !self.is_read_only() {
+            self.record(Reason::automatic())?;
+        }
+        Ok(Arc::new(self.tree().base().index))
+    }
+
+    /// Records a version of everything published so far.
+    pub(super) fn record(&self, reason: Reason) -> Result<Option<Recorded>> {
+        match self.tree().checkpoint(&reason)? {
+            Checkpoint::Unchanged => Ok(None),
+            Checkpoint::Recorded(recorded) => {
+                self.background.publish_now();
+                Ok(Some(recorded))
+            }
+        }
+    }
+
+    pub(super) fn check_writable(&self) -> Result<()> {
+        if self.is_read_only() { Err(WorkspaceError::ReadOnly) } else { Ok(()) }
+    }
+}
+
+fn unrecorded() -> VersionError {
+    VersionError::Damaged { object: "the live tree".to_owned(), reason: "it made no version when asked to".to_owned() }
+}
+
+/// Whether `path` is `top` or lies below it; everything lies below the empty path.
+pub(super) fn is_below(path: &[u8], top: &[u8]) -> bool {
+    top.is_empty() || path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}

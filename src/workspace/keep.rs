@@ -1,0 +1,150 @@
+//! The objects that open a workspace, from the store or from the copies in the state directory.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::init::{HEADER, key};
+use super::{Result, WorkspaceError};
+use crate::base::disk::{Disk, read_file, replace_file};
+use crate::base::ids::{SlotId, WorkspaceId};
+use crate::crypto::slots::{WorkspaceHeader, read_header};
+use crate::store::{ObjectKey, ObjectStore, StoreError};
+use crate::version::index::sha256;
+
+/// Longest of these objects in bytes.
+const LEN_MAX: usize = 512 * 1024;
+
+/// `kura.json`, and what lies under `keys/` and `epochs/`.
+pub(super) struct KeyObjects {
+    pub(super) header: Vec<u8>,
+    pub(super) slots: Vec<(SlotId, Vec<u8>)>,
+    pub(super) epochs: Vec<(u32, Vec<u8>)>,
+}
+
+impl KeyObjects {
+    /// Reads them from the store.
+    pub(super) fn fetch(store: &dyn ObjectStore) -> Result<Self> {
+        let header = match store.get(&key(HEADER)) {
+            Ok(object) => object.bytes,
+            Err(StoreError::NotFound { .. }) => {
+                return Err(WorkspaceError::NoWorkspace { store: store.address().to_owned() });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut slots = Vec::new();
+        for (name, bytes) in fetch_all(store, "keys/")? {
+            slots.extend(name.parse().ok().map(|id| (id, bytes)));
+        }
+        let mut epochs = Vec::new();
+        for (name, bytes) in fetch_all(store, "epochs/")? {
+            epochs.extend(epoch_number(&name).map(|number| (number, bytes)));
+        }
+        Ok(Self { header, slots, epochs })
+    }
+
+    /// What the header says, before any key is known.
+    pub(super) fn header(&self) -> Result<WorkspaceHeader> {
+        Ok(read_header(&self.header)?)
+    }
+
+    /// Reads the copies in a state directory.
+    pub(super) fn read_copies(disk: &dyn Disk, state_dir: &Path) -> std::io::Result<Self> {
+        let dir = state_dir.join("keys");
+        let header = read_file(disk, &dir.join(HEADER), LEN_MAX)?;
+        let (mut slots, mut epochs) = (Vec::new(), Vec::new());
+        for item in disk.list(&dir)? {
+            let path = dir.join(&item.name);
+            if let Some(id) = item.name.strip_prefix("slot-").and_then(|id| id.parse().ok()) {
+                slots.push((id, read_file(disk, &path, LEN_MAX)?));
+            } else if let Some(number) = item.name.strip_prefix("epoch-").and_then(epoch_number) {
+                epochs.push((number, read_file(disk, &path, LEN_MAX)?));
+            }
+        }
+        Ok(Self { header, slots, epochs })
+    }
+
+    /// Brings the copies in a state directory up to date.
+    pub(super) fn write_copies(&self, disk: &dyn Disk, state_dir: &Path) -> Result<()> {
+        let dir = state_dir.join("keys");
+        let work = || -> std::io::Result<()> {
+            disk.create_dir_all(&dir)?;
+            let slots = self.slots.iter().map(|(id, bytes)| (format!("slot-{id}"), bytes));
+            let epochs = self.epochs.iter().map(|(number, bytes)| (format!("epoch-{number}"), bytes));
+            let header = [(HEADER.to_owned(), &self.header)];
+            let mut names = Vec::new();
+            for (name, bytes) in slots.chain(epochs).chain(header) {
+                let path = dir.join(&name);
+                if read_file(disk, &path, LEN_MAX).ok().as_ref() != Some(bytes) {
+                    replace_file(disk, &path, bytes)?;
+                }
+                names.push(name);
+            }
+            for item in disk.list(&dir)?.into_iter().filter(|item| !names.contains(&item.name)) {
+                disk.remove(&dir.join(item.name))?;
+            }
+            Ok(())
+        };
+        work().map_err(|error| WorkspaceError::disk(&dir, &error))
+    }
+}
+
+fn epoch_number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|number: &u32| number.to_string() == name)
+}
+
+fn fetch_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut keys: Vec<ObjectKey> = Vec::new();
+    store.list(prefix, &mut |info| keys.push(info.key))?;
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        match store.get(&key) {
+            Ok(object) => found.push((key.as_str()[prefix.len()..].to_owned(), object.bytes)),
+            // Removed since it was listed.
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// Which workspace lies at which address: `stores/<hash of the address>` in the state directory of all workspaces.
+pub(super) struct KnownStores<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) state_root: &'a Path,
+}
+
+impl KnownStores<'_> {
+    fn path(&self, address: &str) -> PathBuf {
+        let digest = sha256(address.as_bytes()).to_string();
+        self.state_root.join("stores").join(&digest[..32])
+    }
+
+    /// The workspace that was found at an address when it was last opened.
+    pub(super) fn find(&self, address: &str) -> Option<WorkspaceId> {
+        let bytes = read_file(self.disk, &self.path(address), 64).ok()?;
+        std::str::from_utf8(&bytes).ok()?.parse().ok()
+    }
+
+    /// Remembers it.
+    pub(super) fn remember(&self, address: &str, workspace: WorkspaceId) -> Result<()> {
+        if self.find(address) == Some(workspace) {
+            return Ok(());
+        }
+        let path = self.path(address);
+        let dir = self.state_root.join("stores");
+        let written = self.disk.create_dir_all(&dir);
+        written
+            .and_then(|()| replace_file(self.disk, &path, workspace.to_string().as_bytes()))
+            .map_err(|error| WorkspaceError::disk(path, &error))
+    }
+}
+
+/// Whether an error means that the store may come back by itself.
+pub(super) fn is_away(error: &WorkspaceError) -> bool {
+    matches!(error, WorkspaceError::Store(StoreError::Unreachable { .. } | StoreError::NoStore { .. }))
+}
+
+/// A missing file is no copy.
+pub(super) fn is_missing(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
+}
