@@ -142,6 +142,7 @@ impl Workspace {
                 seen = (activity.changes, Instant::now());
             }
             if recorded == Some(activity.changes) {
+                self.bound_journal();
                 first = None;
                 continue;
             }
@@ -155,8 +156,9 @@ impl Workspace {
             match self.tree().checkpoint(&Reason::automatic()) {
                 Ok(outcome) => {
                     (recorded, first) = (Some(activity.changes), None);
-                    if matches!(outcome, Checkpoint::Recorded(_)) {
-                        self.background.publish_now();
+                    match outcome {
+                        Checkpoint::Recorded(_) => self.background.publish_now(),
+                        Checkpoint::Unchanged => self.bound_journal(),
                     }
                 }
                 Err(error) => {
@@ -164,6 +166,15 @@ impl Workspace {
                     pause = Duration::from_millis(ABSORB_RETRY_MS);
                 }
             }
+        }
+    }
+
+    /// Cuts a journal that only drafts have made long.
+    fn bound_journal(&self) {
+        if self.tree().activity().journal_bytes > self.parts.options.limits.journal_bytes_max
+            && let Err(error) = self.tree().compact()
+        {
+            tracing::warn!("the journal stays longer than it should be: {error}");
         }
     }
 
