@@ -17,7 +17,7 @@ mod local;
 mod remote;
 mod report;
 mod target;
-#[path = "../tests/it/s3_server.rs"]
+#[path = "../tests/it/s3_server/mod.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod s3_server;
 

@@ -56,7 +56,7 @@ impl Story {
         self.shell("cat work/secret.txt")?;
         say("What the store holds is sealed: no name, no word.")?;
         self.work(&["flush", "--wait"])?;
-        self.shell("ls store && if grep -rqa -e rocket -e 4711 -e launch store state cache; then echo READABLE; exit 1; else echo 'nothing readable found'; fi")?;
+        self.shell("ls store; ! grep -rlae rocket -e 4711 -e launch store state cache && echo 'nothing readable found'")?;
         self.work(&["status"])
     }
 

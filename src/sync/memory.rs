@@ -58,7 +58,8 @@ pub struct ClientMemory {
 
 impl ClientMemory {
     /// Opens the memory of a state directory on the machine `machine`, making one when there is none. A state
-    /// directory that was copied from another machine becomes a new client: then the second value is true, and nothing is written before [`settle`](Self::settle).
+    /// directory that was copied from another machine becomes a new client: then the second value is true, and
+    /// nothing is written before [`settle`](Self::settle).
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,

@@ -4,11 +4,15 @@
 mod blob;
 mod crypto;
 mod crypto_slots;
+mod golden;
+mod leaks;
 mod s3_server;
 mod sim_disk;
+mod space;
 mod store_decorators;
 mod store_disk_faults;
 mod store_s3;
 mod store_suite;
 mod store_url;
+mod tamper;
 mod tidy;

@@ -20,7 +20,6 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
-#[path = "s3_backend.rs"]
 mod backend;
 
 use backend::Backend;
