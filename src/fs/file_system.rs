@@ -1,5 +1,6 @@
 //! Names and attributes: every operation is routed to the live tree or to [`Outside`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -7,7 +8,7 @@ use parking_lot::Mutex;
 use super::ahead::ReadAhead;
 use super::control::{CONTROL_NAME, Outside, is_outside};
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
-use super::{FsError, Handle, Result};
+use super::{FsError, Result};
 use crate::version::entry::Ino;
 use crate::workspace::Workspace;
 use crate::worktree::{
@@ -23,6 +24,8 @@ pub struct Fs {
     pub(super) options: FsOptions,
     pub(super) outside: Outside,
     pub(super) ahead: Mutex<ReadAhead>,
+    /// How often each file of the live tree is open, for reading and for writing.
+    pub(super) open: Mutex<HashMap<(Ino, bool), u32>>,
 }
 
 /// Extended attributes of ours; not listed, so that copying a file does not try to set them.
@@ -41,7 +44,7 @@ impl Fs {
     /// The file system of `workspace`. `control` answers what is written to `.kura/ctl/run`.
     pub fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control) -> Self {
         let outside = Outside::new(workspace.clone(), options, control);
-        Self { workspace, options, outside, ahead: Mutex::default() }
+        Self { workspace, options, outside, ahead: Mutex::default(), open: Mutex::default() }
     }
 
     pub(super) fn tree(&self) -> &Worktree {
@@ -139,8 +142,7 @@ impl Fs {
                     tree.open(attr.ino, false, false, caller.uid, wait)?;
                     tree.release(attr.ino, true);
                 }
-                let opened = Opened { ino: attr.ino, handle: Handle(0), write: how.write, uncached: false };
-                Ok((Named::live(attr), opened))
+                Ok((Named::live(attr), self.note_open(attr.ino, how.write)))
             }
             Err(WorkError::Exists) if !how.exclusive => {
                 let attr = tree.lookup(parent, name, wait)?;

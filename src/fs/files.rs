@@ -1,7 +1,7 @@
 //! Open files: opening, reading, writing, and what moves or punches ranges.
 
 use super::control::is_outside;
-use super::types::{FallocateMode, OpenHow, Opened};
+use super::types::{Caching, FallocateMode, OpenHow, Opened};
 use super::{Fs, FsError, Handle, Result};
 use crate::version::entry::Ino;
 use crate::worktree::{Caller, Changes, Wait, WorkError};
@@ -23,15 +23,40 @@ impl Fs {
             tree.setattr(ino, &Changes { size: Some(0), ..Changes::default() }, caller.uid, wait)?;
         }
         tree.open(ino, how.write, how.truncate && how.write, caller.uid, wait)?;
-        Ok(Opened { ino, handle: Handle(0), write: how.write, uncached: false })
+        Ok(self.note_open(ino, how.write))
+    }
+
+    pub(super) fn note_open(&self, ino: Ino, write: bool) -> Opened {
+        *self.open.lock().entry((ino, write)).or_default() += 1;
+        Opened { ino, handle: Handle(0), write, caching: Caching::Kept }
     }
 
     /// Closes a file. The last writer's close publishes it.
     pub fn release(&self, opened: &Opened) {
         if is_outside(opened.ino) {
-            self.outside.release(opened.handle);
-        } else {
+            return self.outside.release(opened.handle);
+        }
+        let was_open = {
+            let mut open = self.open.lock();
+            let count = open.get_mut(&(opened.ino, opened.write));
+            let was_open = count.is_some();
+            match count {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(open.remove(&(opened.ino, opened.write))),
+            }
+            was_open
+        };
+        if was_open {
             self.tree().release(opened.ino, opened.write);
+        }
+    }
+
+    /// Closes every file of the live tree that is still open. For when the kernel is gone: it may not
+    /// have said of all files that they were closed.
+    pub fn release_all(&self) {
+        let open = std::mem::take(&mut *self.open.lock());
+        for ((ino, write), count) in open {
+            (0..count).for_each(|_| self.tree().release(ino, write));
         }
     }
 

@@ -35,7 +35,7 @@ mod types;
 pub use control::CONTROL_NAME;
 pub use error::FsError;
 pub use file_system::{Control, Fs};
-pub use types::{FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};
+pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, FsError>;

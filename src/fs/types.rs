@@ -55,8 +55,19 @@ pub struct Opened {
     pub handle: Handle,
     /// Whether it was opened for writing.
     pub write: bool,
-    /// Whether reads and writes must come here instead of being served from a cache.
-    pub uncached: bool,
+    /// How its bytes may be kept.
+    pub caching: Caching,
+}
+
+/// How the bytes of an open file may be kept by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// Until an invalidation.
+    Kept,
+    /// Not at all.
+    Never,
+    /// Not at all, and there is no position in the file: every read gets what comes next.
+    Stream,
 }
 
 /// What `fallocate` is to do.

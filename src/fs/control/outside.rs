@@ -11,7 +11,7 @@ use super::past::Past;
 use crate::base::clock::{Clock, SystemClock};
 use crate::blob::ChunkRef;
 use crate::fs::file_system::Control;
-use crate::fs::{FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
+use crate::fs::{Caching, FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
 use crate::version::entry::{Body, Ino};
 use crate::workspace::Workspace;
 use crate::worktree::{Attr, Caller, Changes, FileKind, Wait, WorkError};
@@ -187,16 +187,16 @@ impl Outside {
     pub(crate) fn open(&self, caller: Caller, ino: Ino, how: OpenHow, wait: Wait) -> Result<Opened> {
         self.check_owner(caller)?;
         let node = self.node(ino)?;
-        let opened = |handle, uncached| Opened { ino, handle, write: how.write, uncached };
+        let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
         match node.key {
-            Key::Fixed(Fixed::Run) => Ok(opened(self.handles.open(Open::conversation()), true)),
+            Key::Fixed(Fixed::Run) => Ok(opened(self.handles.open(Open::conversation()), Caching::Stream)),
             _ if how.write || how.truncate => Err(self.refusal(ino)),
             Key::Fixed(fixed @ (Fixed::Status | Fixed::StatusJson)) => {
                 may_wait(wait)?;
                 let text = self.status(fixed == Fixed::StatusJson);
-                Ok(opened(self.handles.open(Open::Text(text)), true))
+                Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
-            _ => Ok(opened(Handle(0), false)),
+            _ => Ok(opened(Handle(0), Caching::Kept)),
         }
     }
 
