@@ -1,1 +1,41 @@
-//! (fs)
+//! File system operations on our own types. A name leads to the live tree, to a past version, or to
+//! a control file; this room decides which, and answers in the same words for all three.
+//!
+//! Uses: everything down to `workspace`. Names no type of the FUSE library; that is `fuse`'s.
+//!
+//! `.kura` in the root directory is not listed but can be entered by its owner:
+//!
+//! ```text
+//! .kura/status  .kura/status.json          one open, one consistent answer
+//! .kura/versions/by-id/<uuid>/             a past version, read-only
+//! .kura/versions/latest                    a symbolic link into by-id, as are
+//! .kura/versions/by-time/<RFC 3339, UTC>   (any time that can be read selects the version of then)
+//! .kura/versions/by-tag/<tag>
+//! .kura/snapshots/<tag>/                   mkdir records a version with this tag, rmdir takes the tag away
+//! .kura/ctl/run                            write one JSON object, read the reply from the same handle
+//! ```
+//!
+//! The name `.kura` is taken everywhere: making it, or renaming to it, is not permitted.
+//!
+//! Invariants:
+//! - inodes of the live tree are below 2^63, all others are not; no number stands for two things;
+//! - with [`Wait::No`](crate::worktree::Wait) nothing here waits for the store or the disk;
+//! - an answer marked `lasting` stays right until an invalidation says otherwise.
+//!
+//! Lock order: nodes, handles and read-ahead each lock only themselves; none is held while another
+//! room is called.
+
+mod ahead;
+mod control;
+mod error;
+mod file_system;
+mod files;
+mod types;
+
+pub use control::CONTROL_NAME;
+pub use error::FsError;
+pub use file_system::{Control, Fs};
+pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};
+
+/// The result of an operation of this room.
+pub type Result<T> = std::result::Result<T, FsError>;

@@ -1,1 +1,27 @@
-//! (fuse)
+//! The thin adapter to the kernel: unpack a request, call `fs`, reply.
+//!
+//! Uses: `fs`, and the words of the rooms below in [`errno`]. The only room that names the FUSE
+//! library. Decides nothing about files.
+//!
+//! Invariants:
+//! - a session thread answers from memory; what may wait for the disk or the store goes to a bounded
+//!   pool and is answered by a deadline, whatever happens to it;
+//! - a handler that panics answers EIO and is logged, and the mount lives on;
+//! - invalidations are sent by a thread of their own, which holds no lock and answers no request;
+//! - only a mount of ours is ever unmounted: it is told by its device number.
+//!
+//! Lock order: pool, deadlines and counters lock only themselves, and no other room is called meanwhile.
+
+mod adapter;
+mod convert;
+mod counters;
+mod deadlines;
+mod errno;
+mod mount;
+mod mountpoint;
+mod pool;
+mod serve;
+
+pub use counters::Operation;
+pub use mount::{MountOptions, Mounted, mount};
+pub use mountpoint::{MountError, Unmounted};

@@ -50,7 +50,7 @@ pub use graft::{GraftOp, Invalidation};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
 pub use table::DirItem;
-pub use worktree::{Activity, FileState, Limits, Wait, Worktree, WorktreeParts};
+pub use worktree::{Activity, FileState, Limits, Space, Wait, Worktree, WorktreeParts};
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, WorkError>;

@@ -111,6 +111,29 @@ pub enum FileState {
     Recorded,
 }
 
+impl FileState {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            FileState::Draft => "draft",
+            FileState::Recovered => "recovered",
+            FileState::Published => "published",
+            FileState::Recorded => "recorded",
+        }
+    }
+}
+
+/// How large the tree is, and how much more fits on the local disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Sum of the sizes of published files.
+    pub used_bytes: u64,
+    /// Free on the disk of the state directory.
+    pub free_bytes: u64,
+    /// Files and directories without the root.
+    pub names: u64,
+}
+
 /// The live tree.
 pub struct Worktree {
     pub(super) parts: WorktreeParts,
@@ -243,6 +266,14 @@ impl Worktree {
     pub fn has_unrecorded(&self) -> bool {
         let table = self.table();
         !table.dirty_dirs.is_empty() || !table.dirty_links.is_empty() || table.dirty_root
+    }
+
+    /// How large the tree is, and how much more fits.
+    pub fn space(&self) -> Result<Space> {
+        let (disk, dir) = (&self.parts.disk, &self.parts.dir);
+        let free_bytes = disk.free_bytes(dir).map_err(|error| WorkError::disk(dir, &error))?;
+        let counts = self.table().counts;
+        Ok(Space { used_bytes: counts.bytes, free_bytes, names: counts.files + counts.dirs })
     }
 
     /// Waits until there is content to absorb, at most so long.

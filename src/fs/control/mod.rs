@@ -1,0 +1,15 @@
+//! What is outside of the live tree: `.kura`, the control files in it, and past versions.
+//!
+//! Everything here but attributes waits for the store or for the workspace, so with
+//! [`Wait::No`](crate::worktree::Wait) it is put off at once.
+
+mod handles;
+mod names;
+mod nodes;
+mod outside;
+mod past;
+
+pub use names::CONTROL_NAME;
+pub(super) use names::Item;
+pub(super) use nodes::is_outside;
+pub(super) use outside::Outside;

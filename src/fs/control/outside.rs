@@ -1,0 +1,318 @@
+//! Operations on what is outside of the live tree.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handles::{Handles, Open};
+use super::names::{Item, link_target};
+use super::nodes::{Fixed, Key, Node, Nodes};
+use super::past::Past;
+use crate::base::clock::{Clock, SystemClock};
+use crate::blob::ChunkRef;
+use crate::fs::file_system::Control;
+use crate::fs::{Caching, FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
+use crate::version::entry::{Body, Ino};
+use crate::workspace::Workspace;
+use crate::worktree::{Attr, Caller, Changes, FileKind, Wait, WorkError};
+
+/// Everything outside of the live tree.
+pub(crate) struct Outside {
+    pub(super) workspace: Arc<Workspace>,
+    options: FsOptions,
+    control: Control,
+    nodes: Nodes,
+    handles: Handles,
+}
+
+/// The SHA-256 of a past file, when its version knows it.
+const SHA256_XATTR: &[u8] = b"user.kura.sha256";
+/// Before a version is recorded on request: a close that the kernel reported just before, to another
+/// thread, shall be in it.
+const SETTLE: Duration = Duration::from_millis(2);
+
+/// What waits for the store, the disk or the workspace is put off.
+fn may_wait(wait: Wait) -> Result<()> {
+    if wait == Wait::No { Err(WorkError::WouldBlock.into()) } else { Ok(()) }
+}
+
+impl Outside {
+    pub(crate) fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control) -> Self {
+        Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default() }
+    }
+
+    fn check_owner(&self, caller: Caller) -> Result<()> {
+        if caller.uid == self.options.owner_uid { Ok(()) } else { Err(WorkError::Denied.into()) }
+    }
+
+    fn node(&self, ino: Ino) -> Result<Node> {
+        Ok(self.nodes.find(ino).ok_or(WorkError::NotFound)?)
+    }
+
+    /// What an inode of a version is; a version's root is read when it is first needed.
+    fn past(&self, ino: Ino, node: &Node) -> Result<Arc<Past>> {
+        match (&node.past, &node.key) {
+            (Some(past), _) => Ok(past.clone()),
+            (None, Key::Root(tag, version)) => {
+                let parent = if tag.is_some() { Fixed::Snapshots } else { Fixed::ById };
+                let past = Arc::new(Past::root(self.workspace.version(*version)?, parent.ino()));
+                self.nodes.set_past(ino, past.clone());
+                Ok(past)
+            }
+            (None, Key::Fixed(_) | Key::Link(..) | Key::Past(..)) => Err(WorkError::Invalid.into()),
+        }
+    }
+
+    /// Why an inode cannot be changed, nor names in it.
+    pub(crate) fn refusal(&self, ino: Ino) -> FsError {
+        match self.nodes.find(ino).map(|node| node.key) {
+            Some(Key::Root(..) | Key::Past(..)) => WorkError::ReadOnly.into(),
+            Some(Key::Fixed(_) | Key::Link(..)) | None => WorkError::NotPermitted.into(),
+        }
+    }
+
+    pub(crate) fn lookup(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Named> {
+        self.check_owner(caller)?;
+        if parent == Ino::ROOT {
+            return self.enter(&Key::Fixed(Fixed::Control), None);
+        }
+        may_wait(wait)?;
+        let node = self.node(parent)?;
+        if let Key::Fixed(dir) = node.key {
+            let key = self.find_name(dir, name)?.ok_or(WorkError::NotFound)?;
+            return self.enter(&key, None);
+        }
+        let past = self.past(parent, &node)?;
+        let found = past.find(&*self.workspace.pages(), parent, name)?.ok_or(WorkError::NotFound)?;
+        self.enter(&key_inside(&node.key, found.entry.ino), Some(Arc::new(found)))
+    }
+
+    /// The kernel gets a reference.
+    fn enter(&self, key: &Key, past: Option<Arc<Past>>) -> Result<Named> {
+        let ino = self.nodes.refer(key, past);
+        self.getattr(ino, Wait::Yes).map(Named).inspect_err(|_| self.nodes.forget(ino, 1))
+    }
+
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        self.nodes.forget(ino, count);
+    }
+
+    pub(crate) fn getattr(&self, ino: Ino, wait: Wait) -> Result<Shown> {
+        let node = self.node(ino)?;
+        if matches!((&node.key, &node.past), (Key::Root(..), None)) {
+            may_wait(wait)?;
+            let past = self.past(ino, &node)?;
+            return Ok(self.show(ino, &node.key, Some(&past)));
+        }
+        Ok(self.show(ino, &node.key, node.past.as_deref()))
+    }
+
+    fn show(&self, ino: Ino, key: &Key, past: Option<&Past>) -> Shown {
+        match (key, past) {
+            // A tag can be taken away; everything else about a version stays.
+            (Key::Root(tag, _), Some(past)) => Shown { attr: past.attr(ino), lasting: tag.is_none() },
+            (_, Some(past)) => Shown { attr: past.attr(ino), lasting: true },
+            (Key::Fixed(fixed), None) => {
+                Shown { attr: self.own_attr(ino, fixed.kind(), fixed.mode(), 0), lasting: false }
+            }
+            (Key::Link(dir, version), None) => {
+                let len = link_target(*dir, *version).len() as u64;
+                Shown { attr: self.own_attr(ino, FileKind::Symlink, 0o777, len), lasting: false }
+            }
+            (Key::Root(..) | Key::Past(..), None) => {
+                Shown { attr: self.own_attr(ino, FileKind::Directory, 0o500, 0), lasting: false }
+            }
+        }
+    }
+
+    /// Attributes of what is not from a version. Its times are the present, so that the kernel
+    /// does not take a listing for what is still right.
+    fn own_attr(&self, ino: Ino, kind: FileKind, mode: u16, size: u64) -> Attr {
+        let now = SystemClock.now();
+        Attr {
+            ino,
+            kind,
+            mode,
+            nlink: if kind == FileKind::Directory { 2 } else { 1 },
+            uid: self.options.owner_uid,
+            gid: self.options.owner_gid,
+            rdev: 0,
+            size,
+            blocks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+        }
+    }
+
+    pub(crate) fn setattr(&self, ino: Ino, changes: &Changes, wait: Wait) -> Result<Shown> {
+        let node = self.node(ino)?;
+        // A shell cuts a file before it writes to it.
+        let cuts_only = changes.mode.is_none() && changes.uid.is_none() && changes.gid.is_none();
+        if node.key == Key::Fixed(Fixed::Run) && cuts_only {
+            return self.getattr(ino, wait);
+        }
+        Err(self.refusal(ino))
+    }
+
+    pub(crate) fn readlink(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>> {
+        let node = self.node(ino)?;
+        if let Key::Link(dir, version) = node.key {
+            return Ok(link_target(dir, version));
+        }
+        may_wait(wait)?;
+        self.past(ino, &node)?.target()
+    }
+
+    pub(crate) fn mkdir(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Named> {
+        self.check_owner(caller)?;
+        if parent != Fixed::Snapshots.ino() {
+            return Err(self.refusal(parent));
+        }
+        may_wait(wait)?;
+        std::thread::sleep(SETTLE);
+        let key = self.record(name)?;
+        self.enter(&key, None)
+    }
+
+    pub(crate) fn rmdir(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<()> {
+        self.check_owner(caller)?;
+        if parent != Fixed::Snapshots.ino() {
+            return Err(self.refusal(parent));
+        }
+        may_wait(wait)?;
+        self.unrecord(name)
+    }
+
+    pub(crate) fn open(&self, caller: Caller, ino: Ino, how: OpenHow, wait: Wait) -> Result<Opened> {
+        self.check_owner(caller)?;
+        let node = self.node(ino)?;
+        let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
+        match node.key {
+            Key::Fixed(Fixed::Run) => Ok(opened(self.handles.open(Open::conversation()), Caching::Stream)),
+            _ if how.write || how.truncate => Err(self.refusal(ino)),
+            Key::Fixed(fixed @ (Fixed::Status | Fixed::StatusJson)) => {
+                may_wait(wait)?;
+                let text = self.status(fixed == Fixed::StatusJson);
+                Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
+            }
+            _ => Ok(opened(Handle(0), Caching::Kept)),
+        }
+    }
+
+    fn status(&self, json: bool) -> Vec<u8> {
+        let status = self.workspace.status();
+        let text = if json {
+            serde_json::to_string_pretty(&status).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+        } else {
+            status.to_string()
+        };
+        (text.trim_end().to_owned() + "\n").into_bytes()
+    }
+
+    pub(crate) fn release(&self, handle: Handle) {
+        self.handles.close(handle);
+    }
+
+    pub(crate) fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
+        if handle != Handle(0) {
+            let open = self.handles.find(handle)?;
+            // Another thread may be waiting for the reply to its request.
+            let mut open = match wait {
+                Wait::Yes => open.lock(),
+                Wait::No => open.try_lock().ok_or(WorkError::WouldBlock)?,
+            };
+            return Ok(open.read(offset, len));
+        }
+        may_wait(wait)?;
+        let past = self.past(ino, &self.node(ino)?)?;
+        Ok(self.workspace.read_file(past.file()?, offset, len)?)
+    }
+
+    pub(crate) fn write(&self, ino: Ino, handle: Handle, data: &[u8], wait: Wait) -> Result<()> {
+        if handle == Handle(0) {
+            return Err(self.refusal(ino));
+        }
+        may_wait(wait)?;
+        let open = self.handles.find(handle)?;
+        open.lock().write(data, |request| {
+            std::thread::sleep(SETTLE);
+            (self.control)(request)
+        })
+    }
+
+    pub(crate) fn seek(&self, ino: Ino, offset: u64, data: bool, wait: Wait) -> Result<u64> {
+        may_wait(wait)?;
+        let past = self.past(ino, &self.node(ino)?)?;
+        past.seek(&*self.workspace.pages(), offset, data)?.ok_or(FsError::NothingThere)
+    }
+
+    pub(crate) fn chunks_ahead(&self, ino: Ino, range: &Range<u64>) -> Vec<ChunkRef> {
+        let past = self.node(ino).and_then(|node| self.past(ino, &node));
+        past.and_then(|past| past.chunks(&*self.workspace.pages(), range)).unwrap_or_default()
+    }
+
+    pub(crate) fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Vec<u8>> {
+        let node = self.node(ino)?;
+        if matches!(node.key, Key::Fixed(_) | Key::Link(..)) {
+            return Err(WorkError::NoData.into());
+        }
+        may_wait(wait)?;
+        let past = self.past(ino, &node)?;
+        if let (Body::File(file), SHA256_XATTR) = (&past.entry.body, name) {
+            let digest = file.sha256.as_ref().ok_or(WorkError::NoData)?;
+            return Ok(digest.to_string().into_bytes());
+        }
+        Ok(past.entry.xattrs.get(name).cloned().ok_or(WorkError::NoData)?)
+    }
+
+    pub(crate) fn listxattr(&self, ino: Ino, wait: Wait) -> Result<Vec<Vec<u8>>> {
+        let node = self.node(ino)?;
+        if matches!(node.key, Key::Fixed(_) | Key::Link(..)) {
+            return Ok(Vec::new());
+        }
+        may_wait(wait)?;
+        Ok(self.past(ino, &node)?.entry.xattrs.keys().cloned().collect())
+    }
+
+    pub(crate) fn list(&self, dir: Ino, offset: u64, wait: Wait) -> Result<Listing> {
+        may_wait(wait)?;
+        let node = self.node(dir)?;
+        let (items, parent): (Vec<Item>, Ino) = if let Key::Fixed(fixed) = node.key {
+            let names = self.names(fixed)?.into_iter().zip(3..);
+            let items = names.map(|((name, key), offset)| Item { name, offset, key, past: None });
+            (items.filter(|item| item.offset > offset).collect(), fixed.parent())
+        } else {
+            let past = self.past(dir, &node)?;
+            let listed = past.list(&*self.workspace.pages(), dir, offset)?;
+            let item = |(name, offset, found): (Vec<u8>, u64, Past)| {
+                let key = key_inside(&node.key, found.entry.ino);
+                Item { name, offset, key, past: Some(Arc::new(found)) }
+            };
+            (listed.into_iter().map(item).collect(), past.parent)
+        };
+        Ok(Listing { dir, offset, parent, items: Some(items.into()) })
+    }
+
+    pub(crate) fn fill(&self, items: &[Item], refer: bool, each: &mut dyn FnMut(&Line<'_>) -> bool) {
+        for item in items {
+            let ino =
+                if refer { self.nodes.refer(&item.key, item.past.clone()) } else { self.nodes.ino(&item.key) };
+            let shown = self.show(ino, &item.key, item.past.as_deref());
+            if !each(&Line { name: &item.name, offset: item.offset, shown }) {
+                if refer {
+                    self.nodes.forget(ino, 1);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// The key of an inode of the same version, entered the same way.
+fn key_inside(dir: &Key, ino: Ino) -> Key {
+    match dir {
+        Key::Root(tag, version) | Key::Past(tag, version, _) => Key::Past(tag.clone(), *version, ino),
+        Key::Fixed(_) | Key::Link(..) => dir.clone(),
+    }
+}

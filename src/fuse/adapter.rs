@@ -1,0 +1,511 @@
+//! The library's trait: each handler unpacks its request, serves it, and packs the reply.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert::{
+    fallocate_mode, file_attr, file_type, ino, is_write, new_node, nothing, open_flags, open_how, permissions,
+    rename_mode, set_time, ttl, xattr_mode,
+};
+use super::counters::Operation;
+use super::serve::{Server, guarded, refuse_logged};
+use crate::base::limits::NAME_LEN_MAX;
+use crate::fs::{Caching, Fs, FsError, Handle, Listing, Named, Opened, Shown, Space};
+use crate::worktree::{Caller, Changes, NewNode, Wait, WorkError};
+
+/// The largest write in one request; the kernel takes no more.
+const WRITE_BYTES_MAX: u32 = 1024 * 1024;
+/// Requests that the kernel keeps under way in the background.
+const BACKGROUND_MAX: u16 = 64;
+const BLOCK_BYTES: u32 = 4096;
+const GENERATION: Generation = Generation(0);
+
+/// What is asked of the kernel, as far as it can do it. Writes are not cached there (their sizes and
+/// times would be unknown here), locks are left to it, and data is invalidated by us alone.
+const CAPABILITIES: [InitFlags; 8] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_MAX_PAGES,
+];
+
+/// Answers the kernel.
+pub(super) struct Adapter {
+    pub(super) server: Arc<Server>,
+    /// Whether the kernel takes "not implemented" for an answer to opening a directory.
+    has_no_opendir: bool,
+}
+
+impl Adapter {
+    pub(super) fn new(server: Arc<Server>) -> Self {
+        Self { server, has_no_opendir: false }
+    }
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+fn bytes(name: &OsStr) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+fn entry(reply: ReplyEntry, Named(shown): Named) {
+    reply.entry(&ttl(shown.lasting), &file_attr(&shown.attr), GENERATION);
+}
+
+fn attributes(reply: ReplyAttr, shown: Shown) {
+    reply.attr(&ttl(shown.lasting), &file_attr(&shown.attr));
+}
+
+fn empty(_: &Fs, reply: ReplyEmpty, (): ()) {
+    reply.ok();
+}
+
+fn named(_: &Fs, reply: ReplyEntry, named: Named) {
+    entry(reply, named);
+}
+
+/// The value itself, or its size when that is asked for.
+fn sized(reply: ReplyXattr, value: &[u8], size: u32) {
+    match u32::try_from(value.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
+}
+
+fn fill(fs: &Fs, mut reply: ReplyDirectory, listing: &Listing) {
+    let filled = fs.fill(listing, false, &mut |line| {
+        let attr = &line.shown.attr;
+        !reply.add(INodeNo(attr.ino.0), line.offset, file_type(attr.kind), OsStr::from_bytes(line.name))
+    });
+    match filled {
+        Ok(()) => reply.ok(),
+        Err(error) => refuse_logged(Operation::Readdir, reply, &error),
+    }
+}
+
+fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, listing: &Listing) {
+    let filled = fs.fill(listing, true, &mut |line| {
+        let attr = file_attr(&line.shown.attr);
+        let name = OsStr::from_bytes(line.name);
+        !reply.add(attr.ino, line.offset, name, &ttl(line.shown.lasting), &attr, GENERATION)
+    });
+    match filled {
+        Ok(()) => reply.ok(),
+        Err(error) => refuse_logged(Operation::Readdirplus, reply, &error),
+    }
+}
+
+fn statfs(reply: ReplyStatfs, space: Space) {
+    let blocks = |bytes: u64| bytes / u64::from(BLOCK_BYTES);
+    let free = blocks(space.free_bytes);
+    let name_len = u32::try_from(NAME_LEN_MAX).unwrap_or(255);
+    let total = blocks(space.used_bytes) + free;
+    reply.statfs(total, free, free, space.files + free, free, BLOCK_BYTES, name_len, BLOCK_BYTES);
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for capability in CAPABILITIES {
+            if config.add_capabilities(capability).is_err() {
+                tracing::info!("the kernel lacks {capability:?}");
+            }
+        }
+        self.has_no_opendir = config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        // A value out of range is answered with the nearest one.
+        config.set_max_write(WRITE_BYTES_MAX).or_else(|nearest| config.set_max_write(nearest)).ok();
+        config.set_max_background(BACKGROUND_MAX).ok();
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (caller, name) = (caller(request), bytes(name));
+        self.server.serve(
+            Operation::Lookup,
+            reply,
+            move |fs, wait| fs.lookup(caller, ino(parent), &name, wait),
+            |_, reply, found| match found {
+                Some(found) => entry(reply, found),
+                None => reply.entry(&ttl(true), &nothing(), GENERATION),
+            },
+        );
+    }
+
+    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        self.server.counters.count(Operation::Forget);
+        guarded(Operation::Forget, || self.server.fs.forget(ino(node), count));
+    }
+
+    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let answer = |_: &Fs, reply, shown| attributes(reply, shown);
+        self.server.serve(Operation::Getattr, reply, move |fs, wait| fs.getattr(ino(node), wait), answer);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let caller = caller(request);
+        let changes = Changes {
+            mode: mode.map(permissions),
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        let work = move |fs: &Fs, wait| fs.setattr(caller.uid, ino(node), &changes, wait);
+        self.server.serve(Operation::Setattr, reply, work, |_, reply, shown| attributes(reply, shown));
+    }
+
+    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+        let answer = |_: &Fs, reply: ReplyData, target: Vec<u8>| reply.data(&target);
+        self.server.serve(Operation::Readlink, reply, move |fs, wait| fs.readlink(ino(node), wait), answer);
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(node) = new_node(mode, rdev) else { return reply.error(Errno::EINVAL) };
+        let (caller, name, mode) = (caller(request), bytes(name), permissions(mode));
+        let work = move |fs: &Fs, wait| fs.make(caller, ino(parent), &name, &node, mode, wait);
+        self.server.serve(Operation::Mknod, reply, work, named);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let (caller, name, mode) = (caller(request), bytes(name), permissions(mode));
+        let work = move |fs: &Fs, wait| fs.make(caller, ino(parent), &name, &NewNode::Directory, mode, wait);
+        self.server.serve(Operation::Mkdir, reply, work, named);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = bytes(name);
+        self.server.serve(Operation::Unlink, reply, move |fs, wait| fs.unlink(ino(parent), &name, wait), empty);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (caller(request), bytes(name));
+        self.server.serve(Operation::Rmdir, reply, move |fs, wait| fs.rmdir(caller, ino(parent), &name, wait), empty);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (caller, name) = (caller(request), bytes(name));
+        let node = NewNode::Symlink(bytes(target.as_os_str()));
+        let work = move |fs: &Fs, wait| fs.make(caller, ino(parent), &name, &node, 0o777, wait);
+        self.server.serve(Operation::Symlink, reply, work, named);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = rename_mode(flags.bits()) else { return reply.error(Errno::EINVAL) };
+        let (name, new_name) = (bytes(name), bytes(new_name));
+        let work = move |fs: &Fs, wait| fs.rename((ino(parent), &name), (ino(new_parent), &new_name), mode, wait);
+        self.server.serve(Operation::Rename, reply, work, empty);
+    }
+
+    fn link(&self, _: &Request, node: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+        let name = bytes(new_name);
+        let work = move |fs: &Fs, wait| fs.link(ino(node), ino(new_parent), &name, wait);
+        self.server.serve(Operation::Link, reply, work, named);
+    }
+
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (caller, how) = (caller(request), open_how(flags.0));
+        self.server.serve(
+            Operation::Open,
+            reply,
+            move |fs, wait| fs.open(caller, ino(node), how, wait),
+            |_, reply, opened| reply.opened(FileHandle(opened.handle.0), open_flags(opened.caching)),
+        );
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (caller, name, mode, how) = (caller(request), bytes(name), permissions(mode), open_how(flags));
+        self.server.serve(
+            Operation::Create,
+            reply,
+            move |fs, wait| fs.create(caller, ino(parent), &name, mode, how, wait),
+            |_, reply, (Named(shown), opened)| {
+                let (handle, flags) = (FileHandle(opened.handle.0), open_flags(opened.caching));
+                reply.created(&ttl(shown.lasting), &file_attr(&shown.attr), GENERATION, handle, flags);
+            },
+        );
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.server.counters.count(Operation::Read);
+        let (node, handle, len) = (ino(node), Handle(fh.0), size as usize);
+        guarded(Operation::Read, || match self.server.fs.read(node, handle, offset, len, Wait::No) {
+            Ok(data) => reply.data(&data),
+            Err(error) if error.would_block() => self.server.put_off(
+                Operation::Read,
+                reply,
+                move |fs| fs.read(node, handle, offset, len, Wait::Yes),
+                |_, reply, data| reply.data(&data),
+                move |fs| fs.read_ahead(node, offset, len),
+            ),
+            Err(error) => refuse_logged(Operation::Read, reply, &error),
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.server.counters.count(Operation::Write);
+        // The kernel says when the writer may not keep set-uid bits; that is known better there than here.
+        let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let uid = if drops { request.uid().max(1) } else { 0 };
+        let (node, handle, len) = (ino(node), Handle(fh.0), u32::try_from(data.len()).unwrap_or(u32::MAX));
+        guarded(Operation::Write, || match self.server.fs.write(uid, node, handle, offset, data, Wait::No) {
+            Ok(()) => reply.written(len),
+            Err(error) if error.would_block() => {
+                let data = data.to_vec();
+                self.server.put_off(
+                    Operation::Write,
+                    reply,
+                    move |fs| fs.write(uid, node, handle, offset, &data, Wait::Yes),
+                    move |_, reply, ()| reply.written(len),
+                    |_| {},
+                );
+            }
+            Err(error) => refuse_logged(Operation::Write, reply, &error),
+        });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.server.counters.count(Operation::Flush);
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        fh: FileHandle,
+        flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.server.counters.count(Operation::Release);
+        guarded(Operation::Release, || {
+            let (write, caching) = (is_write(flags.0), Caching::Kept);
+            self.server.fs.release(&Opened { ino: ino(node), handle: Handle(fh.0), write, caching });
+            reply.ok();
+        });
+    }
+
+    fn fsync(&self, _: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.server.serve(Operation::Fsync, reply, move |fs, wait| fs.fsync(ino(node), wait), empty);
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.server.counters.count(Operation::Opendir);
+        // Once for the whole mount: directories need no handle, and the kernel may keep their listings.
+        if self.has_no_opendir { reply.error(Errno::ENOSYS) } else { reply.opened(FileHandle(0), FopenFlags::empty()) }
+    }
+
+    fn readdir(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let work = move |fs: &Fs, wait| fs.list(ino(node), offset, wait);
+        self.server.serve(Operation::Readdir, reply, work, |fs, reply, listing| fill(fs, reply, &listing));
+    }
+
+    fn readdirplus(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        let work = move |fs: &Fs, wait| fs.list(ino(node), offset, wait);
+        self.server.serve(Operation::Readdirplus, reply, work, |fs, reply, listing| fill_plus(fs, reply, &listing));
+    }
+
+    fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.server.serve(Operation::Fsyncdir, reply, move |fs, wait| fs.fsync_dir(ino(node), wait), empty);
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.server.serve(Operation::Statfs, reply, |fs, _| fs.space(), |_, reply, space| statfs(reply, space));
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = xattr_mode(flags) else { return reply.error(Errno::EINVAL) };
+        let (name, value) = (bytes(name), value.to_vec());
+        let work = move |fs: &Fs, wait| fs.setxattr(ino(node), &name, &value, mode, wait);
+        self.server.serve(Operation::Setxattr, reply, work, empty);
+    }
+
+    fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = bytes(name);
+        let work = move |fs: &Fs, wait| fs.getxattr(ino(node), &name, wait);
+        self.server.serve(Operation::Getxattr, reply, work, move |_, reply, value| sized(reply, &value, size));
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let uid = request.uid();
+        let work = move |fs: &Fs, wait| fs.listxattr(uid, ino(node), wait);
+        self.server.serve(Operation::Listxattr, reply, work, move |_, reply, names| sized(reply, &names, size));
+    }
+
+    fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = bytes(name);
+        self.server.serve(Operation::Removexattr, reply, move |fs, wait| fs.removexattr(ino(node), &name, wait), empty);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        self.server.counters.count(Operation::Other);
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _cmd: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        self.server.counters.count(Operation::Other);
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = fallocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
+        let uid = request.uid();
+        let work = move |fs: &Fs, wait| fs.fallocate(uid, ino(node), (offset, length), mode, wait);
+        self.server.serve(Operation::Fallocate, reply, work, empty);
+    }
+
+    fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let data = match whence {
+            libc::SEEK_DATA => true,
+            libc::SEEK_HOLE => false,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        self.server.serve(
+            Operation::Lseek,
+            reply,
+            move |fs, wait| fs.seek(ino(node), offset, data, wait),
+            |_, reply, found| match i64::try_from(found) {
+                Ok(found) => reply.offset(found),
+                Err(_) => reply.error(Errno::EOVERFLOW),
+            },
+        );
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        _: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let uid = request.uid();
+        self.server.serve(
+            Operation::CopyFileRange,
+            reply,
+            move |fs, wait| fs.copy_range(uid, (ino(from), from_offset), (ino(to), to_offset), len, wait),
+            |_, reply, copied| match u32::try_from(copied) {
+                Ok(copied) => reply.written(copied),
+                Err(_) => refuse_logged(Operation::CopyFileRange, reply, &FsError::Work(WorkError::TooLarge)),
+            },
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! Mounting, and the life of a mount.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use parking_lot::Mutex;
+
+use super::adapter::Adapter;
+use super::counters::Operation;
+use super::mountpoint::{self, MountError, Unmounted};
+use super::serve::Server;
+use crate::fs::Fs;
+use crate::worktree::Invalidation;
+
+/// How to mount.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// Let other users in; the permissions of files decide what they may do.
+    pub allow_other: bool,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Take a directory that is not empty.
+    pub nonempty: bool,
+    /// No programs can be run.
+    pub noexec: bool,
+    /// Set-user-id bits count (root only).
+    pub suid: bool,
+    /// Device nodes are devices (root only).
+    pub dev: bool,
+    /// Reading does not touch access times.
+    pub noatime: bool,
+    /// Directories that the mount point must not lie in, nor hide: the store's, and those of local state.
+    pub not_overlapping: Vec<PathBuf>,
+    /// Every request is answered within this time (control requests within ten times of it).
+    pub deadline: Duration,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            allow_other: false,
+            read_only: false,
+            nonempty: false,
+            noexec: false,
+            suid: false,
+            dev: false,
+            noatime: true,
+            not_overlapping: Vec::new(),
+            deadline: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Threads that take requests. More of them cost more for each request; two keep one slow handler
+/// from stopping everything.
+const SESSION_THREADS: usize = 2;
+
+/// A mount. Dropping it unmounts.
+pub struct Mounted {
+    mountpoint: PathBuf,
+    /// The device number, by which the mount is told from others at the same place.
+    device: String,
+    server: Arc<Server>,
+    session: Mutex<Option<Running>>,
+}
+
+struct Running {
+    session: JoinHandle<io::Result<()>>,
+    teller: JoinHandle<()>,
+}
+
+/// Mounts a file system.
+pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
+    let mountpoint = mountpoint::prepare(mountpoint, options)?;
+    let refused = |error: io::Error| MountError::Refused { path: mountpoint.clone(), reason: error.to_string() };
+    let server = Arc::new(Server::new(fs, options.deadline));
+    let session = Session::new(Adapter::new(server.clone()), &mountpoint, &config(options)).map_err(|error| {
+        let no_fuse = error.kind() == io::ErrorKind::NotFound && !Path::new("/dev/fuse").exists();
+        if no_fuse { MountError::NoFuse } else { refused(error) }
+    })?;
+    let (sender, invalidations) = channel();
+    server.fs.on_invalidation(move |told| {
+        // The receiver is gone only after the mount.
+        told.into_iter().for_each(|invalidation| drop(sender.send(invalidation)));
+    });
+    let notifier = session.notifier();
+    let teller = std::thread::Builder::new().name("fuse-tell".into()).spawn(move || tell(&notifier, &invalidations));
+    let teller = teller.map_err(refused)?;
+    let device = mountpoint::device_of(&mountpoint);
+    let session = run(session).map_err(refused)?;
+    let device = device.ok_or_else(|| refused(io::Error::other("the mount is not in the system's list of mounts")))?;
+    Ok(Mounted { mountpoint, device, server, session: Mutex::new(Some(Running { session, teller })) })
+}
+
+/// Starts answering. The library would unmount whatever is at the mount point when its session ends;
+/// that part of it is left alone for ever, and unmounting is done here.
+fn run(session: Session<Adapter>) -> io::Result<JoinHandle<io::Result<()>>> {
+    let nothing = std::thread::Builder::new().name("fuse-session".into()).spawn(|| Ok(()))?;
+    let mut background = session.spawn()?;
+    let guard = std::mem::replace(&mut background.guard, nothing);
+    std::mem::forget(background);
+    Ok(guard)
+}
+
+fn config(options: &MountOptions) -> Config {
+    let mut config = Config::default();
+    // Fixed words: the library does not quote what stands here.
+    config.mount_options = vec![
+        MountOption::FSName("kura".into()),
+        MountOption::CUSTOM("subtype=kura".into()),
+        MountOption::DefaultPermissions,
+        if options.read_only { MountOption::RO } else { MountOption::RW },
+        if options.suid { MountOption::Suid } else { MountOption::NoSuid },
+        if options.dev { MountOption::Dev } else { MountOption::NoDev },
+        if options.noexec { MountOption::NoExec } else { MountOption::Exec },
+        if options.noatime { MountOption::NoAtime } else { MountOption::Atime },
+    ];
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(SESSION_THREADS);
+    config
+}
+
+/// Tells the kernel what to forget. This thread may wait for the kernel's locks, so it holds none and
+/// answers nothing.
+fn tell(notifier: &Notifier, invalidations: &Receiver<Invalidation>) {
+    for invalidation in invalidations {
+        let told = match &invalidation {
+            Invalidation::Name { parent, name } => {
+                notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
+            }
+            Invalidation::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        };
+        if let Err(error) = told {
+            tracing::debug!("{invalidation:?} was not taken: {error}");
+        }
+    }
+}
+
+impl Mounted {
+    /// Where it is mounted.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// How many requests of each kind came since it was mounted.
+    pub fn requests(&self) -> Vec<(Operation, u64)> {
+        self.server.counters.all()
+    }
+
+    /// Waits until it is unmounted, by [`unmount`](Self::unmount) or by somebody else, and everything
+    /// that was under way has ended.
+    pub fn wait(&self) -> Result<(), MountError> {
+        let mut running = self.session.lock();
+        let Some(Running { session, teller }) = running.take() else { return Ok(()) };
+        let ended = session.join();
+        // Whatever ended the session, nobody answers any more.
+        let removed = mountpoint::unmount(&self.mountpoint, &self.device);
+        self.server.fs.on_invalidation(|_| {});
+        let told = teller.join();
+        self.server.close();
+        self.server.fs.release_all();
+        let reason = match (ended, removed, told) {
+            (Ok(Ok(())), Ok(_), Ok(())) => return Ok(()),
+            (Ok(Ok(())), Ok(_), Err(_)) => "the thread that tells the kernel of changes panicked".to_owned(),
+            (Ok(Ok(())), Err(error), _) => error.to_string(),
+            (Ok(Err(error)), ..) => error.to_string(),
+            (Err(_), ..) => "a session thread panicked".to_owned(),
+        };
+        Err(MountError::Ended { path: self.mountpoint.clone(), reason })
+    }
+
+    /// Unmounts. A mount that is in use is detached: its place is free at once, and it ends when the
+    /// last user is gone. [`wait`](Self::wait) waits for that.
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        mountpoint::unmount(&self.mountpoint, &self.device)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = self.unmount();
+        let waited = match unmounted {
+            // Users of a detached mount may stay as long as they like.
+            Ok(Unmounted::Lazy) => Ok(()),
+            Ok(Unmounted::Clean | Unmounted::Already) => self.wait(),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = waited {
+            tracing::error!("{error}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! How a request is served: at once from memory, or on a pool, answered in time in either case.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+};
+use parking_lot::Mutex;
+
+use super::counters::{Counters, Operation};
+use super::deadlines::{Deadlines, Expire};
+use super::errno::{errno, is_trouble};
+use super::pool::Pool;
+use crate::fs::{Fs, FsError, Listing, Named, Opened, Result, Shown, Space};
+use crate::worktree::Wait;
+
+/// Threads for what waits for the store.
+const STORE_THREADS: usize = 16;
+/// Threads for what waits for the disk; flushes share one write, so several at once cost no more.
+const DISK_THREADS: usize = 4;
+
+/// A reply that can say no.
+pub(super) trait Refuse: Send + 'static {
+    fn refuse(self, error: &FsError);
+}
+
+macro_rules! refuse {
+    ($($reply:ident),*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, error: &FsError) {
+                self.error(errno(error));
+            }
+        })*
+    };
+}
+
+refuse!(
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr
+);
+
+/// A result that nobody waits for any more.
+pub(super) trait GiveBack: Send + 'static {
+    /// Undoes what the kernel would undo, had it been told.
+    fn give_back(self, _fs: &Fs)
+    where
+        Self: Sized,
+    {
+    }
+}
+
+impl GiveBack for () {}
+impl GiveBack for u64 {}
+impl GiveBack for Vec<u8> {}
+impl GiveBack for Shown {}
+impl GiveBack for Space {}
+impl GiveBack for Listing {}
+
+impl GiveBack for Named {
+    fn give_back(self, fs: &Fs) {
+        fs.forget(self.0.attr.ino, 1);
+    }
+}
+
+impl GiveBack for Option<Named> {
+    fn give_back(self, fs: &Fs) {
+        if let Some(named) = self {
+            named.give_back(fs);
+        }
+    }
+}
+
+impl GiveBack for Opened {
+    fn give_back(self, fs: &Fs) {
+        fs.release(&self);
+    }
+}
+
+impl GiveBack for (Named, Opened) {
+    fn give_back(self, fs: &Fs) {
+        self.1.give_back(fs);
+        self.0.give_back(fs);
+    }
+}
+
+/// Serves the requests of one mount.
+pub(super) struct Server {
+    pub(super) fs: Arc<Fs>,
+    pub(super) counters: Counters,
+    deadline: Duration,
+    /// For requests to control files, which may record or restore a version.
+    control_deadline: Duration,
+    deadlines: Arc<Deadlines>,
+    store: Pool,
+    disk: Pool,
+}
+
+/// A reply and what to do with it, until someone takes it.
+struct Slot<R, A>(Mutex<Option<(R, A)>>, Operation);
+
+impl<R: Refuse, A: Send> Expire for Slot<R, A> {
+    fn expire(&self) {
+        let taken = self.0.lock().take();
+        if let Some((reply, _)) = taken {
+            tracing::error!("{:?} took too long and was given up", self.1);
+            reply.refuse(&FsError::TimedOut);
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn new(fs: Arc<Fs>, deadline: Duration) -> Self {
+        Self {
+            fs,
+            counters: Counters::new(),
+            deadline,
+            control_deadline: deadline * 10,
+            deadlines: Arc::default(),
+            store: Pool::new("fuse-store", STORE_THREADS),
+            disk: Pool::new("fuse-disk", DISK_THREADS),
+        }
+    }
+
+    /// Ends all threads; what is under way is answered first.
+    pub(super) fn close(&self) {
+        self.store.close();
+        self.disk.close();
+        self.deadlines.close();
+    }
+
+    /// Serves a request: `work` without waiting and, where that will not do, again on the pool; then
+    /// `answer`.
+    pub(super) fn serve<R: Refuse, T: GiveBack>(
+        &self,
+        operation: Operation,
+        reply: R,
+        work: impl Fn(&Fs, Wait) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(&Fs, R, T) + Send + 'static,
+    ) {
+        self.counters.count(operation);
+        guarded(operation, || match work(&self.fs, Wait::No) {
+            Ok(value) => answer(&self.fs, reply, value),
+            Err(error) if error.would_block() => {
+                self.put_off(operation, reply, move |fs| work(fs, Wait::Yes), answer, |_| {});
+            }
+            Err(error) => refuse_logged(operation, reply, &error),
+        });
+    }
+
+    /// Runs `work` on the pool, then `answer`, then `after`, for which the caller does not wait.
+    pub(super) fn put_off<R: Refuse, T: GiveBack>(
+        &self,
+        operation: Operation,
+        reply: R,
+        work: impl FnOnce(&Fs) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(&Fs, R, T) + Send + 'static,
+        after: impl FnOnce(&Fs) + Send + 'static,
+    ) {
+        let (pool, limit) = match operation {
+            Operation::Fsync | Operation::Fsyncdir => (&self.disk, self.deadline),
+            Operation::Write | Operation::Mkdir | Operation::Rmdir => (&self.store, self.control_deadline),
+            _ => (&self.store, self.deadline),
+        };
+        let slot = Arc::new(Slot(Mutex::new(Some((reply, answer))), operation));
+        let ticket = self.deadlines.add(limit, slot.clone());
+        let (fs, deadlines, job_slot) = (self.fs.clone(), self.deadlines.clone(), slot.clone());
+        let submitted = pool.submit(Box::new(move || {
+            guarded(operation, || {
+                let done = work(&fs);
+                let taken = job_slot.0.lock().take();
+                match (taken, done) {
+                    (Some((reply, answer)), Ok(value)) => answer(&fs, reply, value),
+                    (Some((reply, _)), Err(error)) => refuse_logged(operation, reply, &error),
+                    (None, Ok(value)) => value.give_back(&fs),
+                    (None, Err(error)) => tracing::warn!("{operation:?} failed after it was given up: {error}"),
+                }
+                after(&fs);
+            });
+            // After a panic the reply is still there; dropping it answers EIO.
+            drop(job_slot.0.lock().take());
+            deadlines.remove(ticket);
+        }));
+        if !submitted {
+            self.deadlines.remove(ticket);
+            let taken = slot.0.lock().take();
+            if let Some((reply, _)) = taken {
+                refuse_logged(operation, reply, &FsError::Busy);
+            }
+        }
+    }
+}
+
+/// A panic ends the request and not the mount. Its reply is dropped on the way, which answers EIO.
+pub(super) fn guarded(operation: Operation, serve: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(serve)) {
+        tracing::error!("{operation:?} panicked: {}", words_of(&*panic));
+    }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let words = panic.downcast_ref::<&str>().copied();
+    words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
+}
+
+pub(super) fn refuse_logged<R: Refuse>(operation: Operation, reply: R, error: &FsError) {
+    if is_trouble(error) {
+        tracing::error!("{operation:?}: {error}");
+    }
+    reply.refuse(error);
+}
