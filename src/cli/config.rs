@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Common;
 use crate::control::{Exit, Failure};
 use crate::store::StoreUrl;
 
@@ -42,7 +41,7 @@ pub struct Config {
 
 impl Config {
     /// Reads environment and file.
-    pub fn load(common: &Common) -> Result<Self, Failure> {
+    pub fn load() -> Result<Self, Failure> {
         let file = read_config_file()?;
         let data = xdg("XDG_DATA_HOME", ".local/share")?;
         let chosen = |var: &str, key: &str| std::env::var_os(var).map(PathBuf::from).or(file.path(key));
@@ -57,10 +56,7 @@ impl Config {
             store: store.or_else(|| file.0.get("store").cloned()),
             state_dir,
             cache_dir,
-            cache_bytes_max: match &common.cache_size {
-                Some(size) => Some(*size),
-                None => file.parsed("cache_size", parse_size)?,
-            },
+            cache_bytes_max: file.parsed("cache_size", parse_size)?,
             version_quiet_ms: file.parsed("version_quiet", parse_duration_ms)?,
             version_max_ms: file.parsed("version_max", parse_duration_ms)?,
             default_store: data.join("kura").join("default"),
@@ -162,7 +158,7 @@ fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// Bytes from `4096`, `500M`, `10GiB` (units are powers of 1024).
-pub fn parse_size(text: &str) -> Result<u64, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text[digits.len()..].to_ascii_lowercase();
     let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {

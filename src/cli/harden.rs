@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
@@ -52,14 +53,20 @@ pub fn take_passphrase_out_of_environment() -> Result<(), Failure> {
     Err(failed(error))
 }
 
-/// The passphrase that [`take_passphrase_out_of_environment`] handed over, once.
+/// The passphrase that [`take_passphrase_out_of_environment`] handed over.
 pub fn handed_over() -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    static HANDED_OVER: OnceLock<Result<Zeroizing<Vec<u8>>, String>> = OnceLock::new();
     let Some(fd) = std::env::var_os(PASSPHRASE_FD_VAR) else { return Ok(None) };
-    let failed = |reason: String| Failure::new(Exit::Other, format!("{PASSPHRASE_FD_VAR} cannot be used: {reason}"));
-    let fd: u32 =
-        fd.to_str().and_then(|fd| fd.parse().ok()).ok_or_else(|| failed("it is set by kura itself only".to_owned()))?;
-    let file = std::fs::File::open(format!("/proc/self/fd/{fd}")).map_err(|error| failed(error.to_string()))?;
+    match HANDED_OVER.get_or_init(|| read_pipe(fd.to_str())) {
+        Ok(bytes) => Ok(Some(bytes.clone())),
+        Err(reason) => Err(Failure::new(Exit::Usage, format!("{PASSPHRASE_FD_VAR} is set by kura itself only: {reason}"))),
+    }
+}
+
+fn read_pipe(fd: Option<&str>) -> Result<Zeroizing<Vec<u8>>, String> {
+    let fd: u32 = fd.and_then(|fd| fd.parse().ok()).ok_or("it is no descriptor")?;
+    let file = std::fs::File::open(format!("/proc/self/fd/{fd}")).map_err(|error| error.to_string())?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(PASSPHRASE_LEN_MAX + 1));
-    file.take(PASSPHRASE_LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
-    Ok(Some(bytes))
+    file.take(PASSPHRASE_LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }

@@ -40,6 +40,22 @@ pub enum Exit {
 }
 
 impl Exit {
+    const ALL: [Exit; 13] = [
+        Exit::Ok,
+        Exit::Other,
+        Exit::Usage,
+        Exit::Partial,
+        Exit::NoWorkspace,
+        Exit::Locked,
+        Exit::WrongKey,
+        Exit::Damaged,
+        Exit::Denied,
+        Exit::Unreachable,
+        Exit::RolledBack,
+        Exit::Conflict,
+        Exit::Interrupted,
+    ];
+
     /// The exit code.
     pub fn code(self) -> u8 {
         match self {
@@ -57,6 +73,11 @@ impl Exit {
             Exit::Conflict => 17,
             Exit::Interrupted => 130,
         }
+    }
+
+    /// The kind that has an exit code; [`Exit::Other`] for codes that are not in the table.
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Other)
     }
 
     /// The stable word that stands in replies.

@@ -1,5 +1,7 @@
 //! Running a request.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -78,7 +80,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             Ok(reverted(&workspace.revert(id)?, &id.to_string()))
         }
         Request::Export { version, paths, to } => {
-            let dir = Path::new(std::os::unix::ffi::OsStrExt::from_bytes(to.0.as_slice()));
+            let dir = Path::new(OsStr::from_bytes(&to.0));
             if !dir.is_absolute() {
                 let message = format!("`{to}` is not absolute, and the mount knows no current directory");
                 return Err(Failure::new(Exit::Usage, message));
@@ -231,7 +233,7 @@ pub fn export(
     let ExportReport { exported, skipped } = workspace.export(id, &paths, to, false, progress)?;
     let skipped: Vec<_> = skipped
         .iter()
-        .map(|(path, reason)| json!({ "path": PathText(path_bytes(path)), "reason": reason }))
+        .map(|(path, reason)| json!({ "path": PathText::from(path.as_path()), "reason": reason }))
         .collect();
     let message = format!("wrote {} names, {} bytes of version {id} to {}", exported.files, exported.bytes, to.display());
     let data = json!({ "version": id.to_string(), "files": exported.files, "bytes": exported.bytes, "skipped": skipped });
@@ -252,7 +254,7 @@ pub fn import(
     let skipped: Vec<_> = report
         .skipped
         .iter()
-        .map(|(path, reason)| json!({ "path": PathText(path_bytes(path)), "reason": reason }))
+        .map(|(path, reason)| json!({ "path": PathText::from(path.as_path()), "reason": reason }))
         .collect();
     let version = recorded_id(report.recorded.as_ref());
     let recorded = version.as_ref().map(|version| format!("; recorded as version {version}")).unwrap_or_default();
@@ -268,10 +270,6 @@ pub fn import(
         0 => Reply::done(message, data),
         count => Reply::partly(format!("{message}; {count} could not be imported"), data),
     })
-}
-
-fn path_bytes(path: &Path) -> Vec<u8> {
-    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec()
 }
 
 /// A path as the workspace takes it: names joined by `/`.
