@@ -45,10 +45,8 @@ impl Config {
         let file = read_config_file()?;
         let data = xdg("XDG_DATA_HOME", ".local/share")?;
         let chosen = |var: &str, key: &str| std::env::var_os(var).map(PathBuf::from).or(file.path(key));
-        let state_dir = chosen("KURA_STATE_DIR", "state_dir").map_or_else(
-            || Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("kura")),
-            |path| absolute(&path),
-        )?;
+        let state_dir = chosen("KURA_STATE_DIR", "state_dir")
+            .map_or_else(|| Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("kura")), |path| absolute(&path))?;
         let cache_dir = chosen("KURA_CACHE_DIR", "cache_dir")
             .map_or_else(|| Ok(xdg("XDG_CACHE_HOME", ".cache")?.join("kura")), |path| absolute(&path))?;
         let store = std::env::var("KURA_STORE").ok().filter(|store| !store.is_empty());

@@ -59,7 +59,9 @@ pub fn handed_over() -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     let Some(fd) = std::env::var_os(PASSPHRASE_FD_VAR) else { return Ok(None) };
     match HANDED_OVER.get_or_init(|| read_pipe(fd.to_str())) {
         Ok(bytes) => Ok(Some(bytes.clone())),
-        Err(reason) => Err(Failure::new(Exit::Usage, format!("{PASSPHRASE_FD_VAR} is set by kura itself only: {reason}"))),
+        Err(reason) => {
+            Err(Failure::new(Exit::Usage, format!("{PASSPHRASE_FD_VAR} is set by kura itself only: {reason}")))
+        }
     }
 }
 

@@ -116,9 +116,9 @@ fn places(context: &Context, args: &MountArgs) -> Result<(StoreUrl, PathBuf), Fa
 
 fn default_store(context: &Context) -> Result<String, Failure> {
     let path = &context.config.default_store;
-    path.to_str().map(str::to_owned).ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("{} is not UTF-8; name the store", path.display()))
-    })
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("{} is not UTF-8; name the store", path.display())))
 }
 
 /// Nothing that the workspace lives on may be hidden below its mount, or lie in it.

@@ -59,7 +59,9 @@ impl Key {
             Some(b'p') => Ok(Key::Passphrase(rest())),
             Some(b'f') => Ok(Key::File(rest())),
             Some(b'r') => Ok(Key::Recovery(rest())),
-            _ => Err(Failure::new(Exit::Other, "no key came through the pipe from the command that started the daemon")),
+            _ => {
+                Err(Failure::new(Exit::Other, "no key came through the pipe from the command that started the daemon"))
+            }
         }
     }
 }
@@ -204,7 +206,8 @@ fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
             format!("set {PASSPHRASE_VAR}, {PASSPHRASE_FILE_VAR} or {PASSPHRASE_COMMAND_VAR}, or give --key-file"),
         ));
     }
-    let text = rpassword::prompt_password(prompt)
-        .map_err(|error| Failure::new(Exit::Other, format!("the passphrase cannot be read from the terminal: {error}")))?;
+    let text = rpassword::prompt_password(prompt).map_err(|error| {
+        Failure::new(Exit::Other, format!("the passphrase cannot be read from the terminal: {error}"))
+    })?;
     Ok(Zeroizing::new(text.into_bytes()))
 }

@@ -14,8 +14,8 @@ use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
 use super::request::{REQUEST_LEN_MAX, Request};
 use crate::version::diff::ChangeKind;
-use crate::worktree::Recorded;
 use crate::workspace::{ExportReport, FlushReport, Progress, Restored, Side, Workspace};
+use crate::worktree::Recorded;
 
 /// Patches in one reply, in bytes; further files are named without theirs.
 const PATCHES_LEN_MAX: usize = 32 * 1024 * 1024;
@@ -64,7 +64,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         }
         Request::Flush { wait_ms } => {
             let report = workspace.flush(Some(Duration::from_millis(*wait_ms)))?;
-            Ok(flushed(&report))
+            flushed(workspace, &report)
         }
         Request::Log { max } => {
             let versions = workspace.versions()?;
@@ -200,7 +200,7 @@ fn recorded_id(recorded: Option<&Recorded>) -> Option<String> {
     recorded.map(|recorded| recorded.record.id.to_string())
 }
 
-fn flushed(report: &FlushReport) -> Reply {
+fn flushed(workspace: &Workspace, report: &FlushReport) -> Result<Reply, Failure> {
     let data = json!({
         "version": recorded_id(report.recorded.as_ref()),
         "unpublished_versions": report.unpublished_versions,
@@ -208,16 +208,19 @@ fn flushed(report: &FlushReport) -> Reply {
         "reason": report.reason,
     });
     if report.unpublished_versions == 0 {
-        return Reply::done("everything is published", data);
+        return Ok(Reply::done("everything is published", data));
     }
     let reason = report.reason.as_deref().unwrap_or("publishing goes on");
-    Reply::partly(
+    if workspace.status().diverged {
+        return Err(Failure::new(Exit::Conflict, reason).hint("nothing is lost; both lines of versions are kept"));
+    }
+    Ok(Reply::partly(
         format!(
             "{} versions ({} bytes) are safe on this machine and not published yet: {reason}",
             report.unpublished_versions, report.unpublished_bytes
         ),
         data,
-    )
+    ))
 }
 
 /// Writes a version's files into a directory, telling how far it is.
@@ -235,8 +238,10 @@ pub fn export(
         .iter()
         .map(|(path, reason)| json!({ "path": PathText::from(path.as_path()), "reason": reason }))
         .collect();
-    let message = format!("wrote {} names, {} bytes of version {id} to {}", exported.files, exported.bytes, to.display());
-    let data = json!({ "version": id.to_string(), "files": exported.files, "bytes": exported.bytes, "skipped": skipped });
+    let message =
+        format!("wrote {} names, {} bytes of version {id} to {}", exported.files, exported.bytes, to.display());
+    let data =
+        json!({ "version": id.to_string(), "files": exported.files, "bytes": exported.bytes, "skipped": skipped });
     Ok(match skipped.len() {
         0 => Reply::done(message, data),
         count => Reply::partly(format!("{message}; {count} could not be restored in full"), data),
