@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Context;
 use super::config::{PASSPHRASE_FD_VAR, PASSPHRASE_VAR, absolute};
-use super::door::{Door, Purpose, Target, mount_failure};
+use super::door::{Door, Purpose, mount_failure};
 use super::output::outcome;
 use super::progress::{Bar, bytes_below};
 use crate::control::{self, Exit, Failure, PathText, Reply, Request};

@@ -135,28 +135,33 @@ pub fn flush(context: &Context, args: &FlushArgs) -> Result<Exit, Failure> {
 }
 
 const UNMOUNTED_WAIT: Duration = Duration::from_secs(30);
-/// One request waits at most so long, so that a bar can move and a signal is heard.
-const STEP: Duration = Duration::from_millis(500);
+/// How long to wait before asking a mount again how far it is.
+const STEP: Duration = Duration::from_millis(200);
 
 /// Flushes through a door, showing how far it is.
 pub fn flush_door(context: &Context, door: &Door, wait: Option<Wait>) -> Result<Reply, Failure> {
+    let limit = match wait {
+        None => Duration::ZERO,
+        Some(Wait::Forever) => Duration::MAX,
+        Some(Wait::AtMost(limit)) => limit,
+    };
+    if let Door::Opened(..) = door {
+        let wait_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).min(WAIT_MS_MAX);
+        return door.ask(&Request::Flush { wait_ms });
+    }
     let start = Instant::now();
     let waiting = |reply: &Reply| reply.data.get("unpublished_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
     let mut reply = door.ask(&Request::Flush { wait_ms: 0 })?;
     let total = waiting(&reply);
     let bar = Bar::new(&context.output, "Publishing", Some(total));
-    while Exit::from_code(reply.exit) == Exit::Partial {
-        let step = match wait {
-            None => break,
-            Some(Wait::Forever) => STEP,
-            Some(Wait::AtMost(limit)) => match limit.checked_sub(start.elapsed()) {
-                None => break,
-                Some(left) => left.min(STEP),
-            },
-        };
+    // The process of the mount publishes by itself.
+    while Exit::from_code(reply.exit) == Exit::Partial && start.elapsed() < limit {
         bar.set(total.saturating_sub(waiting(&reply)));
-        let wait_ms = u64::try_from(step.as_millis()).unwrap_or(u64::MAX).max(1);
-        reply = door.ask(&Request::Flush { wait_ms })?;
+        std::thread::sleep(STEP.min(limit));
+        reply = door.ask(&Request::Flush { wait_ms: 0 })?;
     }
     Ok(reply)
 }
+
+/// A year will do for ever.
+const WAIT_MS_MAX: u64 = 365 * 24 * 3600 * 1000;

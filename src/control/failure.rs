@@ -234,6 +234,7 @@ impl From<SyncError> for Failure {
             }
             SyncError::Lost { .. } => (Exit::Damaged, Some(CHECK_STORE)),
             SyncError::Contended { .. } => (Exit::Conflict, Some("try again")),
+            SyncError::Stopped => (Exit::Partial, Some("what is left is published later")),
         };
         Failure::of(exit, &error, hint)
     }
@@ -294,9 +295,6 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::Exists { .. } | WorkspaceError::NotEmpty { .. } => (Exit::Other, None),
             WorkspaceError::Locked { .. } => (Exit::Locked, Some("`kura unmount` ends a mount")),
             WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } => (Exit::Usage, None),
-            WorkspaceError::WrongState { .. } => {
-                (Exit::Damaged, Some("the store was exchanged; use its own address, or another state directory"))
-            }
             WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
             WorkspaceError::NoSuchTag { .. }
             | WorkspaceError::InTheWay { .. }

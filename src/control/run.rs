@@ -63,7 +63,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             Ok(Reply::done(format!("no version is called `{name}` any more"), json!({ "name": name })))
         }
         Request::Flush { wait_ms } => {
-            let report = workspace.flush(Some(Duration::from_millis(*wait_ms)))?;
+            let report = workspace.flush((*wait_ms > 0).then(|| Duration::from_millis(*wait_ms)))?;
             flushed(workspace, &report)
         }
         Request::Log { max } => {
@@ -201,26 +201,26 @@ fn recorded_id(recorded: Option<&Recorded>) -> Option<String> {
 }
 
 fn flushed(workspace: &Workspace, report: &FlushReport) -> Result<Reply, Failure> {
+    let status = workspace.status();
+    let waiting = report.unpublished_versions;
+    let trouble = status.blocked.or(status.offline).map(|trouble| trouble.reason);
+    let reason = report.reason.clone().or(trouble).filter(|_| waiting > 0);
     let data = json!({
         "version": recorded_id(report.recorded.as_ref()),
-        "unpublished_versions": report.unpublished_versions,
+        "unpublished_versions": waiting,
         "unpublished_bytes": report.unpublished_bytes,
-        "reason": report.reason,
+        "reason": reason,
     });
-    if report.unpublished_versions == 0 {
+    if waiting == 0 {
         return Ok(Reply::done("everything is published", data));
     }
-    let reason = report.reason.as_deref().unwrap_or("publishing goes on");
-    if workspace.status().diverged {
+    let reason = reason.as_deref().unwrap_or("publishing goes on");
+    if status.diverged {
         return Err(Failure::new(Exit::Conflict, reason).hint("nothing is lost; both lines of versions are kept"));
     }
-    Ok(Reply::partly(
-        format!(
-            "{} versions ({} bytes) are safe on this machine and not published yet: {reason}",
-            report.unpublished_versions, report.unpublished_bytes
-        ),
-        data,
-    ))
+    let bytes = report.unpublished_bytes;
+    let message = format!("{waiting} versions ({bytes} bytes) are safe on this machine and not published yet: {reason}");
+    Ok(Reply::partly(message, data))
 }
 
 /// Writes a version's files into a directory, telling how far it is.
