@@ -12,6 +12,7 @@
 
 mod config;
 mod daemon;
+mod demo;
 mod door;
 mod files;
 mod harden;
@@ -63,8 +64,8 @@ Environment:
   KURA_STORE               the store to use when none is named
   KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
-  KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys are store,
-                           state_dir, cache_dir, cache_size, version_quiet, version_max
+  KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys:
+                           store, state_dir, cache_dir, cache_size, version_quiet, version_max
   KURA_LOG                 what is logged, e.g. `info` or `kura::sync=debug` [warn]
   NO_COLOR                 no colours
 
@@ -115,6 +116,7 @@ enum Command {
     Cat(files::CatArgs),
     Export(files::ExportArgs),
     Import(files::ImportArgs),
+    Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
 }
@@ -187,6 +189,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Cat(args) => files::cat(context, &args),
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
+        Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }
 }

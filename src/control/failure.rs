@@ -293,6 +293,8 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::Sync(error) => return error.into(),
             WorkspaceError::NoWorkspace { .. } => (Exit::NoWorkspace, Some("check the address, or make one there")),
             WorkspaceError::Exists { .. } | WorkspaceError::NotEmpty { .. } => (Exit::Other, None),
+            WorkspaceError::Unfinished { .. } => (Exit::NoWorkspace, None),
+            WorkspaceError::RolledBackUnderChanges { .. } => (Exit::RolledBack, None),
             WorkspaceError::Locked { .. } => (Exit::Locked, Some("`kura unmount` ends a mount")),
             WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } => (Exit::Usage, None),
             WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),

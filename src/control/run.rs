@@ -219,7 +219,8 @@ fn flushed(workspace: &Workspace, report: &FlushReport) -> Result<Reply, Failure
         return Err(Failure::new(Exit::Conflict, reason).hint("nothing is lost; both lines of versions are kept"));
     }
     let bytes = report.unpublished_bytes;
-    let message = format!("{waiting} versions ({bytes} bytes) are safe on this machine and not published yet: {reason}");
+    let message =
+        format!("{waiting} versions ({bytes} bytes) are safe on this machine and not published yet: {reason}");
     Ok(Reply::partly(message, data))
 }
 

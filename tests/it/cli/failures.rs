@@ -47,7 +47,7 @@ fn wrong_passphrase_damage_and_a_newer_format_are_told_apart() {
     let header = store.join("kura.json");
     let good = fs::read_to_string(&header).unwrap();
     fs::write(&header, good.replace("\"format\": 1", "\"format\": 99")).unwrap();
-    let newer = Home { state: "fresh", ..home };
+    let newer = home.elsewhere();
     status(&newer, &store).fails(1, &["99", "newer"]);
     fs::write(&header, "{}").unwrap();
     status(&newer, &store).fails(13, &["kura.json"]);
@@ -109,7 +109,7 @@ fn a_store_that_went_back_is_refused_until_accepted() {
     fs::rename(&store, home.path("new")).unwrap();
     copy(&old, &store);
     status(&home, &store).fails(16, &["went back", "--accept-rollback"]);
-    let fresh = Home { state: "fresh", ..home };
+    let fresh = home.elsewhere();
     status(&fresh, &store).ok();
 }
 
@@ -135,7 +135,7 @@ fn a_bucket_works_and_its_refusals_have_their_codes() {
     s3(&home, &server, &["import", source.to_str().unwrap()]).ok();
     assert_eq!(s3(&home, &server, &["cat", "latest:file"]).ok(), "content");
 
-    let fresh = Home { state: "fresh", ..home };
+    let fresh = home.elsewhere();
     server.set_fault(|_, _| Fault::Deny);
     s3(&fresh, &server, &["status"]).fails(14, &["denied", "credentials"]);
     server.set_fault(|_, _| Fault::Pass);

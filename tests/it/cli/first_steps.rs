@@ -4,9 +4,9 @@ use std::fs;
 
 use super::support::{Home, PASSPHRASE, json_lines, run};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "init", "mount", "unmount", "status", "snapshot", "untag", "flush", "log", "show", "diff", "restore", "revert",
-    "cat", "export", "import", "version",
+    "cat", "export", "import", "demo", "version",
 ];
 
 #[test]

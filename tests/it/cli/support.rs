@@ -14,8 +14,7 @@ pub const PASSPHRASE: &str = "correct horse battery staple";
 /// A user with no configuration but what the test makes.
 pub struct Home {
     dir: TempDir,
-    /// The name of the state directory: another one is another machine, as it were.
-    pub state: &'static str,
+    state: &'static str,
 }
 
 /// How a command ended.
@@ -29,6 +28,11 @@ pub struct Ended {
 impl Home {
     pub fn new() -> Self {
         Self { dir: tempfile::Builder::new().prefix("kura-cli-").tempdir().unwrap(), state: "state" }
+    }
+
+    /// The same home with another state directory, as if on another machine.
+    pub fn elsewhere(self) -> Self {
+        Self { state: "elsewhere", ..self }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
