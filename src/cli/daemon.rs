@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::secret::Key;
 use super::{Context, door, output};
 use crate::control::{self, Exit, Failure, Reply, Request};
 use crate::fs::{Fs, FsOptions};
-use crate::fuse::{self, MountOptions, Mounted};
+use crate::fuse::{self, MountError, MountOptions, Mounted};
 use crate::store::StoreUrl;
 use crate::workspace::Workspace;
 
@@ -75,7 +75,8 @@ fn start(context: &Context, serve: Serve) -> Result<Served, Failure> {
     options.accept_damage = serve.accept_damage;
     options.accept_rollback = serve.accept_rollback;
     let workspace = Workspace::open(options)?;
-    let mounted = mount(&workspace, &serve.store, &serve.mountpoint, &serve.flags).inspect_err(|_| {
+    let options = mount_options(context, &serve);
+    let mounted = mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {
         if let Err(error) = workspace.close(false) {
             tracing::warn!("the workspace could not be closed: {error}");
         }
@@ -95,9 +96,9 @@ fn start(context: &Context, serve: Serve) -> Result<Served, Failure> {
 
 fn mount(
     workspace: &Arc<Workspace>,
-    store: &StoreUrl,
-    mountpoint: &std::path::Path,
-    flags: &MountFlags,
+    mountpoint: &Path,
+    xattrs: bool,
+    options: &MountOptions,
 ) -> Result<Arc<Mounted>, Failure> {
     let (stop, stopped) = std::sync::mpsc::channel();
     let controlled = workspace.clone();
@@ -112,13 +113,9 @@ fn mount(
             request => control::run(&controlled, request),
         })
     };
-    let options = FsOptions {
-        owner_uid: nix::unistd::geteuid().as_raw(),
-        owner_gid: nix::unistd::getegid().as_raw(),
-        xattrs: !flags.noxattr,
-    };
-    let fs = Arc::new(Fs::new(workspace.clone(), options, Arc::new(control)));
-    let mounted = Arc::new(fuse::mount(fs, mountpoint, &mount_options(store, flags))?);
+    let (owner_uid, owner_gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let fs = Fs::new(workspace.clone(), FsOptions { owner_uid, owner_gid, xattrs }, Arc::new(control));
+    let mounted = Arc::new(fuse::mount(Arc::new(fs), mountpoint, options).map_err(refused)?);
     let signalled = mounted.clone();
     unmount_on_signal(move || unmount(&signalled))?;
     let asked = mounted.clone();
@@ -142,19 +139,42 @@ fn unmount(mounted: &Mounted) {
     }
 }
 
-fn mount_options(store: &StoreUrl, flags: &MountFlags) -> MountOptions {
-    MountOptions {
-        read_only: flags.read_only,
-        allow_other: flags.allow_other,
-        suid: flags.suid,
-        dev: flags.dev,
-        noexec: flags.noexec,
-        nonempty: flags.nonempty,
-        store_dir: match store {
-            StoreUrl::Dir(path) => Some(path.clone()),
-            StoreUrl::S3(_) => None,
-        },
+/// The directories that a workspace lives on, with their names.
+pub fn own_places(context: &Context, store: &StoreUrl) -> Vec<(&'static str, PathBuf)> {
+    let mut places = vec![("state", context.config.state_dir.clone()), ("cache", context.config.cache_dir.clone())];
+    if let StoreUrl::Dir(path) = store {
+        places.push(("store", path.clone()));
     }
+    places
+}
+
+fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
+    let MountFlags { read_only, allow_other, noxattr: _, suid, dev, noexec, nonempty } = serve.flags;
+    let places = own_places(context, &serve.store).into_iter().map(|(_, path)| path);
+    MountOptions {
+        allow_other,
+        read_only,
+        nonempty,
+        noexec,
+        suid,
+        dev,
+        not_overlapping: places.collect(),
+        ..MountOptions::default()
+    }
+}
+
+fn refused(error: MountError) -> Failure {
+    let (exit, hint) = match &error {
+        MountError::Missing { .. }
+        | MountError::NotADirectory { .. }
+        | MountError::NotEmpty { .. }
+        | MountError::Overlaps { .. } => (Exit::Usage, None),
+        MountError::NoFuse => (Exit::Other, Some("install fuse3, and load its module with `modprobe fuse`")),
+        MountError::Refused { .. } => (Exit::Other, Some("is fuse3 installed, and may you use /dev/fuse?")),
+        MountError::DeadMount { .. } | MountError::Covered { .. } | MountError::Ended { .. } => (Exit::Other, None),
+    };
+    let failure = Failure::new(exit, error.to_string());
+    hint.map_or(failure.clone(), |hint| failure.hint(hint))
 }
 
 /// The first SIGTERM or SIGINT unmounts; the second ends the process, and what is not published by
@@ -187,12 +207,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure
 impl Served {
     /// Waits for the end of the mount, however it comes, then records and publishes what is left.
     fn until_unmounted(self) -> Result<Exit, Failure> {
-        self.mounted.wait();
+        let ended = self.mounted.wait();
         let closed = self.workspace.close(true);
         if let Err(error) = self.record.remove(&self.state_root) {
             tracing::warn!("the record of the mount cannot be removed: {error}");
         }
         let report = closed?;
+        ended.map_err(refused)?;
         if report.unpublished_versions == 0 {
             return Ok(Exit::Ok);
         }

@@ -20,6 +20,7 @@ use super::{Context, init, mounts};
 use crate::base::disk::{Disk, RealDisk};
 use crate::control::{Exit, Failure, Reply};
 use crate::store::StoreUrl;
+use crate::workspace::is_inside;
 
 /// Mount a workspace as an ordinary directory
 ///
@@ -121,32 +122,13 @@ fn default_store(context: &Context) -> Result<String, Failure> {
         .ok_or_else(|| Failure::new(Exit::Usage, format!("{} is not UTF-8; name the store", path.display())))
 }
 
-/// Nothing that the workspace lives on may be hidden below its mount, or lie in it.
+/// The mount must not lie in what the workspace lives on, nor hide it.
 fn check_places(context: &Context, store: &StoreUrl, mountpoint: &Path) -> Result<(), Failure> {
-    let usage = |message: String, hint: &str| Err(Failure::new(Exit::Usage, message).hint(hint));
-    let place = mountpoint.display();
-    if let StoreUrl::Dir(store) = store {
-        let store = resolved(store)?;
-        if mountpoint.starts_with(&store) {
-            return usage(
-                format!("the mountpoint {place} lies inside of its own store {}", store.display()),
-                "choose a directory outside of the store",
-            );
-        }
-    }
-    let config = &context.config;
-    let store = match store {
-        StoreUrl::Dir(path) => Some(path),
-        StoreUrl::S3(_) => None,
-    };
-    for (what, path) in [("store", store), ("state", Some(&config.state_dir)), ("cache", Some(&config.cache_dir))] {
-        let Some(path) = path else { continue };
-        let path = resolved(path)?;
-        if path.starts_with(mountpoint) {
-            return usage(
-                format!("the {what} directory {} lies inside of the mountpoint {place}", path.display()),
-                "choose another mountpoint, it would hide what the workspace needs",
-            );
+    for (what, path) in daemon::own_places(context, store) {
+        if is_inside(mountpoint, &path) || is_inside(&path, mountpoint) {
+            let (place, path) = (mountpoint.display(), path.display());
+            return Err(Failure::new(Exit::Usage, format!("the mountpoint {place} and the {what} directory {path} overlap"))
+                .hint("choose a mountpoint apart from it"));
         }
     }
     Ok(())
