@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `kura`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kura::cli::main()
+}

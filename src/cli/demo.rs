@@ -1,128 +1,189 @@
-//! `kura demo`: the main job from beginning to end, in a scratch directory, with ordinary tools.
+//! `kura demo`: the whole story in a scratch directory.
 
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use clap::Args;
+use data_encoding::HEXLOWER;
+
+use super::config::{PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR, PASSPHRASE_FILE_VAR, PASSPHRASE_VAR};
+use super::{Context, mounts, unmount};
 use crate::base::random;
+use crate::control::{Exit, Failure};
 
-const PASSPHRASE: &str = "a passphrase for the demonstration";
-
-/// Plays the story; with `stay`, leaves the mount in place and says how to end it.
-pub fn run(stay: bool) -> io::Result<()> {
-    let mut story = Story::begin()?;
-    let played = story.play();
-    if stay && played.is_ok() {
-        return story.leave();
-    }
-    story.end()?;
-    played
+/// Show what kura does, in a scratch directory
+///
+/// Makes an encrypted workspace, mounts it, edits files with ordinary tools, takes snapshots, shows
+/// history and differences, restores, and unmounts. Nothing of yours is touched.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kura demo
+  kura demo --stay      leaves the mount for you to play with")]
+pub struct DemoArgs {
+    /// Leave the mount, and say how to end it
+    #[arg(long)]
+    stay: bool,
 }
 
-struct Story {
-    scratch: PathBuf,
-    kura: PathBuf,
-    mounted: bool,
+/// What is told, and what is run in the mount; `kura` is this program.
+const STORY: &[(&str, &[&str])] = &[
+    (
+        "Ordinary programs write ordinary files.",
+        &[
+            "mkdir letters",
+            "printf 'Dear Ada,\\nthe engine works.\\n' > letters/ada.txt",
+            "seq 1 100000 > numbers.txt",
+            "ls -lR .",
+        ],
+    ),
+    (
+        "A snapshot records a version with a message. (Versions are recorded by themselves, too.)",
+        &["kura snapshot -m 'the first letter' --name first"],
+    ),
+    (
+        "More edits: a changed line, a renamed directory, a removed file.",
+        &[
+            "sed -i 's/works/works well/' letters/ada.txt",
+            "mv letters post",
+            "rm numbers.txt",
+            "kura snapshot -m 'better news'",
+        ],
+    ),
+    ("History, and what changed.", &["kura log", "kura diff first --patch"]),
+    (
+        "Past versions are directories of their own, and any state comes back.",
+        &[
+            "ls .kura/versions/by-tag/first/",
+            "kura cat first:letters/ada.txt",
+            "kura restore first",
+            "ls -R . && head -n 2 letters/ada.txt",
+        ],
+    ),
+    (
+        "What lies in the store tells nothing: no name, no text.",
+        &[
+            "find \"$KURA_STORE\" -type f | head -n 5",
+            "if grep -rqe Ada -e letters \"$KURA_STORE\"; then echo found; else echo 'grep finds neither Ada nor letters'; fi",
+        ],
+    ),
+    ("Everything gets published to the store.", &["kura flush --wait", "kura status"]),
+];
+
+/// Runs `kura demo`.
+pub fn run(context: &Context, args: &DemoArgs) -> Result<Exit, Failure> {
+    let scratch = Scratch::new()?;
+    let told = tell(context, &scratch);
+    if args.stay && told.is_ok() {
+        let root = scratch.root.display();
+        context.output.line(&format!(
+            "\nThe workspace stays at {mount}. To play with it:\n\n    \
+             export KURA_STATE_DIR={root}/state KURA_CACHE_DIR={root}/cache {PASSPHRASE_FILE_VAR}={root}/passphrase\n    \
+             cd {mount}\n\nTo end it:\n\n    cd / && kura unmount {mount} && rm -r {root}",
+            mount = scratch.mount().display()
+        ))?;
+        return Ok(Exit::Ok);
+    }
+    let ended = told.and_then(|()| {
+        context.output.line("\n# Unmounting publishes what is left. The store alone brings all of it back.")?;
+        scratch.sh(context, "/", &format!("kura unmount {}", scratch.mount().display()))?;
+        scratch.sh(context, "/", "kura log")
+    });
+    scratch.remove();
+    ended?;
+    context.output.line("\nThat was all. `kura --help` says how to begin for real.")?;
+    Ok(Exit::Ok)
 }
 
-impl Story {
-    fn begin() -> io::Result<Self> {
-        let scratch = std::env::temp_dir().join(format!("kura-demo-{:08x}", random::number() & 0xffff_ffff));
-        std::fs::DirBuilder::new().mode(0o700).create(&scratch)?;
-        std::fs::create_dir(scratch.join("work"))?;
-        Ok(Self { scratch, kura: std::env::current_exe()?, mounted: false })
-    }
-
-    fn play(&mut self) -> io::Result<()> {
-        say("An encrypted workspace in a plain directory. The recovery code is shown once.")?;
-        self.kura(&["init"])?;
-        say("Mounted, it is an ordinary directory.")?;
-        self.kura(&["mount", &self.path("work")])?;
-        self.mounted = true;
-        self.shell("mkdir -p work/plans && printf 'launch: Monday\\nbudget: 100\\n' > work/plans/rocket.txt")?;
-        self.shell("printf 'the door code is 4711\\n' > work/secret.txt && ls -l work work/plans")?;
-        self.work(&["snapshot", "-m", "first plans"])?;
-        say("Editing with ordinary tools: sed writes a new file and renames it over the old one.")?;
-        self.shell("sed -i s/Monday/Friday/ work/plans/rocket.txt && rm work/secret.txt")?;
-        self.work(&["snapshot", "-m", "postponed", "--name", "friday"])?;
-        say("Every state is kept.")?;
-        self.work(&["log"])?;
-        self.work(&["diff", "latest~1", "latest", "--patch"])?;
-        say("Past states are directories, too.")?;
-        self.shell("cat work/.kura/versions/by-tag/friday/plans/rocket.txt")?;
-        say("One file comes back from the version before.")?;
-        self.work(&["restore", "latest~1", "secret.txt"])?;
-        self.shell("cat work/secret.txt")?;
-        say("What the store holds is sealed: no name, no word.")?;
-        self.work(&["flush", "--wait"])?;
-        self.shell("ls store; ! grep -rlae rocket -e 4711 -e launch store state cache && echo 'nothing readable found'")?;
-        self.work(&["status"])
-    }
-
-    /// Unmounts and removes the scratch directory.
-    fn end(self) -> io::Result<()> {
-        if self.mounted {
-            say("Unmounting publishes what is pending.")?;
-            self.kura(&["unmount", &self.path("work")])?;
+fn tell(context: &Context, scratch: &Scratch) -> Result<(), Failure> {
+    context.output.line("# A new encrypted workspace in a directory, mounted as another.")?;
+    scratch.sh(context, "/", &format!("kura init --kdf-memory-mib 16 {}", scratch.store().display()))?;
+    scratch.sh(context, "/", &format!("kura mount {}", scratch.mount().display()))?;
+    let inside = scratch.mount();
+    for (words, commands) in STORY {
+        context.output.line(&format!("\n# {words}"))?;
+        for command in *commands {
+            scratch.sh(context, &inside, command)?;
         }
-        std::fs::remove_dir_all(&self.scratch)
     }
-
-    fn leave(self) -> io::Result<()> {
-        let scratch = self.scratch.display();
-        say(&format!(
-            "The mount stays at {scratch}/work. To end it:\n  {} unmount {scratch}/work && rm -r {scratch}",
-            self.kura.display()
-        ))
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.scratch.join(name).display().to_string()
-    }
-
-    /// Runs kura with the arguments, as a user of the scratch directory.
-    fn kura(&self, arguments: &[&str]) -> io::Result<()> {
-        let shown: Vec<String> = arguments.iter().map(|argument| shown(argument)).collect();
-        show(&format!("kura {}", shown.join(" ")))?;
-        let mut command = Command::new(&self.kura);
-        command.args(arguments);
-        self.finish(command, &self.scratch)
-    }
-
-    /// Runs kura inside the mount, where it needs no address and no passphrase.
-    fn work(&self, arguments: &[&str]) -> io::Result<()> {
-        let shown: Vec<String> = arguments.iter().map(|argument| shown(argument)).collect();
-        show(&format!("cd work; kura {}", shown.join(" ")))?;
-        let mut command = Command::new(&self.kura);
-        command.args(arguments);
-        self.finish(command, &self.scratch.join("work"))
-    }
-
-    fn shell(&self, script: &str) -> io::Result<()> {
-        show(script)?;
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        self.finish(command, &self.scratch)
-    }
-
-    fn finish(&self, mut command: Command, dir: &Path) -> io::Result<()> {
-        command.current_dir(dir);
-        command.env("KURA_STORE", self.path("store")).env("KURA_PASSPHRASE", PASSPHRASE);
-        command.env("KURA_STATE_DIR", self.path("state")).env("KURA_CACHE_DIR", self.path("cache"));
-        let status = command.status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("the step ended with {status}"))) }
-    }
+    Ok(())
 }
 
-fn shown(argument: &str) -> String {
-    if argument.contains(' ') { format!("'{argument}'") } else { argument.to_owned() }
+/// A directory with everything that the demonstration makes.
+struct Scratch {
+    root: PathBuf,
 }
 
-fn say(text: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "\n# {text}")
-}
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let name = format!("kura-demo-{}", HEXLOWER.encode(&random::bytes::<4>()));
+        let root = std::env::temp_dir().join(name);
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::Other, format!("the scratch directory {} cannot be made: {error}", root.display()))
+        };
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700).create(&root).map_err(failed)?;
+        builder.create(root.join("work")).map_err(failed)?;
+        // The program under its own name, for the shell to find.
+        builder.create(root.join("bin")).map_err(failed)?;
+        let program = std::env::current_exe().map_err(failed)?;
+        std::os::unix::fs::symlink(program, root.join("bin/kura")).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let mut passphrase =
+            options.write(true).create_new(true).mode(0o600).open(root.join("passphrase")).map_err(failed)?;
+        writeln!(passphrase, "{}", HEXLOWER.encode(&random::bytes::<16>())).map_err(failed)?;
+        Ok(Self { root })
+    }
 
-fn show(command: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "$ {command}")
+    fn mount(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Shows a command and runs it in a shell.
+    fn sh(&self, context: &Context, dir: impl AsRef<Path>, command: &str) -> Result<(), Failure> {
+        context.output.line(&format!("$ {command}"))?;
+        let mut path = self.root.join("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let mut shell = Command::new("sh");
+        for var in [PASSPHRASE_VAR, PASSPHRASE_FD_VAR, PASSPHRASE_COMMAND_VAR, "KURA_CONFIG"] {
+            shell.env_remove(var);
+        }
+        let status = shell
+            .args(["-c", command])
+            .env("PATH", path)
+            .env("KURA_STORE", self.store())
+            .env("KURA_STATE_DIR", self.root.join("state"))
+            .env("KURA_CACHE_DIR", self.root.join("cache"))
+            .env(PASSPHRASE_FILE_VAR, self.root.join("passphrase"))
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .status()
+            .map_err(|error| Failure::new(Exit::Other, format!("`sh` cannot be run: {error}")))?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(Failure::new(Exit::Other, format!("`{command}` failed ({status})"))),
+        }
+    }
+
+    /// Removes everything; never what is still mounted.
+    fn remove(&self) {
+        let mount = self.mount();
+        if mounts::mountpoints().contains(&mount)
+            && let Err(failure) = unmount::detach(&mount, true)
+        {
+            super::output::warn(&format!("{failure}; {} stays", self.root.display()));
+            return;
+        }
+        if let Err(error) = fs::remove_dir_all(&self.root) {
+            super::output::warn(&format!("{} stays: {error}", self.root.display()));
+        }
+    }
 }

@@ -1,1 +1,206 @@
-//! (cli)
+//! The command line: arguments, output, progress, exit codes. Nothing else: what a command does is
+//! in `control`, and the same for a mounted and an unmounted workspace.
+//!
+//! Uses: everything.
+//!
+//! Invariants:
+//! - no secret is taken from the command line, and none stays in the environment;
+//! - what people read goes to standard output when it is the answer, else to standard error;
+//! - every way to end has an exit code of the table in `control`.
+//!
+//! Lock order: none.
+
+mod config;
+mod daemon;
+mod demo;
+mod door;
+mod files;
+mod harden;
+mod history;
+mod init;
+mod mount;
+mod mounts;
+mod options;
+mod output;
+mod progress;
+mod restore;
+mod secret;
+mod state;
+mod unmount;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::{Exit, Failure};
+use config::Config;
+use output::Output;
+
+/// An encrypted, versioned workspace in S3 or a local directory, mounted as an ordinary directory.
+#[derive(Parser)]
+#[command(name = "kura", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+First steps:
+  kura mount ~/work                 makes your default workspace at first, and mounts it
+  kura snapshot -m 'before lunch'   records a version, inside of ~/work
+  kura log                          lists the versions
+  kura diff latest~1                says what changed since
+  kura restore latest~1 notes.txt   brings an earlier state back
+  kura unmount ~/work               publishes and unmounts
+
+Which workspace a command means: -w MOUNTPOINT or STORE, else the mount around the current
+directory, else KURA_STORE, else your default workspace.
+A STORE is a directory or s3://BUCKET/PREFIX?region=REGION&endpoint=URL&profile=NAME.
+A VERSION is `latest`, `latest~2`, an id or its first digits, a name, or a time such as
+2026-11-21T10:00, `10m ago` or `yesterday`.
+
+Environment:
+  KURA_PASSPHRASE          the passphrase
+  KURA_PASSPHRASE_FILE     a file that holds it
+  KURA_PASSPHRASE_COMMAND  a command that prints it (no shell; quotes work)
+  KURA_STORE               the store to use when none is named
+  KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
+  KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
+  KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys:
+                           store, state_dir, cache_dir, cache_size, version_quiet, version_max
+  KURA_LOG                 what is logged, e.g. `info` or `kura::sync=debug` [warn]
+  NO_COLOR                 no colours
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 10 no workspace there, 11 locked by another
+process, 12 wrong passphrase, 13 damaged, 14 denied, 15 unreachable, 16 rolled back, 17 conflict,
+130 interrupted.")]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone)]
+pub(crate) struct Common {
+    /// The workspace: where it is mounted, or its store
+    #[arg(short = 'w', long, global = true, value_name = "MOUNTPOINT|STORE", help_heading = "Common options")]
+    workspace: Option<String>,
+    /// Open it with the content of this file instead of a passphrase
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
+    key_file: Option<PathBuf>,
+    /// The secret that is given or asked for is the recovery code
+    #[arg(long, global = true, conflicts_with = "key_file", help_heading = "Common options")]
+    recovery: bool,
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true, help_heading = "Common options")]
+    json: bool,
+    /// Print nothing but what was asked for, and errors
+    #[arg(short, long, global = true, help_heading = "Common options")]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Init(init::InitArgs),
+    Mount(mount::MountArgs),
+    Unmount(unmount::UnmountArgs),
+    Status(state::StatusArgs),
+    Snapshot(state::SnapshotArgs),
+    Untag(state::UntagArgs),
+    Flush(state::FlushArgs),
+    Log(history::LogArgs),
+    Show(history::ShowArgs),
+    Diff(history::DiffArgs),
+    Restore(restore::RestoreArgs),
+    Revert(restore::RevertArgs),
+    Cat(files::CatArgs),
+    Export(files::ExportArgs),
+    Import(files::ImportArgs),
+    Demo(demo::DemoArgs),
+    /// Print the version of the program
+    Version {},
+}
+
+/// What a command runs in.
+pub(crate) struct Context {
+    common: Common,
+    config: Config,
+    output: Output,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    harden::forbid_core_dumps();
+    if let Err(failure) = harden::take_passphrase_out_of_environment() {
+        output::print_failure(&failure, false);
+        return ExitCode::from(failure.exit.code());
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output with code 0, everything else to standard error with 2.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            error.print().ok();
+            return ExitCode::from(code.code());
+        }
+    };
+    let json = cli.common.json;
+    match prepare(&cli).and_then(|context| dispatch(&context, cli.command)) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(failure) => {
+            output::print_failure(&failure, json);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+fn prepare(cli: &Cli) -> Result<Context, Failure> {
+    output::start_logging()?;
+    let output = Output::new(cli.common.json, cli.common.quiet);
+    if !matches!(cli.command, Command::Mount(_)) {
+        // What was begun is in the journal, so ending at once loses nothing.
+        let always = Arc::new(AtomicBool::new(true));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                i32::from(Exit::Interrupted.code()),
+                always.clone(),
+            )
+            .map_err(|error| Failure::new(Exit::Other, format!("signals cannot be handled: {error}")))?;
+        }
+    }
+    Ok(Context { common: cli.common.clone(), config: Config::load()?, output })
+}
+
+fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Init(args) => init::run(context, &args),
+        Command::Mount(args) => mount::run(context, &args),
+        Command::Unmount(args) => unmount::run(context, &args),
+        Command::Status(args) => state::status(context, &args),
+        Command::Snapshot(args) => state::snapshot(context, args),
+        Command::Untag(args) => state::untag(context, args),
+        Command::Flush(args) => state::flush(context, &args),
+        Command::Log(args) => history::log(context, &args),
+        Command::Show(args) => history::show(context, args),
+        Command::Diff(args) => history::diff(context, args),
+        Command::Restore(args) => restore::restore(context, args),
+        Command::Revert(args) => restore::revert(context, args),
+        Command::Cat(args) => files::cat(context, &args),
+        Command::Export(args) => files::export(context, args),
+        Command::Import(args) => files::import(context, &args),
+        Command::Demo(args) => demo::run(context, &args),
+        Command::Version {} => version(context),
+    }
+}
+
+fn version(context: &Context) -> Result<Exit, Failure> {
+    let program = env!("CARGO_PKG_VERSION");
+    let format = crate::base::limits::FORMAT_VERSION;
+    if context.output.json {
+        context.output.json(&serde_json::json!({ "version": program, "format": format }))?;
+    } else {
+        context.output.line(&format!("kura {program}, format {format}"))?;
+    }
+    Ok(Exit::Ok)
+}

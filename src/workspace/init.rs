@@ -20,6 +20,8 @@ use crate::version::tree::{Edits, PageIo, TreeRef};
 use crate::version::{VersionError, refs};
 
 pub(super) const HEADER: &str = "kura.json";
+/// Where the store was tried out; stays behind when an `init` fails after that.
+const PROBE: &str = "probe";
 
 pub(super) fn key(name: impl Into<String>) -> ObjectKey {
     ObjectKey::new(name).unwrap_or_else(|| unreachable!("fixed words, numbers and UUIDs make a name"))
@@ -44,7 +46,7 @@ fn refuse_occupied(path: &std::path::Path) -> Result<()> {
     for name in names {
         let name = name.map_err(|error| WorkspaceError::disk(path, &error))?.file_name();
         let name = name.to_string_lossy();
-        let ours = name.starts_with('.') || name == HEADER;
+        let ours = name.starts_with('.') || name == HEADER || name == PROBE;
         if !ours && !path.join(HEADER).exists() {
             return Err(WorkspaceError::NotEmpty { store: path.display().to_string(), found: name.into_owned() });
         }

@@ -1,0 +1,186 @@
+//! Environment variables, the configuration file and the directories that follow from them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::control::{Exit, Failure};
+use crate::store::StoreUrl;
+
+/// The passphrase itself.
+pub const PASSPHRASE_VAR: &str = "KURA_PASSPHRASE";
+/// A file whose first line is the passphrase.
+pub const PASSPHRASE_FILE_VAR: &str = "KURA_PASSPHRASE_FILE";
+/// A command that prints the passphrase.
+pub const PASSPHRASE_COMMAND_VAR: &str = "KURA_PASSPHRASE_COMMAND";
+/// Set by kura for itself: the descriptor of the pipe that holds what was in [`PASSPHRASE_VAR`].
+pub const PASSPHRASE_FD_VAR: &str = "KURA_PASSPHRASE_FD";
+
+const KEYS: [&str; 6] = ["store", "state_dir", "cache_dir", "cache_size", "version_quiet", "version_max"];
+
+/// Longest configuration file, in bytes.
+const CONFIG_LEN_MAX: u64 = 64 * 1024;
+
+/// The configuration in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store named by `KURA_STORE` or the file.
+    pub store: Option<String>,
+    /// Root of the local state; one directory in it for each workspace.
+    pub state_dir: PathBuf,
+    /// Root of the caches.
+    pub cache_dir: PathBuf,
+    /// Largest disk cache of a workspace, in bytes.
+    pub cache_bytes_max: Option<u64>,
+    /// Quiet time after which a version is recorded, in milliseconds.
+    pub version_quiet_ms: Option<u64>,
+    /// Longest time from a change to its version, in milliseconds.
+    pub version_max_ms: Option<u64>,
+    /// The directory store that is used when no other is named.
+    pub default_store: PathBuf,
+}
+
+impl Config {
+    /// Reads environment and file.
+    pub fn load() -> Result<Self, Failure> {
+        let file = read_config_file()?;
+        let data = xdg("XDG_DATA_HOME", ".local/share")?;
+        let chosen = |var: &str, key: &str| std::env::var_os(var).map(PathBuf::from).or(file.path(key));
+        let state_dir = chosen("KURA_STATE_DIR", "state_dir")
+            .map_or_else(|| Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("kura")), |path| absolute(&path))?;
+        let cache_dir = chosen("KURA_CACHE_DIR", "cache_dir")
+            .map_or_else(|| Ok(xdg("XDG_CACHE_HOME", ".cache")?.join("kura")), |path| absolute(&path))?;
+        let store = std::env::var("KURA_STORE").ok().filter(|store| !store.is_empty());
+        Ok(Self {
+            store: store.or_else(|| file.0.get("store").cloned()),
+            state_dir,
+            cache_dir,
+            cache_bytes_max: file.parsed("cache_size", parse_size)?,
+            version_quiet_ms: file.parsed("version_quiet", parse_duration_ms)?,
+            version_max_ms: file.parsed("version_max", parse_duration_ms)?,
+            default_store: data.join("kura").join("default"),
+        })
+    }
+}
+
+/// A path made absolute against the current directory.
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("`{}` is no usable path: {error}", path.display())))
+}
+
+/// A store's address with its path made absolute, as records of mounts hold it.
+pub fn store_url(text: &str) -> Result<StoreUrl, Failure> {
+    let url: StoreUrl = text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{error}")))?;
+    Ok(match url {
+        StoreUrl::Dir(path) => {
+            let path = absolute(&path)?;
+            StoreUrl::Dir(std::fs::canonicalize(&path).unwrap_or(path))
+        }
+        s3 @ StoreUrl::S3(_) => s3,
+    })
+}
+
+fn xdg(var: &str, below_home: &str) -> Result<PathBuf, Failure> {
+    if let Some(dir) = std::env::var_os(var).map(PathBuf::from).filter(|dir| dir.is_absolute()) {
+        return Ok(dir);
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    home.map(|home| home.join(below_home)).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("neither {var} nor HOME is set"))
+            .hint("set HOME, or KURA_STATE_DIR, KURA_CACHE_DIR and XDG_DATA_HOME")
+    })
+}
+
+#[derive(Default)]
+struct ConfigFile(BTreeMap<String, String>);
+
+impl ConfigFile {
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        self.0.get(key).map(PathBuf::from)
+    }
+
+    fn parsed(&self, key: &str, parse: fn(&str) -> Result<u64, String>) -> Result<Option<u64>, Failure> {
+        let parse = |value: &String| {
+            parse(value).map_err(|error| Failure::new(Exit::Usage, format!("the configuration's {key}: {error}")))
+        };
+        self.0.get(key).map(parse).transpose()
+    }
+}
+
+/// The file named by `KURA_CONFIG`, which must exist, or else `kura/config` in the user's
+/// configuration directory, which need not.
+fn read_config_file() -> Result<ConfigFile, Failure> {
+    let named = std::env::var_os("KURA_CONFIG").map(PathBuf::from);
+    let path = match &named {
+        Some(path) => path.clone(),
+        None => match xdg("XDG_CONFIG_HOME", ".config") {
+            Ok(dir) => dir.join("kura").join("config"),
+            Err(_) => return Ok(ConfigFile::default()),
+        },
+    };
+    let failed = |reason: &dyn std::fmt::Display| {
+        Failure::new(Exit::Usage, format!("the configuration {} cannot be used: {reason}", path.display()))
+            .hint(format!("lines are `key = value`; the keys are {}", KEYS.join(", ")))
+    };
+    match std::fs::metadata(&path) {
+        Ok(meta) if meta.len() > CONFIG_LEN_MAX => return Err(failed(&"it is too long")),
+        Ok(_) => {}
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(ConfigFile::default());
+        }
+        Err(error) => return Err(failed(&error)),
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
+    parse_config(&text).map(ConfigFile).map_err(|reason| failed(&reason))
+}
+
+fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut values = BTreeMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let number = number + 1;
+        let (key, value) = line.split_once('=').ok_or_else(|| format!("line {number} is not `key = value`"))?;
+        let (key, value) = (key.trim(), value.trim());
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        if !KEYS.contains(&key) {
+            return Err(format!("line {number}: `{key}` is not known"));
+        }
+        if values.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(format!("line {number}: `{key}` is given twice"));
+        }
+    }
+    Ok(values)
+}
+
+/// Bytes from `4096`, `500M`, `10GiB` (units are powers of 1024).
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text[digits.len()..].to_ascii_lowercase();
+    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(format!("`{text}` is no size; write for example 500MiB or 10GiB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is no size; write for example 10GiB"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// Milliseconds from `500ms`, `2s`, `5m`, `1h`.
+pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(format!("`{text}` is no duration; write for example 500ms, 2s or 5m")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is no duration; write for example 2s"))?;
+    number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too long"))
+}

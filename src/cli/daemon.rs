@@ -1,0 +1,228 @@
+//! The process that serves a mount, in the background or in the foreground.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::mounts::Record;
+use super::options::MountFlags;
+use super::secret::Key;
+use super::{Context, door, output};
+use crate::control::{self, Exit, Failure, Reply, Request};
+use crate::fs::{Fs, FsOptions};
+use crate::fuse::{self, MountError, MountOptions, Mounted};
+use crate::store::StoreUrl;
+use crate::workspace::Workspace;
+
+/// What is to be served.
+pub struct Serve {
+    /// The store.
+    pub store: StoreUrl,
+    /// Where to mount it, absolute.
+    pub mountpoint: PathBuf,
+    /// How to mount it.
+    pub flags: MountFlags,
+    /// Go on with an altered journal.
+    pub accept_damage: bool,
+    /// Go on with a store that went back.
+    pub accept_rollback: bool,
+    /// The key.
+    pub key: Key,
+}
+
+/// Serves a mount as the daemon: tells the command that started it, through standard output, how the
+/// start went.
+pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Result<Exit, Failure> {
+    // Fails only for a process that leads its group already, which then has its own session.
+    nix::unistd::setsid().ok();
+    let tell = |reply: Reply| context.output.json(&reply);
+    let served = match serve.and_then(|serve| start(context, serve)) {
+        Ok(served) => served,
+        Err(failure) => {
+            let exit = failure.exit;
+            tell(failure.into())?;
+            return Ok(exit);
+        }
+    };
+    tell(Reply::done("mounted", serde_json::Value::Null))?;
+    served.until_unmounted()
+}
+
+/// Serves a mount in the foreground.
+pub fn run_in_foreground(context: &Context, serve: Serve) -> Result<Exit, Failure> {
+    let text = format!("{} is mounted at {}; Ctrl-C unmounts it", serve.store, serve.mountpoint.display());
+    let served = start(context, serve)?;
+    context.output.note(&text)?;
+    served.until_unmounted()
+}
+
+/// A mount that is being served.
+struct Served {
+    workspace: Arc<Workspace>,
+    mounted: Arc<Mounted>,
+    record: Record,
+    state_root: PathBuf,
+}
+
+fn start(context: &Context, serve: Serve) -> Result<Served, Failure> {
+    let state_root = context.config.state_dir.clone();
+    let key = serve.key;
+    let mut options = door::with_config(context, &serve.store, Box::new(move || Ok(key.credential())));
+    options.read_only = serve.flags.read_only;
+    options.accept_damage = serve.accept_damage;
+    options.accept_rollback = serve.accept_rollback;
+    let workspace = Workspace::open(options)?;
+    let options = mount_options(context, &serve);
+    let mounted = mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {
+        if let Err(error) = workspace.close(false) {
+            tracing::warn!("the workspace could not be closed: {error}");
+        }
+    })?;
+    workspace.start();
+    let record = Record {
+        workspace: workspace.id().to_string(),
+        store: serve.store.to_string(),
+        mountpoint: serve.mountpoint,
+        pid: i32::try_from(std::process::id()).unwrap_or(0),
+    };
+    if let Err(error) = record.write(&state_root) {
+        tracing::warn!("commands will not find this mount by its store: its record cannot be written: {error}");
+    }
+    Ok(Served { workspace, mounted, record, state_root })
+}
+
+fn mount(
+    workspace: &Arc<Workspace>,
+    mountpoint: &Path,
+    xattrs: bool,
+    options: &MountOptions,
+) -> Result<Arc<Mounted>, Failure> {
+    let (stop, stopped) = std::sync::mpsc::channel();
+    let controlled = workspace.clone();
+    let control = move |request: &[u8]| {
+        control::run_json(request, |request| match request {
+            Request::Stop {} => {
+                let reply = control::run(&controlled, &Request::Flush { wait_ms: STOP_PUBLISH_MS });
+                // The mount is unmounted by somebody else already when nobody listens.
+                stop.send(()).ok();
+                reply
+            }
+            request => control::run(&controlled, request),
+        })
+    };
+    let (owner_uid, owner_gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let fs = Fs::new(workspace.clone(), FsOptions { owner_uid, owner_gid, xattrs }, Arc::new(control));
+    let mounted = Arc::new(fuse::mount(Arc::new(fs), mountpoint, options).map_err(refused)?);
+    let signalled = mounted.clone();
+    unmount_on_signal(move || unmount(&signalled))?;
+    let asked = mounted.clone();
+    spawn("stop", move || {
+        if stopped.recv().is_ok() {
+            // The handle of the request is still open, and keeps the mount busy, until its reply is read.
+            thread::sleep(STOP_DELAY);
+            unmount(&asked);
+        }
+    })?;
+    Ok(mounted)
+}
+
+/// How long `stop` tries to publish, in milliseconds.
+const STOP_PUBLISH_MS: u64 = 30_000;
+const STOP_DELAY: Duration = Duration::from_millis(300);
+
+fn unmount(mounted: &Mounted) {
+    if let Err(error) = mounted.unmount() {
+        tracing::error!("the mount cannot be unmounted: {error}");
+    }
+}
+
+/// The directories that a workspace lives on, with their names.
+pub fn own_places(context: &Context, store: &StoreUrl) -> Vec<(&'static str, PathBuf)> {
+    let mut places = vec![("state", context.config.state_dir.clone()), ("cache", context.config.cache_dir.clone())];
+    if let StoreUrl::Dir(path) = store {
+        places.push(("store", path.clone()));
+    }
+    places
+}
+
+fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
+    let MountFlags { read_only, allow_other, noxattr: _, suid, dev, noexec, nonempty } = serve.flags;
+    let places = own_places(context, &serve.store).into_iter().map(|(_, path)| path);
+    MountOptions {
+        allow_other,
+        read_only,
+        nonempty,
+        noexec,
+        suid,
+        dev,
+        not_overlapping: places.collect(),
+        ..MountOptions::default()
+    }
+}
+
+fn refused(error: MountError) -> Failure {
+    let (exit, hint) = match &error {
+        MountError::Missing { .. }
+        | MountError::NotADirectory { .. }
+        | MountError::NotEmpty { .. }
+        | MountError::Overlaps { .. } => (Exit::Usage, None),
+        MountError::NoFuse => (Exit::Other, Some("install fuse3, and load its module with `modprobe fuse`")),
+        MountError::Refused { .. } => (Exit::Other, Some("is fuse3 installed, and may you use /dev/fuse?")),
+        MountError::DeadMount { .. } | MountError::Covered { .. } | MountError::Ended { .. } => (Exit::Other, None),
+    };
+    let failure = Failure::new(exit, error.to_string());
+    hint.map_or(failure.clone(), |hint| failure.hint(hint))
+}
+
+/// The first SIGTERM or SIGINT unmounts; the second ends the process, and what is not published by
+/// then is published after the next mount.
+fn unmount_on_signal(unmount: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(Exit::Other, format!("signals cannot be handled: {error}"));
+    let (mut heard, sender) = UnixStream::pair().map_err(failed)?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let sender = sender.try_clone().map_err(failed)?;
+        signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?;
+    }
+    spawn("signals", move || {
+        let mut byte = [0];
+        if heard.read_exact(&mut byte).is_err() {
+            return;
+        }
+        thread::spawn(unmount);
+        if heard.read_exact(&mut byte).is_ok() {
+            tracing::warn!("ended by a second signal; what is not published waits for the next mount");
+            std::process::exit(i32::from(Exit::Interrupted.code()));
+        }
+    })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map(|_| ()).map_err(|error| Failure::new(Exit::Other, format!("no thread can be started: {error}")))
+}
+
+impl Served {
+    /// Waits for the end of the mount, however it comes, then records and publishes what is left.
+    fn until_unmounted(self) -> Result<Exit, Failure> {
+        let ended = self.mounted.wait();
+        let closed = self.workspace.close(true);
+        if let Err(error) = self.record.remove(&self.state_root) {
+            tracing::warn!("the record of the mount cannot be removed: {error}");
+        }
+        let report = closed?;
+        ended.map_err(refused)?;
+        if report.unpublished_versions == 0 {
+            return Ok(Exit::Ok);
+        }
+        output::warn(&format!(
+            "{} versions ({}) wait on this machine to be published after the next mount: {}",
+            report.unpublished_versions,
+            output::size(report.unpublished_bytes),
+            report.reason.as_deref().unwrap_or("the store was too slow")
+        ));
+        Ok(Exit::Partial)
+    }
+}

@@ -1,0 +1,246 @@
+//! The two doors to a workspace: the control file of its mount, or opening it in this process.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::config::{absolute, store_url};
+use super::{Context, mounts, secret};
+use crate::control::{self, Exit, Failure, PathText, Reply, Request};
+use crate::store::StoreUrl;
+use crate::workspace::{OpenOptions as WorkspaceOptions, Workspace};
+
+/// Longest reply that is read, in bytes.
+const REPLY_LEN_MAX: usize = 1 << 30;
+const READ_LEN: usize = 1 << 20;
+
+/// Where a workspace was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Mounted here.
+    Mount(PathBuf),
+    /// Not mounted; its store.
+    Store(StoreUrl),
+}
+
+/// What a command is going to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Only look.
+    Read,
+    /// Change something, and publish it.
+    Write,
+    /// Compare with the live tree, which may have to be recorded first.
+    Compare,
+}
+
+/// An open door.
+pub enum Door {
+    /// A mount.
+    Mounted(PathBuf),
+    /// A workspace in this process.
+    Opened(Arc<Workspace>, Purpose),
+}
+
+impl Target {
+    /// The workspace that the arguments, the current directory and the environment mean.
+    pub fn find(context: &Context) -> Result<Self, Failure> {
+        if let Some(text) = &context.common.workspace {
+            let path = Path::new(text);
+            if !text.contains("://")
+                && let Some(mount) = mounts::mount_around(&resolved(path)?)
+            {
+                return Ok(Target::Mount(mount));
+            }
+            return Self::of_store(context, store_url(text)?);
+        }
+        if let Some(mount) = current_mount() {
+            return Ok(Target::Mount(mount));
+        }
+        match &context.config.store {
+            Some(text) => Self::of_store(context, store_url(text)?),
+            None => Self::of_store(context, StoreUrl::Dir(context.config.default_store.clone())),
+        }
+    }
+
+    /// The mount of a store where it has one.
+    pub fn of_store(context: &Context, store: StoreUrl) -> Result<Self, Failure> {
+        let record = mounts::mount_of_store(&context.config.state_dir, &store.to_string());
+        Ok(record.map_or(Target::Store(store), |record| Target::Mount(record.mountpoint)))
+    }
+
+    /// A path of the command line as a path from the workspace's root: relative to the current
+    /// directory when that is in the mount.
+    pub fn path(&self, path: &Path) -> Result<PathText, Failure> {
+        let outside = || {
+            Failure::new(Exit::Usage, format!("`{}` is not in the workspace", path.display()))
+                .hint("give a path below the mount, or relative to the workspace's root")
+        };
+        let mut names: Vec<&OsStr> = Vec::new();
+        let current = std::env::current_dir().ok();
+        let mut rest = path;
+        if let Target::Mount(mount) = self {
+            match path.strip_prefix(mount) {
+                Ok(below) => rest = below,
+                Err(_) if path.is_absolute() && current_mount().as_ref() == Some(mount) => return Err(outside()),
+                Err(_) => {
+                    let below = current.as_ref().and_then(|current| current.strip_prefix(mount).ok());
+                    names.extend(below.into_iter().flat_map(Path::iter));
+                }
+            }
+        }
+        for name in rest.iter() {
+            match name.as_bytes() {
+                b"/" | b"." => {}
+                b".." => {
+                    names.pop().ok_or_else(outside)?;
+                }
+                _ => names.push(name),
+            }
+        }
+        let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+        Ok(PathText(names.join(&b'/')))
+    }
+}
+
+fn current_mount() -> Option<PathBuf> {
+    mounts::mount_around(&std::env::current_dir().ok()?)
+}
+
+/// A path without symbolic links; the last name may be one that cannot be asked, as a dead mount.
+pub fn resolved(path: &Path) -> Result<PathBuf, Failure> {
+    if let Ok(path) = std::fs::canonicalize(path) {
+        return Ok(path);
+    }
+    let path = absolute(path)?;
+    let parent = path.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
+    Ok(match (parent, path.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => path,
+    })
+}
+
+impl Door {
+    /// Goes through the mount where there is one, else opens the workspace here.
+    pub fn open(context: &Context, purpose: Purpose) -> Result<(Self, Target), Failure> {
+        let target = Target::find(context)?;
+        let door = match &target {
+            Target::Mount(mount) => Door::Mounted(mount.clone()),
+            Target::Store(store) => {
+                let mut options = workspace_options(context, store)?;
+                options.read_only = purpose == Purpose::Read;
+                Door::Opened(Workspace::open(options)?, purpose)
+            }
+        };
+        Ok((door, target))
+    }
+
+    /// Runs a request; a reply that tells of a failure is still a reply.
+    pub fn ask(&self, request: &Request) -> Result<Reply, Failure> {
+        match self {
+            Door::Mounted(mount) => ask_mount(mount, request),
+            Door::Opened(workspace, _) => Ok(control::run(workspace, request)),
+        }
+    }
+
+    /// Shuts the door; what was changed is published as far as the store can be reached.
+    pub fn close(self) -> Result<(), Failure> {
+        let Door::Opened(workspace, purpose) = self else { return Ok(()) };
+        let report = workspace.close(purpose == Purpose::Write)?;
+        if purpose == Purpose::Write && report.unpublished_versions > 0 {
+            super::output::warn(&format!(
+                "{} versions ({}) wait on this machine to be published: {}",
+                report.unpublished_versions,
+                super::output::size(report.unpublished_bytes),
+                report.reason.as_deref().unwrap_or("the store was too slow")
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The options to open a store with; the key is asked for when it is needed.
+pub fn workspace_options(context: &Context, store: &StoreUrl) -> Result<WorkspaceOptions, Failure> {
+    let common = context.common.clone();
+    let name = store.to_string();
+    let credential = move || {
+        let key = secret::obtain(&common, &name);
+        key.map(|key| key.credential()).map_err(|failure| match failure.hint {
+            Some(hint) => format!("{}; {hint}", failure.message),
+            None => failure.message,
+        })
+    };
+    Ok(with_config(context, store, Box::new(credential)))
+}
+
+/// The options that follow from the configuration.
+pub fn with_config(
+    context: &Context,
+    store: &StoreUrl,
+    credential: crate::workspace::CredentialSource,
+) -> WorkspaceOptions {
+    let config = &context.config;
+    let mut options =
+        WorkspaceOptions::new(store.clone(), config.state_dir.clone(), config.cache_dir.clone(), credential);
+    if let Some(bytes) = config.cache_bytes_max {
+        options.cache_bytes_max = bytes;
+    }
+    if let Some(quiet) = config.version_quiet_ms {
+        options.intervals.version_quiet_ms = quiet;
+    }
+    if let Some(max) = config.version_max_ms {
+        options.intervals.version_max_ms = max;
+    }
+    options
+}
+
+/// Puts a request to the control file of a mount.
+pub fn ask_mount(mount: &Path, request: &Request) -> Result<Reply, Failure> {
+    let path = mount.join(".kura/ctl/run");
+    let failed = |error: &std::io::Error| mount_failure(mount, error);
+    let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| failed(&error))?;
+    let bytes = serde_json::to_vec(request)
+        .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}")))?;
+    if bytes.len() > control::REQUEST_LEN_MAX {
+        return Err(Failure::new(Exit::Usage, "the request is too long for a mount").hint("name fewer paths at once"));
+    }
+    file.write_all(&bytes).map_err(|error| failed(&error))?;
+    let reply = read_reply(&file).map_err(|error| failed(&error))?;
+    serde_json::from_slice(&reply).map_err(|error| {
+        let message = format!("the mount at {} answered something that is not understood: {error}", mount.display());
+        Failure::new(Exit::Other, message).hint("program and mount may be of different versions; mount it again")
+    })
+}
+
+fn read_reply(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut reply = Vec::new();
+    let mut buffer = vec![0; READ_LEN];
+    loop {
+        match file.read_at(&mut buffer, reply.len() as u64) {
+            Ok(0) => return Ok(reply),
+            Ok(count) => reply.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if reply.len() > REPLY_LEN_MAX {
+            return Err(std::io::Error::new(ErrorKind::InvalidData, "the answer is too long"));
+        }
+    }
+}
+
+/// Why a mount does not answer.
+pub fn mount_failure(mount: &Path, error: &std::io::Error) -> Failure {
+    let mount = mount.display();
+    match error.raw_os_error() {
+        Some(libc::ENOTCONN) => Failure::new(Exit::Other, format!("the mount at {mount} is dead: its process ended"))
+            .hint(format!("`kura unmount {mount}`, then mount it again; what was acknowledged is kept")),
+        Some(libc::EACCES | libc::EPERM) => {
+            Failure::new(Exit::Denied, format!("the workspace at {mount} belongs to another user"))
+        }
+        _ => Failure::new(Exit::Other, format!("the mount at {mount} does not answer: {error}")),
+    }
+}

@@ -1,0 +1,308 @@
+//! The one table of failures: exit code, stable word, and what to do.
+
+use crate::blob::BlobError;
+use crate::crypto::slots::{SlotError, UnlockError};
+use crate::store::{StoreError, UrlError};
+use crate::sync::SyncError;
+use crate::version::VersionError;
+use crate::workspace::WorkspaceError;
+use crate::worktree::{JournalError, WorkError};
+
+/// How a command ends. The numbers are an interface: scripts test them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Ok,
+    /// Something that has no code of its own.
+    Other,
+    /// The arguments, environment or configuration make no sense.
+    Usage,
+    /// Done in part; the message says what was not.
+    Partial,
+    /// There is no workspace.
+    NoWorkspace,
+    /// Another process has it.
+    Locked,
+    /// The passphrase, key file or recovery code is wrong.
+    WrongKey,
+    /// Something stored is damaged.
+    Damaged,
+    /// The store or the system denies access.
+    Denied,
+    /// The store cannot be reached.
+    Unreachable,
+    /// The store shows an older state than was seen before.
+    RolledBack,
+    /// Two lines of versions.
+    Conflict,
+    /// Stopped by a signal.
+    Interrupted,
+}
+
+impl Exit {
+    const ALL: [Exit; 13] = [
+        Exit::Ok,
+        Exit::Other,
+        Exit::Usage,
+        Exit::Partial,
+        Exit::NoWorkspace,
+        Exit::Locked,
+        Exit::WrongKey,
+        Exit::Damaged,
+        Exit::Denied,
+        Exit::Unreachable,
+        Exit::RolledBack,
+        Exit::Conflict,
+        Exit::Interrupted,
+    ];
+
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Ok => 0,
+            Exit::Other => 1,
+            Exit::Usage => 2,
+            Exit::Partial => 3,
+            Exit::NoWorkspace => 10,
+            Exit::Locked => 11,
+            Exit::WrongKey => 12,
+            Exit::Damaged => 13,
+            Exit::Denied => 14,
+            Exit::Unreachable => 15,
+            Exit::RolledBack => 16,
+            Exit::Conflict => 17,
+            Exit::Interrupted => 130,
+        }
+    }
+
+    /// The kind that has an exit code; [`Exit::Other`] for codes that are not in the table.
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Other)
+    }
+
+    /// The stable word that stands in replies.
+    pub fn word(self) -> &'static str {
+        match self {
+            Exit::Ok => "ok",
+            Exit::Other => "error",
+            Exit::Usage => "usage",
+            Exit::Partial => "partial",
+            Exit::NoWorkspace => "no-workspace",
+            Exit::Locked => "locked",
+            Exit::WrongKey => "wrong-key",
+            Exit::Damaged => "damaged",
+            Exit::Denied => "denied",
+            Exit::Unreachable => "unreachable",
+            Exit::RolledBack => "rolled-back",
+            Exit::Conflict => "conflict",
+            Exit::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Which kind of failure.
+    pub exit: Exit,
+    /// What happened to which object.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn of(exit: Exit, error: &impl std::error::Error, hint: Option<&str>) -> Self {
+        Self { exit, message: error.to_string(), hint: hint.map(str::to_owned) }
+    }
+}
+
+const CHECK_STORE: &str = "restore the object from a copy of the store, or go on with a version that does not need it";
+const TRY_AGAIN: &str = "check network, endpoint and region; what was recorded is kept and published later";
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let (exit, hint) = match &error {
+            StoreError::NotFound { .. } => (Exit::Damaged, Some(CHECK_STORE)),
+            StoreError::Precondition { .. } => (Exit::Conflict, Some("try again")),
+            StoreError::OutcomeUnknown { .. } | StoreError::Unreachable { .. } => (Exit::Unreachable, Some(TRY_AGAIN)),
+            StoreError::Denied { .. } => {
+                (Exit::Denied, Some("check the credentials, and the permissions of the bucket or directory"))
+            }
+            StoreError::Full { .. } => (Exit::Other, Some("free space where the store lies, then try again")),
+            StoreError::NoStore { .. } => {
+                (Exit::NoWorkspace, Some("check the address; `kura init` makes a workspace, buckets have to exist"))
+            }
+            StoreError::Invalid { .. } => (Exit::Other, None),
+        };
+        Failure::of(exit, &error, hint)
+    }
+}
+
+impl From<BlobError> for Failure {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Store(error) => error.into(),
+            BlobError::Missing { .. }
+            | BlobError::Damaged { .. }
+            | BlobError::DamagedObject { .. }
+            | BlobError::MissingObject { .. } => Failure::of(Exit::Damaged, &error, Some(CHECK_STORE)),
+            BlobError::Disk { .. } => Failure::of(Exit::Other, &error, None),
+        }
+    }
+}
+
+impl From<VersionError> for Failure {
+    fn from(error: VersionError) -> Self {
+        match error {
+            VersionError::Blob(error) => error.into(),
+            VersionError::Store(error) => error.into(),
+            VersionError::Unopened { .. } | VersionError::Damaged { .. } => {
+                Failure::of(Exit::Damaged, &error, Some(CHECK_STORE))
+            }
+            VersionError::NoSuchVersion { .. } | VersionError::Ambiguous { .. } | VersionError::NoSuchPath { .. } => {
+                Failure::of(Exit::Other, &error, None)
+            }
+        }
+    }
+}
+
+impl From<WorkError> for Failure {
+    fn from(error: WorkError) -> Self {
+        let (exit, hint) = match error {
+            WorkError::Version(error) => return error.into(),
+            WorkError::Journal(error) => return error.into(),
+            WorkError::Denied => (Exit::Denied, None),
+            WorkError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
+            WorkError::NoSpace => (Exit::Other, Some("free space on the disk that holds the local state")),
+            WorkError::Inconsistent { .. } => (Exit::Damaged, Some("report this, with the log")),
+            WorkError::NotFound
+            | WorkError::Exists
+            | WorkError::NotADirectory
+            | WorkError::IsADirectory
+            | WorkError::NotEmpty
+            | WorkError::NameTooLong
+            | WorkError::Invalid
+            | WorkError::TooLarge
+            | WorkError::NotPermitted
+            | WorkError::NoData
+            | WorkError::Range
+            | WorkError::TooManyLinks
+            | WorkError::NotSupported
+            | WorkError::WouldBlock
+            | WorkError::Disk { .. } => (Exit::Other, None),
+        };
+        Failure::of(exit, &error, hint)
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        let (exit, hint) = match &error {
+            JournalError::Failed { .. } => (Exit::Other, Some("check the disk that holds the local state")),
+            JournalError::Full { .. } => (Exit::Other, Some("free space on the disk that holds the local state")),
+            JournalError::Altered { .. } | JournalError::Missing { .. } => {
+                (Exit::Damaged, Some("`kura mount --accept-damage` goes on with what is intact"))
+            }
+            JournalError::Misfit { .. } => (Exit::Damaged, Some("restore the local state from a backup")),
+        };
+        Failure::of(exit, &error, hint)
+    }
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        let (exit, hint) = match error {
+            SyncError::Store(error) => return error.into(),
+            SyncError::Version(error) => return error.into(),
+            SyncError::Work(error) => return error.into(),
+            SyncError::Blob(error) => return error.into(),
+            SyncError::Diverged { .. } => (Exit::Conflict, Some("nothing is lost; both lines of versions are kept")),
+            SyncError::RolledBack { .. } => {
+                (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
+            }
+            SyncError::Lost { .. } => (Exit::Damaged, Some(CHECK_STORE)),
+            SyncError::Contended { .. } => (Exit::Conflict, Some("try again")),
+            SyncError::Stopped => (Exit::Partial, Some("what is left is published later")),
+        };
+        Failure::of(exit, &error, hint)
+    }
+}
+
+impl From<UnlockError> for Failure {
+    fn from(error: UnlockError) -> Self {
+        let (exit, hint) = match &error {
+            UnlockError::WrongSecret { .. } => {
+                (Exit::WrongKey, Some("try again; `--recovery` takes the recovery code that `kura init` printed"))
+            }
+            UnlockError::NoSlotOfThatKind { .. } | UnlockError::BadRecoveryCode(_) | UnlockError::Removed { .. } => {
+                (Exit::WrongKey, None)
+            }
+            UnlockError::DamagedSlot { .. }
+            | UnlockError::DamagedEpoch { .. }
+            | UnlockError::DamagedHeader { .. }
+            | UnlockError::TooManySlots { .. } => (Exit::Damaged, Some(CHECK_STORE)),
+            UnlockError::Memory { .. } | UnlockError::NewerFormat { .. } => (Exit::Other, None),
+        };
+        Failure::of(exit, &error, hint)
+    }
+}
+
+impl From<SlotError> for Failure {
+    fn from(error: SlotError) -> Self {
+        match error {
+            SlotError::Record(error) => error.into(),
+            SlotError::Memory { .. } | SlotError::PublicKey { .. } | SlotError::EpochCount => {
+                Failure::of(Exit::Other, &error, None)
+            }
+            SlotError::SlotCount
+            | SlotError::EmptyPassphrase
+            | SlotError::KeyFileLen { .. }
+            | SlotError::LabelTooLong
+            | SlotError::RecoveryCode(_) => Failure::of(Exit::Usage, &error, None),
+        }
+    }
+}
+
+impl From<UrlError> for Failure {
+    fn from(error: UrlError) -> Self {
+        Failure::of(Exit::Usage, &error, None)
+    }
+}
+
+impl From<WorkspaceError> for Failure {
+    fn from(error: WorkspaceError) -> Self {
+        let (exit, hint) = match error {
+            WorkspaceError::Unlock(error) => return error.into(),
+            WorkspaceError::Slot(error) => return error.into(),
+            WorkspaceError::Store(error) => return error.into(),
+            WorkspaceError::Blob(error) => return error.into(),
+            WorkspaceError::Version(error) => return error.into(),
+            WorkspaceError::Work(error) => return error.into(),
+            WorkspaceError::Sync(error) => return error.into(),
+            WorkspaceError::NoWorkspace { .. } => (Exit::NoWorkspace, Some("check the address, or make one there")),
+            WorkspaceError::Exists { .. } | WorkspaceError::NotEmpty { .. } => (Exit::Other, None),
+            WorkspaceError::Unfinished { .. } => (Exit::NoWorkspace, None),
+            WorkspaceError::RolledBackUnderChanges { .. } => (Exit::RolledBack, None),
+            WorkspaceError::Locked { .. } => (Exit::Locked, Some("`kura unmount` ends a mount")),
+            WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } => (Exit::Usage, None),
+            WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
+            WorkspaceError::NoSuchTag { .. }
+            | WorkspaceError::InTheWay { .. }
+            | WorkspaceError::Unfit { .. }
+            | WorkspaceError::Disk { .. } => (Exit::Other, None),
+        };
+        Failure::of(exit, &error, hint)
+    }
+}

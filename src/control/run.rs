@@ -1,0 +1,287 @@
+//! Running a request.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::changes::{ChangeInfo, list_changes};
+use super::failure::{Exit, Failure};
+use super::patch::patch;
+use super::path::PathText;
+use super::reply::{Reply, VersionInfo};
+use super::request::{REQUEST_LEN_MAX, Request};
+use crate::version::diff::ChangeKind;
+use crate::workspace::{ExportReport, FlushReport, Progress, Restored, Side, Workspace};
+use crate::worktree::Recorded;
+
+/// Patches in one reply, in bytes; further files are named without theirs.
+const PATCHES_LEN_MAX: usize = 32 * 1024 * 1024;
+
+/// Runs a request on a workspace.
+pub fn run(workspace: &Workspace, request: &Request) -> Reply {
+    answer(workspace, request).unwrap_or_else(Reply::from)
+}
+
+/// Runs a request that was written as JSON; the reply is one line of JSON.
+pub fn run_json(request: &[u8], run: impl FnOnce(&Request) -> Reply) -> Vec<u8> {
+    let reply = match parse(request) {
+        Ok(request) => run(&request),
+        Err(failure) => failure.into(),
+    };
+    let mut bytes = serde_json::to_vec(&reply).unwrap_or_else(|_| unreachable!("a reply always has a JSON form"));
+    bytes.push(b'\n');
+    bytes
+}
+
+fn parse(request: &[u8]) -> Result<Request, Failure> {
+    let hint = r#"write one JSON object such as {"op": "status"} or {"op": "snapshot", "message": "before the move"}"#;
+    if request.len() > REQUEST_LEN_MAX {
+        let message = format!("the request is longer than {REQUEST_LEN_MAX} bytes");
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    serde_json::from_slice(request)
+        .map_err(|error| Failure::new(Exit::Usage, format!("the request is not understood: {error}")).hint(hint))
+}
+
+fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
+    match request {
+        Request::Status {} => {
+            let status = workspace.status();
+            Ok(Reply::done(status.to_string(), status))
+        }
+        Request::Snapshot { message, name } => {
+            let recorded = workspace.snapshot(message.clone(), name.clone())?;
+            let names = name.iter().cloned().collect();
+            let info = VersionInfo::of_record(&recorded.record, names);
+            Ok(Reply::done(format!("recorded version {}", info.id), info))
+        }
+        Request::Untag { name } => {
+            workspace.untag(name)?;
+            Ok(Reply::done(format!("no version is called `{name}` any more"), json!({ "name": name })))
+        }
+        Request::Flush { wait_ms } => {
+            let report = workspace.flush((*wait_ms > 0).then(|| Duration::from_millis(*wait_ms)))?;
+            flushed(workspace, &report)
+        }
+        Request::Log { max } => {
+            let versions = workspace.versions()?;
+            let shown = versions.iter().take(max.unwrap_or(usize::MAX));
+            let infos: Vec<VersionInfo> = shown.map(VersionInfo::of).collect();
+            Ok(Reply::done(format!("{} versions", versions.len()), infos))
+        }
+        Request::Show { version, changes } => show(workspace, version, *changes),
+        Request::Diff { from, to, path, patch } => diff(workspace, from, to.as_deref(), path, *patch),
+        Request::Restore { version, paths, dry_run } => restore(workspace, version, paths, *dry_run),
+        Request::Revert { version } => {
+            let id = workspace.select(version)?;
+            Ok(reverted(&workspace.revert(id)?, &id.to_string()))
+        }
+        Request::Export { version, paths, to } => {
+            let dir = Path::new(OsStr::from_bytes(&to.0));
+            if !dir.is_absolute() {
+                let message = format!("`{to}` is not absolute, and the mount knows no current directory");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            export(workspace, version, paths, dir, &mut |_| {})
+        }
+        Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
+    }
+}
+
+fn show(workspace: &Workspace, version: &str, changes: bool) -> Result<Reply, Failure> {
+    let id = workspace.select(version)?;
+    let record = workspace.version(id)?;
+    let listed = workspace.versions()?.into_iter().find(|listed| listed.id == id);
+    let info = VersionInfo::of_record(&record, listed.map(|listed| listed.tags).unwrap_or_default());
+    let lines = match record.parents.first() {
+        Some(parent) if changes => {
+            let raw = workspace.diff(Side::Version(*parent), Side::Version(id), b"")?;
+            Some(list_changes(raw).into_iter().map(|line| line.info).collect::<Vec<ChangeInfo>>())
+        }
+        _ => changes.then(Vec::new),
+    };
+    let message = info.id.clone();
+    Ok(Reply::done(message, json!({ "version": info, "changes": lines })))
+}
+
+fn diff(
+    workspace: &Workspace,
+    from: &str,
+    to: Option<&str>,
+    path: &PathText,
+    with_patch: bool,
+) -> Result<Reply, Failure> {
+    let before = Side::Version(workspace.select(from)?);
+    let after = match to {
+        Some(to) => Side::Version(workspace.select(to)?),
+        None => Side::Live,
+    };
+    let path = clean(path)?;
+    let mut lines = list_changes(workspace.diff(before, after, &path)?);
+    if with_patch {
+        let mut len = 0;
+        for line in lines.iter_mut().filter(|line| matches!(line.info.letter, '+' | '-' | 'M' | 'T')) {
+            if len > PATCHES_LEN_MAX {
+                line.info.patch = Some(format!("{} differs; too much to show\n", line.info.path));
+                continue;
+            }
+            let to = line.info.path.to_string();
+            let text = patch(workspace, &to, &to, &line.change)?;
+            len += text.len();
+            line.info.patch = (!text.is_empty()).then_some(text);
+        }
+    }
+    let infos: Vec<ChangeInfo> = lines.into_iter().map(|line| line.info).collect();
+    Ok(Reply::done(format!("{} differences", infos.len()), infos))
+}
+
+fn restore(workspace: &Workspace, version: &str, paths: &[PathText], dry_run: bool) -> Result<Reply, Failure> {
+    let id = workspace.select(version)?;
+    let paths = paths.iter().map(clean).collect::<Result<Vec<Vec<u8>>, Failure>>()?;
+    let restored = workspace.restore(id, &paths, dry_run)?;
+    let count = restored.changes.len();
+    let message = match (dry_run, count, &restored.recorded) {
+        (_, 0, _) => format!("nothing differs from version {id}"),
+        (true, count, _) => format!("{count} paths would change"),
+        (false, count, Some(recorded)) => {
+            format!("{count} paths are as in version {id} again; recorded as version {}", recorded.record.id)
+        }
+        (false, count, None) => format!("{count} paths are as in version {id} again"),
+    };
+    Ok(Reply::done(message, restored_data(&restored)))
+}
+
+fn reverted(restored: &Restored, id: &str) -> Reply {
+    let count = restored.changes.len();
+    let recorded = restored.recorded.as_ref().map(|recorded| format!("; recorded as version {}", recorded.record.id));
+    let recorded = recorded.unwrap_or_default();
+    let data = restored_data(restored);
+    match restored.conflicts.len() {
+        0 if count == 0 => Reply::done(format!("nothing of version {id} is left to undo"), data),
+        0 => Reply::done(format!("undid {count} changes of version {id}{recorded}"), data),
+        conflicts => Reply::partly(
+            format!(
+                "undid {count} changes of version {id}{recorded}; {conflicts} paths had changed since and were kept, \
+                 with the earlier state beside them"
+            ),
+            data,
+        ),
+    }
+}
+
+fn restored_data(restored: &Restored) -> serde_json::Value {
+    let letter = |kind: ChangeKind| match kind {
+        ChangeKind::Added => '+',
+        ChangeKind::Removed => '-',
+        ChangeKind::Modified => 'M',
+        ChangeKind::TypeChanged => 'T',
+        ChangeKind::Metadata => 'm',
+    };
+    let changes: Vec<_> = restored
+        .changes
+        .iter()
+        .map(|change| json!({ "letter": letter(change.kind), "path": PathText::from(&*change.path) }))
+        .collect();
+    let conflicts: Vec<_> = restored
+        .conflicts
+        .iter()
+        .map(|conflict| {
+            let beside = conflict.beside.as_deref().map(PathText::from);
+            json!({ "path": PathText::from(&*conflict.path), "beside": beside })
+        })
+        .collect();
+    json!({ "changes": changes, "conflicts": conflicts, "version": recorded_id(restored.recorded.as_ref()) })
+}
+
+fn recorded_id(recorded: Option<&Recorded>) -> Option<String> {
+    recorded.map(|recorded| recorded.record.id.to_string())
+}
+
+fn flushed(workspace: &Workspace, report: &FlushReport) -> Result<Reply, Failure> {
+    let status = workspace.status();
+    let waiting = report.unpublished_versions;
+    let trouble = status.blocked.or(status.offline).map(|trouble| trouble.reason);
+    let reason = report.reason.clone().or(trouble).filter(|_| waiting > 0);
+    let data = json!({
+        "version": recorded_id(report.recorded.as_ref()),
+        "unpublished_versions": waiting,
+        "unpublished_bytes": report.unpublished_bytes,
+        "reason": reason,
+    });
+    if waiting == 0 {
+        return Ok(Reply::done("everything is published", data));
+    }
+    let reason = reason.as_deref().unwrap_or("publishing goes on");
+    if status.diverged {
+        return Err(Failure::new(Exit::Conflict, reason).hint("nothing is lost; both lines of versions are kept"));
+    }
+    let bytes = report.unpublished_bytes;
+    let message =
+        format!("{waiting} versions ({bytes} bytes) are safe on this machine and not published yet: {reason}");
+    Ok(Reply::partly(message, data))
+}
+
+/// Writes a version's files into a directory, telling how far it is.
+pub fn export(
+    workspace: &Workspace,
+    version: &str,
+    paths: &[PathText],
+    to: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Reply, Failure> {
+    let id = workspace.select(version)?;
+    let paths = paths.iter().map(clean).collect::<Result<Vec<Vec<u8>>, Failure>>()?;
+    let ExportReport { exported, skipped } = workspace.export(id, &paths, to, false, progress)?;
+    let skipped: Vec<_> = skipped
+        .iter()
+        .map(|(path, reason)| json!({ "path": PathText::from(path.as_path()), "reason": reason }))
+        .collect();
+    let message =
+        format!("wrote {} names, {} bytes of version {id} to {}", exported.files, exported.bytes, to.display());
+    let data =
+        json!({ "version": id.to_string(), "files": exported.files, "bytes": exported.bytes, "skipped": skipped });
+    Ok(match skipped.len() {
+        0 => Reply::done(message, data),
+        count => Reply::partly(format!("{message}; {count} could not be restored in full"), data),
+    })
+}
+
+/// Takes a local directory into the live tree, telling how far it is.
+pub fn import(
+    workspace: &Workspace,
+    from: &Path,
+    into: &PathText,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Reply, Failure> {
+    let report = workspace.import(from, &clean(into)?, progress)?;
+    let skipped: Vec<_> = report
+        .skipped
+        .iter()
+        .map(|(path, reason)| json!({ "path": PathText::from(path.as_path()), "reason": reason }))
+        .collect();
+    let version = recorded_id(report.recorded.as_ref());
+    let recorded = version.as_ref().map(|version| format!("; recorded as version {version}")).unwrap_or_default();
+    let message = format!(
+        "imported {} names, {} bytes, {} were the same already{recorded}",
+        report.imported.files, report.imported.bytes, report.unchanged
+    );
+    let data = json!({
+        "version": version, "files": report.imported.files, "bytes": report.imported.bytes,
+        "unchanged": report.unchanged, "skipped": skipped,
+    });
+    Ok(match skipped.len() {
+        0 => Reply::done(message, data),
+        count => Reply::partly(format!("{message}; {count} could not be imported"), data),
+    })
+}
+
+/// A path as the workspace takes it: names joined by `/`.
+fn clean(path: &PathText) -> Result<Vec<u8>, Failure> {
+    let names = path.names().ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("`{path}` leaves the workspace")).hint("give the path from its root")
+    })?;
+    Ok(names.join(&b'/'))
+}

@@ -1,0 +1,326 @@
+//! Mounts: in the background and in the foreground, however they end.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::support::{Home, Mount, PASSPHRASE, Running, gone_within, json_lines, run, signal, wait_for};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_mount_says_where_it_is_and_unmounting_ends_its_process() {
+    let home = Home::new();
+    let store = home.store("store");
+    let path = home.dir("my work");
+    let out = run(home.kura(["mount"]).args([&store, &path])).ok();
+    let mount = Mount::at(&home, &path);
+    let place = path.to_str().unwrap();
+    assert!(out.contains(&format!("is mounted at {place}")) && out.contains("kura unmount"), "{out}");
+    fs::write(mount.file("note"), "hello").unwrap();
+    let inside = home.kura(["status"]).current_dir(&path).env("KURA_STORE", "/nowhere").output().unwrap();
+    assert!(String::from_utf8_lossy(&inside.stdout).contains(place), "the mount around the current directory");
+    let pid = mount.pid();
+    assert_eq!(run(home.kura(["unmount"]).arg(&path)).ok(), format!("{place} is unmounted\n"));
+    assert!(!mount.is_mounted() && gone_within(pid, Duration::ZERO), "unmount waits for the process");
+    assert_eq!(home.ok(&store, ["cat", "latest:note"]), "hello");
+    run(home.kura(["unmount"]).arg(&path)).fails(10, &["no workspace is mounted"]);
+}
+
+#[test]
+fn every_way_to_end_a_mount_keeps_and_publishes_its_files() {
+    let home = Home::new();
+    let store = home.store("store");
+    type End = fn(&Home, &Mount);
+    let ends: [(&str, End); 5] = [
+        ("umount", |_, mount| assert!(Command::new("umount").arg(&mount.path).status().unwrap().success())),
+        ("fusermount3", |_, mount| {
+            assert!(Command::new("fusermount3").arg("-u").arg(&mount.path).status().unwrap().success());
+        }),
+        ("SIGTERM", |_, mount| signal(mount.pid(), Signal::SIGTERM)),
+        ("SIGINT", |_, mount| signal(mount.pid(), Signal::SIGINT)),
+        ("stop", |_, mount| {
+            let reply = ask(mount, "{\"op\": \"stop\"}");
+            assert_eq!(reply["ok"], true, "{reply}");
+        }),
+    ];
+    for (name, end) in ends {
+        let mount = home.mount(&store, "mnt");
+        let pid = mount.pid();
+        fs::write(mount.file(name), name).unwrap();
+        end(&home, &mount);
+        assert!(gone_within(pid, SOON), "{name}: the process stays");
+        assert!(wait_for(SOON, || !mount.is_mounted()), "{name}: the mount stays");
+        // Another machine sees what was published, and nothing else.
+        let elsewhere = home
+            .kura(["cat", &format!("latest:{name}"), "-w"])
+            .arg(&store)
+            .env("KURA_STATE_DIR", home.path(&format!("other-{name}")))
+            .output()
+            .unwrap();
+        assert_eq!(elsewhere.stdout, name.as_bytes(), "{name}: {elsewhere:?}");
+    }
+}
+
+fn ask(mount: &Mount, request: &str) -> serde_json::Value {
+    let mut run = File::options().read(true).write(true).open(mount.file(".kura/ctl/run")).unwrap();
+    run.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    run.read_to_string(&mut reply).unwrap();
+    serde_json::from_str(&reply).unwrap_or_else(|error| panic!("{error}: {reply}"))
+}
+
+#[test]
+fn a_request_that_is_not_understood_is_answered() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    for bad in [
+        "{}",
+        "[1]",
+        "nonsense",
+        r#"{"op": "frobnicate"}"#,
+        r#"{"op": "status", "more": 1}"#,
+        r#"{"op": "snapshot", "massage": "x"}"#,
+        r#"{"op": "log", "max": -1}"#,
+        r#"{"op": "export", "version": "latest", "to": "relative"}"#,
+        r#"{"op": "restore", "version": "latest", "paths": ["a/../../b"]}"#,
+    ] {
+        let reply = ask(&mount, bad);
+        assert_eq!(
+            (&reply["ok"], &reply["exit"], &reply["code"]),
+            (&false.into(), &2.into(), &"usage".into()),
+            "{bad}"
+        );
+    }
+    let reply = ask(&mount, r#"{"op": "snapshot", "message": "by hand"}"#);
+    assert_eq!((&reply["ok"], &reply["data"]["message"]), (&true.into(), &"by hand".into()));
+    let hex = ask(&mount, r#"{"op": "diff", "from": "latest", "path": {"hex": "ff2f"}}"#);
+    assert_eq!(hex["ok"], true, "{hex}");
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_that_was_synced() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let mut file = File::create(mount.file("synced")).unwrap();
+    file.write_all(b"precious").unwrap();
+    file.sync_all().unwrap();
+    let pid = mount.pid();
+    mount.kill();
+    assert!(gone_within(pid, SOON));
+    drop(file);
+    let dead = run(home.kura(["status", "-w"]).arg(&mount.path));
+    dead.fails(1, &["dead", "kura unmount"]);
+    assert!(run(home.kura(["unmount"]).arg(&mount.path)).ok().contains("dead mount"));
+    let mount = home.mount(&store, "mnt");
+    assert_eq!(fs::read(mount.file("synced")).unwrap(), b"precious");
+    let pid = mount.pid();
+    mount.kill();
+    assert!(gone_within(pid, SOON));
+    let mount = home.mount(&store, "mnt");
+    assert_eq!(fs::read(mount.file("synced")).unwrap(), b"precious", "a new mount takes the place of a dead one");
+}
+
+#[test]
+fn one_state_has_one_mount_and_commands_use_it() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let other = home.dir("other");
+    run(home.kura(["mount"]).args([&store, &other])).fails(11, &["mounted at", "kura unmount"]);
+    fs::write(mount.file("file"), "live").unwrap();
+    let before = json_lines(&home.ok(&store, ["log", "--json"])).len();
+    home.ok(&store, ["snapshot", "-m", "through the mount"]);
+    assert!(json_lines(&home.ok(&store, ["log", "--json"])).len() > before);
+    let records = home.path("state").join("mounts");
+    for record in fs::read_dir(&records).unwrap() {
+        fs::rename(record.unwrap().path(), home.path("record")).unwrap();
+    }
+    run(home.kura(["mount"]).args([&store, &other])).fails(11, &["in use"]);
+    run(home.kura(["status", "-w"]).arg(&store)).fails(11, &["in use"]);
+    let id = run(home.kura(["status", "-w"]).arg(&mount.path)).ok();
+    assert!(id.contains("mounted at"), "{id}");
+    let uuid = fs::read_to_string(home.path("record")).unwrap();
+    let uuid: serde_json::Value = serde_json::from_str(&uuid).unwrap();
+    fs::rename(home.path("record"), records.join(format!("{}.json", uuid["workspace"].as_str().unwrap()))).unwrap();
+}
+
+#[test]
+fn the_current_directory_gives_paths_their_meaning() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    fs::create_dir_all(mount.file("a/b")).unwrap();
+    fs::write(mount.file("a/b/file"), "one").unwrap();
+    fs::write(mount.file("file"), "root").unwrap();
+    let inside = |args: &[&str]| run(home.kura(args).current_dir(mount.file("a/b")));
+    inside(&["snapshot"]).ok();
+    fs::write(mount.file("a/b/file"), "two").unwrap();
+    assert_eq!(inside(&["cat", "latest:file"]).ok(), "one");
+    assert_eq!(inside(&["cat", "latest:../../file"]).ok(), "root");
+    assert_eq!(inside(&["cat", &format!("latest:{}", mount.file("file").display())]).ok(), "root");
+    inside(&["cat", "latest:../../../file"]).fails(2, &["not in the workspace"]);
+    inside(&["cat", "latest:/etc/passwd"]).fails(2, &["not in the workspace"]);
+    assert_eq!(inside(&["diff", "latest", "."]).ok(), "M a/b/file\n");
+    inside(&["restore", "latest~1", "file"]).ok();
+    assert_eq!(fs::read(mount.file("a/b/file")).unwrap(), b"one");
+    assert_eq!(fs::read(mount.file("file")).unwrap(), b"root");
+}
+
+#[test]
+fn a_busy_mount_is_named_with_its_users_and_stays() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let user = Running(Command::new("sleep").arg("60").current_dir(&mount.path).spawn().unwrap());
+    assert!(wait_for(SOON, || fs::read_link(format!("/proc/{}/cwd", user.0.id())).is_ok_and(|cwd| cwd == mount.path)));
+    run(home.kura(["unmount"]).arg(&mount.path)).fails(11, &["in use", &user.0.id().to_string(), "--lazy"]);
+    assert!(mount.is_mounted());
+    run(home.kura(["unmount", "--lazy"]).arg(&mount.path)).ok();
+    assert!(!mount.is_mounted());
+}
+
+#[test]
+fn a_read_only_mount_refuses_every_change() {
+    let home = Home::new();
+    let store = home.store("store");
+    let source = home.dir("source");
+    fs::write(source.join("file"), "content").unwrap();
+    home.ok(&store, ["import", source.to_str().unwrap()]);
+    for args in [["--read-only"].as_slice(), &["-o", "noatime,ro"]] {
+        let mount = home.mount_with(&store, "mnt", args);
+        assert_eq!(fs::read(mount.file("file")).unwrap(), b"content");
+        let error = fs::write(mount.file("file"), "changed").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        run(home.kura(["snapshot", "-w"]).arg(&mount.path)).fails(14, &["read-only"]);
+        run(home.kura(["unmount"]).arg(&mount.path)).ok();
+    }
+}
+
+#[test]
+fn the_first_mount_makes_the_default_workspace() {
+    let home = Home::new();
+    let path = home.dir("mnt");
+    let out = run(home.kura(["mount"]).arg(&path)).ok();
+    let mount = Mount::at(&home, &path);
+    assert!(out.contains("Recovery code") && out.contains("is mounted at"), "{out}");
+    fs::write(mount.file("file"), "content").unwrap();
+    run(&mut home.kura(["snapshot"])).ok();
+    assert!(home.path("home/.local/share/kura/default/kura.json").exists());
+    run(home.kura(["unmount"]).arg(&path)).ok();
+    assert_eq!(run(&mut home.kura(["cat", "latest:file"])).ok(), "content");
+    let again = run(home.kura(["mount"]).arg(&path)).ok();
+    assert!(!again.contains("Recovery code"), "{again}");
+    run(&mut home.kura(["unmount"])).ok();
+}
+
+#[test]
+fn the_foreground_unmounts_on_ctrl_c_and_keeps_its_secret() {
+    let home = Home::new();
+    let store = home.store("store");
+    let path = home.dir("mnt");
+    let mut child = home.kura(["mount", "--foreground"]).args([&store, &path]).stdout(Stdio::piped()).spawn().unwrap();
+    let mount = Mount::at(&home, &path);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("is mounted at"), "{line}");
+    let pid = child.id();
+    assert!(mount.is_mounted());
+    for name in ["cmdline", "environ"] {
+        let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(PASSPHRASE), "{name} shows the passphrase");
+    }
+    fs::write(mount.file("file"), "content").unwrap();
+    signal(i32::try_from(pid).unwrap(), Signal::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!mount.is_mounted());
+    assert_eq!(home.ok(&store, ["cat", "latest:file"]), "content");
+}
+
+#[test]
+fn the_background_keeps_its_secret_and_its_log_private() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let pid = mount.pid();
+    for name in ["cmdline", "environ"] {
+        let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(PASSPHRASE), "{name} shows the passphrase");
+    }
+    let session = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session = session.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().to_owned();
+    assert_eq!(session, pid.to_string(), "it leads a session of its own");
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    for log in fs::read_dir(home.path("state/logs")).unwrap() {
+        assert_eq!(log.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn a_passphrase_command_does_not_see_the_passphrase_of_its_parent() {
+    let home = Home::new();
+    let store = home.store("store");
+    let seen = home.path("seen");
+    let script = home.path("script");
+    fs::write(&script, format!("#!/bin/sh\nenv > {}\necho '{PASSPHRASE}'\n", seen.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = home.bare();
+    command.args(["status", "-w"]).arg(&store).env("KURA_PASSPHRASE_COMMAND", format!("'{}'", script.display()));
+    run(&mut command).ok();
+    let environment = fs::read_to_string(&seen).unwrap();
+    assert!(environment.contains("PATH=") && !environment.contains(PASSPHRASE), "{environment}");
+}
+
+#[test]
+fn two_lines_of_versions_are_a_conflict_that_loses_nothing() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let source = home.dir("source");
+    fs::write(source.join("theirs"), "theirs").unwrap();
+    let mut other = home.kura(["import"]);
+    other.arg(&source).arg("-w").arg(&store).env("KURA_STATE_DIR", home.path("other"));
+    run(&mut other).ok();
+    fs::write(mount.file("ours"), "ours").unwrap();
+    run(home.kura(["flush", "--wait=20s", "-w"]).arg(&mount.path)).fails(17, &["version"]);
+    assert_eq!(fs::read(mount.file("ours")).unwrap(), b"ours");
+    let status = run(home.kura(["status", "--json", "-w"]).arg(&mount.path)).ok();
+    assert_eq!(json_lines(&status)[0]["diverged"], true, "{status}");
+    let ended = run(home.kura(["unmount", "--wait", "1s"]).arg(&mount.path));
+    assert!(matches!(ended.code, Some(3 | 17)) && !mount.is_mounted(), "{ended:?}");
+}
+
+#[test]
+fn an_altered_journal_is_refused_until_accepted() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    for round in 0..3 {
+        let mut file = File::create(mount.file(&format!("file{round}"))).unwrap();
+        file.write_all(b"content").unwrap();
+        file.sync_all().unwrap();
+    }
+    let pid = mount.pid();
+    mount.kill();
+    assert!(gone_within(pid, SOON));
+    run(home.kura(["unmount"]).arg(&mount.path)).ok();
+    let state = fs::read_dir(home.path("state")).unwrap().flatten().map(|entry| entry.path().join("journal"));
+    let journal = state.into_iter().find(|dir| dir.is_dir()).unwrap();
+    let segment = fs::read_dir(journal).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 0xff;
+    fs::write(&segment, bytes).unwrap();
+    run(home.kura(["mount"]).arg(&store).arg(&mount.path)).fails(13, &["journal", "--accept-damage"]);
+    run(home.kura(["mount", "--accept-damage"]).arg(&store).arg(&mount.path)).ok();
+    assert!(mount.is_mounted());
+}
