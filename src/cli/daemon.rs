@@ -69,13 +69,13 @@ struct Served {
 
 fn start(context: &Context, serve: Serve) -> Result<Served, Failure> {
     let state_root = context.config.state_dir.clone();
-    let key = serve.key;
-    let mut options = door::with_config(context, &serve.store, Box::new(move || Ok(key.credential())));
-    options.read_only = serve.flags.read_only;
-    options.accept_damage = serve.accept_damage;
-    options.accept_rollback = serve.accept_rollback;
-    let workspace = Workspace::open(options)?;
     let options = mount_options(context, &serve);
+    let key = serve.key;
+    let mut open = door::with_config(context, &serve.store, Box::new(move || Ok(key.credential())));
+    open.read_only = serve.flags.read_only;
+    open.accept_damage = serve.accept_damage;
+    open.accept_rollback = serve.accept_rollback;
+    let workspace = Workspace::open(open)?;
     let mounted = mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {
         if let Err(error) = workspace.close(false) {
             tracing::warn!("the workspace could not be closed: {error}");

@@ -127,8 +127,11 @@ fn check_places(context: &Context, store: &StoreUrl, mountpoint: &Path) -> Resul
     for (what, path) in daemon::own_places(context, store) {
         if is_inside(mountpoint, &path) || is_inside(&path, mountpoint) {
             let (place, path) = (mountpoint.display(), path.display());
-            return Err(Failure::new(Exit::Usage, format!("the mountpoint {place} and the {what} directory {path} overlap"))
-                .hint("choose a mountpoint apart from it"));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("the mountpoint {place} and the {what} directory {path} overlap"),
+            )
+            .hint("choose a mountpoint apart from it"));
         }
     }
     Ok(())

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use lru::LruCache;
 
-use super::control::is_outside;
 use super::Fs;
+use super::control::is_outside;
 use crate::blob::{BlobKind, ChunkRef};
 use crate::version::entry::Ino;
 use crate::worktree::{FileKind, Wait};

@@ -262,7 +262,8 @@ impl Fs {
         if !self.options.xattrs {
             return Err(FsError::SwitchedOff);
         }
-        let known = XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace) && name.len() > namespace.len());
+        let known =
+            XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace) && name.len() > namespace.len());
         if known { Ok(()) } else { Err(WorkError::NotSupported.into()) }
     }
 

@@ -115,11 +115,7 @@ pub(super) fn is_write(flags: i32) -> bool {
 }
 
 pub(super) fn open_how(flags: i32) -> OpenHow {
-    OpenHow {
-        write: is_write(flags),
-        truncate: flags & libc::O_TRUNC != 0,
-        exclusive: flags & libc::O_EXCL != 0,
-    }
+    OpenHow { write: is_write(flags), truncate: flags & libc::O_TRUNC != 0, exclusive: flags & libc::O_EXCL != 0 }
 }
 
 pub(super) fn open_flags(caching: Caching) -> FopenFlags {

@@ -107,7 +107,10 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         WorkspaceError::NotEmpty { .. } => Errno::ENOTEMPTY,
         WorkspaceError::Locked { .. } => Errno::EBUSY,
         WorkspaceError::NoCredential { .. } | WorkspaceError::Unlock(_) => Errno::EACCES,
-        WorkspaceError::Slot(_) | WorkspaceError::Disk { .. } | WorkspaceError::WrongState { .. } => Errno::EIO,
+        WorkspaceError::Slot(_)
+        | WorkspaceError::Disk { .. }
+        | WorkspaceError::Unfinished { .. }
+        | WorkspaceError::RolledBackUnderChanges { .. } => Errno::EIO,
     }
 }
 
@@ -120,6 +123,7 @@ fn of_sync(error: &SyncError) -> Errno {
         SyncError::Diverged { .. }
         | SyncError::RolledBack { .. }
         | SyncError::Lost { .. }
+        | SyncError::Stopped
         | SyncError::Contended { .. } => Errno::EIO,
     }
 }

@@ -132,9 +132,7 @@ fn config(options: &MountOptions) -> Config {
 fn tell(notifier: &Notifier, invalidations: &Receiver<Invalidation>) {
     for invalidation in invalidations {
         let told = match &invalidation {
-            Invalidation::Name { parent, name } => {
-                notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
-            }
+            Invalidation::Name { parent, name } => notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name)),
             Invalidation::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
         };
         if let Err(error) = told {

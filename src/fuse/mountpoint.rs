@@ -245,11 +245,10 @@ mod tests {
         assert_eq!(parsed.device, "0:45");
         assert_eq!(parsed.mountpoint, Path::new("/mnt/with space"));
         assert_eq!(parsed.file_system, "fuse.kura");
-        assert_eq!(parse_line(b"36 35 0:45 / /x rw - "), Some(MountLine {
-            device: "0:45".into(),
-            mountpoint: "/x".into(),
-            file_system: String::new(),
-        }));
+        assert_eq!(
+            parse_line(b"36 35 0:45 / /x rw - "),
+            Some(MountLine { device: "0:45".into(), mountpoint: "/x".into(), file_system: String::new() })
+        );
         for broken in [b"".as_slice(), b"36", b"36 35 0:45 / /x rw", b"36 35 0:45 / /x rw -"] {
             assert_eq!(parse_line(broken), None);
         }

@@ -112,13 +112,6 @@ pub fn unlink(workspace: &Workspace, path: &str) {
     workspace.tree().unlink(dir, name.as_bytes(), Wait::Yes).unwrap();
 }
 
-/// Reads a live file.
-pub fn read(workspace: &Workspace, path: &str) -> Vec<u8> {
-    let inode = ino(workspace, path);
-    let size = workspace.tree().getattr(inode, Wait::Yes).unwrap().size;
-    workspace.tree().read(inode, 0, usize::try_from(size).unwrap(), Wait::Yes).unwrap()
-}
-
 /// One line for every name of a version, sorted: what it is, and a digest of what is in it.
 pub fn manifest(workspace: &Workspace, version: kura::base::ids::VersionId) -> Result<Vec<String>, WorkspaceError> {
     let record = workspace.version(version)?;

@@ -149,26 +149,24 @@ impl Outside {
             Fixed::ByTime => self.at_time(name)?.map(|id| Key::Link(dir, id)),
             Fixed::ByTag => self.tagged(name)?.map(|id| Key::Link(dir, id)),
             Fixed::Snapshots => self.tagged(name)?.map(|id| Key::Root(Some(name.into()), id)),
-            Fixed::Control
-            | Fixed::Versions
-            | Fixed::Ctl
-            | Fixed::Status
-            | Fixed::StatusJson
-            | Fixed::Run => None,
+            Fixed::Control | Fixed::Versions | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Run => None,
         })
     }
 
     fn select(&self, text: &str) -> Result<Option<VersionId>> {
         match self.workspace.select(text) {
             Ok(id) => Ok(Some(id)),
-            Err(WorkspaceError::Version(VersionError::NoSuchVersion { .. } | VersionError::Ambiguous { .. })) => Ok(None),
+            Err(WorkspaceError::Version(VersionError::NoSuchVersion { .. } | VersionError::Ambiguous { .. })) => {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
 
     /// The version of a moment: one with just this name, or else the newest that is not later.
     fn at_time(&self, name: &str) -> Result<Option<VersionId>> {
-        let is_date = name.len() >= 10 && name.as_bytes()[..4].iter().all(u8::is_ascii_digit) && name[4..].starts_with('-');
+        let is_date =
+            name.len() >= 10 && name.as_bytes()[..4].iter().all(u8::is_ascii_digit) && name[4..].starts_with('-');
         if !is_date {
             return Ok(None);
         }

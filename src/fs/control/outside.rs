@@ -296,8 +296,7 @@ impl Outside {
 
     pub(crate) fn fill(&self, items: &[Item], refer: bool, each: &mut dyn FnMut(&Line<'_>) -> bool) {
         for item in items {
-            let ino =
-                if refer { self.nodes.refer(&item.key, item.past.clone()) } else { self.nodes.ino(&item.key) };
+            let ino = if refer { self.nodes.refer(&item.key, item.past.clone()) } else { self.nodes.ino(&item.key) };
             let shown = self.show(ino, &item.key, item.past.as_deref());
             if !each(&Line { name: &item.name, offset: item.offset, shown }) {
                 if refer {
