@@ -17,3 +17,5 @@ mod store_suite;
 mod store_url;
 mod tamper;
 mod tidy;
+mod workspace;
+mod workspace_rig;
