@@ -31,8 +31,27 @@ pub fn init_options() -> InitOptions {
 
 type Decide = dyn Fn(Operation, &str) -> Fault + Send + Sync;
 
-/// Reads are worth caching on disk.
-struct Remote(FaultStore);
+/// Reads are worth caching on disk; counts what is uploaded, and tells when HEAD was swung.
+struct Remote(FaultStore, Arc<Uploads>);
+
+#[derive(Default)]
+pub struct Uploads {
+    pub objects: AtomicUsize,
+    pub bytes: AtomicUsize,
+    swung: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl Uploads {
+    fn note(&self, sealed: &Sealed) {
+        self.objects.fetch_add(1, Ordering::SeqCst);
+        self.bytes.fetch_add(sealed.len(), Ordering::SeqCst);
+    }
+
+    /// Objects and bytes since the last call.
+    pub fn take(&self) -> (usize, usize) {
+        (self.objects.swap(0, Ordering::SeqCst), self.bytes.swap(0, Ordering::SeqCst))
+    }
+}
 
 impl ObjectStore for Remote {
     fn get(&self, key: &ObjectKey) -> kura::store::Result<Object> {
@@ -48,7 +67,14 @@ impl ObjectStore for Remote {
     }
 
     fn put(&self, key: &ObjectKey, sealed: &Sealed, condition: PutCondition) -> kura::store::Result<ETag> {
-        self.0.put(key, sealed, condition)
+        self.1.note(sealed);
+        let answer = self.0.put(key, sealed, condition);
+        if key.as_str() == "HEAD"
+            && let Some(swung) = &*self.1.swung.lock()
+        {
+            swung();
+        }
+        answer
     }
 
     fn delete(&self, key: &ObjectKey) -> kura::store::Result<()> {
@@ -60,6 +86,7 @@ impl ObjectStore for Remote {
     }
 
     fn put_many(&self, objects: &[(ObjectKey, Sealed)]) -> Vec<kura::store::Result<()>> {
+        objects.iter().for_each(|(_, sealed)| self.1.note(sealed));
         self.0.put_many(objects)
     }
 
@@ -82,7 +109,7 @@ pub struct Rig {
     pub memory: Arc<MemoryStore>,
     pub store: Arc<dyn ObjectStore>,
     fault: Arc<Mutex<Option<Box<Decide>>>>,
-    pub puts: Arc<AtomicUsize>,
+    pub uploads: Arc<Uploads>,
 }
 
 impl Rig {
@@ -90,15 +117,13 @@ impl Rig {
         let memory = Arc::new(MemoryStore::new());
         Workspace::init_in(&*memory, init_options()).unwrap();
         let fault: Arc<Mutex<Option<Box<Decide>>>> = Arc::default();
-        let puts = Arc::new(AtomicUsize::new(0));
-        let (asked, counted) = (fault.clone(), puts.clone());
+        let uploads = Arc::<Uploads>::default();
+        let asked = fault.clone();
         let store = FaultStore::new(memory.clone(), move |operation, key| {
-            if matches!(operation, Operation::Put | Operation::PutConditional) {
-                counted.fetch_add(1, Ordering::SeqCst);
-            }
             asked.lock().as_ref().map_or(Fault::Pass, |decide| decide(operation, key))
         });
-        Self { dir: tempfile::tempdir().unwrap(), memory, store: Arc::new(Remote(store)), fault, puts }
+        let store = Arc::new(Remote(store, uploads.clone()));
+        Self { dir: tempfile::tempdir().unwrap(), memory, store, fault, uploads }
     }
 
     pub fn set_fault(&self, decide: impl Fn(Operation, &str) -> Fault + Send + Sync + 'static) {
@@ -119,6 +144,17 @@ impl Rig {
 
     pub fn try_open(&self, options: OpenOptions) -> Result<Arc<Workspace>, WorkspaceError> {
         Workspace::open_in(self.store.clone(), options)
+    }
+
+    /// From now on, whenever HEAD is written, everything it names must be in the store.
+    pub fn check_every_swing(&self) -> Arc<AtomicUsize> {
+        let (memory, count) = (self.memory.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = count.clone();
+        *self.uploads.swung.lock() = Some(Box::new(move || {
+            whole(&memory);
+            counted.fetch_add(1, Ordering::SeqCst);
+        }));
+        count
     }
 
     /// The keys of the workspace, to look into the store with.
@@ -297,4 +333,27 @@ pub fn noise(len: usize) -> Vec<u8> {
 /// Long content by its digest, so that a failed comparison can be read.
 fn short(content: Vec<u8>) -> Vec<u8> {
     if content.len() <= 64 { content } else { sha256(&content).to_string().into_bytes() }
+}
+
+/// Reads everything that a store's HEAD names, with nothing but the store.
+pub fn whole(memory: &Arc<MemoryStore>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(&dir, "state");
+    options.read_only = true;
+    let workspace = Workspace::open_in(memory.clone(), options).unwrap();
+    for version in workspace.versions().unwrap() {
+        recorded(&workspace, version.id);
+    }
+    live(&workspace);
+}
+
+/// Waits for something that happens in the background.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("never: {what}");
 }
