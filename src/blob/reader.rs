@@ -112,6 +112,15 @@ impl Blobs {
         Ok(self.reader.index.lookup(id)?.is_some())
     }
 
+    /// Whether the blob is known to exist. When the store that would know cannot be asked it is not: storing a blob a
+    /// second time costs space, and nothing else.
+    pub fn is_known(&self, id: &BlobId) -> Result<bool> {
+        match self.contains(id) {
+            Err(BlobError::Store(_)) => Ok(false),
+            known => known,
+        }
+    }
+
     /// Reads a whole blob.
     pub fn read(&self, kind: BlobKind, chunk: &ChunkRef) -> Result<Arc<[u8]>> {
         self.reader.read(kind, chunk)

@@ -42,6 +42,7 @@ impl Workspace {
         fs::create_dir_all(to_dir).map_err(|error| WorkspaceError::disk(to_dir, &error))?;
         let mut export = Export {
             workspace: self,
+            to_dir,
             record: &record,
             overwrite,
             is_root: Uid::effective().is_root(),
@@ -53,7 +54,7 @@ impl Workspace {
             export.tree(&record.root.dir, to_dir.to_owned())?;
         }
         for path in paths {
-            export.path(&split_path(path), to_dir)?;
+            export.path(&split_path(path))?;
         }
         Ok(export.report)
     }
@@ -61,6 +62,7 @@ impl Workspace {
 
 struct Export<'a> {
     workspace: &'a Workspace,
+    to_dir: &'a Path,
     record: &'a IndexRecord,
     overwrite: bool,
     is_root: bool,
@@ -72,17 +74,15 @@ struct Export<'a> {
 
 impl Export<'_> {
     /// One selected path, below plain directories for what is above it.
-    fn path(&mut self, names: &[&[u8]], to_dir: &Path) -> Result<()> {
+    fn path(&mut self, names: &[&[u8]]) -> Result<()> {
         let found = self.workspace.find(self.record, names)?;
         let entry = found.ok_or_else(|| VersionError::NoSuchPath {
             version: self.record.id,
             path: String::from_utf8_lossy(&names.join(&b'/')).into_owned(),
         })?;
-        let mut target = to_dir.to_owned();
+        let mut target = self.to_dir.to_owned();
         for name in names {
-            if target != to_dir {
-                self.make_dir(&target)?;
-            }
+            self.make_dir(&target)?;
             target = below(&target, name)?;
         }
         self.tree(&entry, target)
@@ -116,14 +116,16 @@ impl Export<'_> {
         (self.progress)(self.report.exported);
     }
 
-    /// A directory; one that is there will do, but never a link to one.
+    /// A directory; one that is there will do, but below the top never a link to one.
     fn make_dir(&self, path: &Path) -> Result<()> {
+        if path == self.to_dir {
+            return Ok(());
+        }
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let is_dir = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-                let is_top = is_dir || self.report.exported == Progress::default() && path.is_dir();
-                if is_top { Ok(()) } else { Err(WorkspaceError::InTheWay { path: path.to_owned() }) }
+                if is_dir { Ok(()) } else { Err(WorkspaceError::InTheWay { path: path.to_owned() }) }
             }
             Err(error) => Err(WorkspaceError::disk(path, &error)),
         }

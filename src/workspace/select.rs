@@ -78,7 +78,8 @@ fn time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     };
     // A time without a fraction means all of that second (a version knows nanoseconds).
     let whole = if text.contains('.') || text.ends_with("ago") || text == "yesterday" { 0 } else { 999_999_999 };
-    let time = i64::try_from(zoned.timestamp().as_nanosecond()).ok()?;
+    let time = zoned.timestamp().as_nanosecond();
+    let time = i64::try_from(time).unwrap_or(if time < 0 { i64::MIN } else { i64::MAX });
     Some(Timestamp::from_unix_ns(time.saturating_add(whole)))
 }
 

@@ -17,7 +17,7 @@ use super::record::{Bytes, Record};
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, Sha256};
 use crate::base::limits::{CHUNK_LEN_MAX, CHUNK_LEN_MIN, INLINE_LEN_MAX, PACKED_LEN_MAX};
-use crate::blob::{BlobKind, Blobs, ChunkRef, Chunker, Location, Outbox, Place, codec, location};
+use crate::blob::{BlobError, BlobKind, Blobs, ChunkRef, Chunker, Location, Outbox, Place, codec, location};
 use crate::crypto::{IdDomain, Keys};
 use crate::store::ObjectKey;
 use crate::version::entry::{Content, FileBody, Ino};
@@ -67,6 +67,16 @@ impl Absorber<'_> {
             self.absorb_large(&view, &mut sink)?
         };
         Ok((body, sink.finish()?))
+    }
+
+    /// Whether a version or the outbox is known to have the chunk; the journal of an earlier segment does not count.
+    fn is_stored(&self, id: &BlobId) -> Result<bool> {
+        match self.blobs.index().lookup(id) {
+            Ok(location) => Ok(location.is_some()),
+            // Not known while the store is away: storing it again costs space, and nothing else.
+            Err(BlobError::Store(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn absorb_small(&self, view: &View, sink: &mut Sink<'_>) -> Result<FileBody> {
@@ -272,7 +282,7 @@ impl Sink<'_> {
         let id = with.keys.id(IdDomain::Content, digest);
         let len = u32::try_from(bytes.len()).map_err(|_| WorkError::TooLarge)?;
         let chunk = ChunkRef { id, len };
-        if self.fresh.contains(&id) || with.local.own(&id, self.owner) || with.blobs.index().lookup(&id)?.is_some() {
+        if self.fresh.contains(&id) || with.local.own(&id, self.owner) || with.is_stored(&id)? {
             return Ok(chunk);
         }
         let sealed = codec::encode(with.keys, BlobKind::Content, id, bytes);

@@ -50,7 +50,7 @@ impl PageIo for NewPages<'_> {
         let id = self.keys.id(IdDomain::Page, &sha256(bytes));
         let len = u32::try_from(bytes.len())
             .map_err(|_| VersionError::Damaged { object: "a page".into(), reason: "it is too long".into() })?;
-        if !self.blobs.contains(&id)? {
+        if !self.blobs.is_known(&id)? {
             self.new.lock().insert(id, bytes.into());
         }
         Ok(ChunkRef { id, len })
