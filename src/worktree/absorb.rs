@@ -12,7 +12,7 @@ use sha2::Digest;
 use super::content::{View, merge};
 use super::extents::PieceData;
 use super::inode::Layer;
-use super::local_blobs::{LocalBlob, LocalBlobs, LocalPlace};
+use super::local_blobs::{LocalBlob, LocalBlobs, LocalPlace, Own};
 use super::record::{Bytes, Record};
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, Sha256};
@@ -272,7 +272,7 @@ impl Sink<'_> {
         let id = with.keys.id(IdDomain::Content, digest);
         let len = u32::try_from(bytes.len()).map_err(|_| WorkError::TooLarge)?;
         let chunk = ChunkRef { id, len };
-        if self.fresh.contains(&id) || with.local.own(&id, self.owner) || with.blobs.index().lookup(&id)?.is_some() {
+        if self.fresh.contains(&id) || self.share(&id)? || with.blobs.index().lookup(&id)?.is_some() {
             return Ok(chunk);
         }
         let sealed = codec::encode(with.keys, BlobKind::Content, id, bytes);
@@ -299,6 +299,24 @@ impl Sink<'_> {
             (with.append)(std::mem::take(&mut self.records))?;
         }
         Ok(chunk)
+    }
+
+    /// Takes part in owning a blob that is here; false when it is not.
+    fn share(&mut self, id: &BlobId) -> Result<bool> {
+        let (local, owner) = (self.with.local, self.owner);
+        match local.own(id, owner) {
+            Own::Known => return Ok(true),
+            Own::New => {
+                self.records.push(Record::Share { owner, id: *id });
+                return Ok(true);
+            }
+            Own::Absent => {}
+        }
+        // The checkpoint that is under way may drop its record of the object.
+        let Some(blob) = local.object_of_checkpoint(id) else { return Ok(false) };
+        self.fresh.insert(*id);
+        self.records.extend(local.carry_record(owner, *id, &blob)?);
+        Ok(true)
     }
 
     fn sync_objects(&mut self) -> Result<()> {
