@@ -7,6 +7,8 @@ mod crypto;
 mod crypto_slots;
 mod golden;
 mod leaks;
+mod model;
+mod rig;
 mod s3_server;
 mod sim_disk;
 mod space;
