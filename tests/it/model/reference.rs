@@ -23,6 +23,8 @@ pub struct Node {
     /// Content that versions may hold. More than one when a kill may bring back an earlier one; the
     /// last is that of the present process. `None` is a file that never was published.
     pub published: Vec<Option<Vec<u8>>>,
+    /// A kill came while there was more than one: it is open which of them stands.
+    pub open_which: bool,
     /// Whether a kill keeps the bytes as they are.
     pub safe: bool,
     pub writers: u32,
@@ -45,6 +47,7 @@ impl Node {
             xattrs: BTreeMap::new(),
             bytes: Vec::new(),
             published: vec![None],
+            open_which: false,
             safe: true,
             writers: 0,
             opens: 0,
@@ -60,14 +63,17 @@ impl Node {
     fn publish_durably(&mut self) {
         if self.kind == FileKind::File && self.names > 0 {
             self.published = vec![Some(self.bytes.clone())];
-            self.safe = true;
+            (self.safe, self.open_which) = (true, false);
         }
     }
 
     /// Published in memory.
     fn publish(&mut self) {
-        if self.kind == FileKind::File && self.names > 0 && self.published.last() != Some(&Some(self.bytes.clone())) {
-            self.published.push(Some(self.bytes.clone()));
+        if self.kind == FileKind::File && self.names > 0 {
+            let bytes = Some(self.bytes.clone());
+            self.published.retain(|published| *published != bytes);
+            self.published.push(bytes);
+            self.open_which = false;
         }
     }
 }
@@ -326,7 +332,7 @@ impl Reference {
 
     /// What is published is so for a later process, too.
     pub fn absorb(&mut self) {
-        for node in self.nodes.values_mut().filter(|node| node.names > 0) {
+        for node in self.nodes.values_mut().filter(|node| node.names > 0 && !node.open_which) {
             let last = node.published.pop().unwrap();
             if node.writers == 0 && last.as_ref() == Some(&node.bytes) {
                 node.safe = true;

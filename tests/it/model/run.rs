@@ -340,6 +340,7 @@ impl Run {
         let seens = live(&self.tree);
         for (path, ino) in self.model.paths() {
             let node = self.model.node(ino);
+            node.open_which |= node.published.len() > 1;
             let seen = seens.get(&path).unwrap_or_else(|| panic!("{path} is gone"));
             if node.kind == FileKind::File && !node.safe {
                 node.bytes = seen.bytes.clone();
@@ -382,7 +383,7 @@ impl Run {
                 FileKind::File if recorded => {
                     let found = Some(seen.bytes.clone());
                     assert!(node.published.contains(&found), "{path}: {} bytes never published", seen.bytes.len());
-                    node.published = vec![found];
+                    (node.published, node.open_which) = (vec![found], false);
                 }
                 FileKind::File | FileKind::Symlink => assert!(seen.bytes == node.bytes, "{path}: content differs"),
                 _ => {}
@@ -401,9 +402,9 @@ impl Run {
         }
         for (path, ino) in paths {
             if !seens.contains_key(&path) {
-                let published = &mut self.model.node(ino).published;
-                assert!(recorded && published.contains(&None), "{path} is missing");
-                *published = vec![None];
+                let node = self.model.node(ino);
+                assert!(recorded && node.published.contains(&None), "{path} is missing");
+                (node.published, node.open_which) = (vec![None], false);
             }
         }
     }
