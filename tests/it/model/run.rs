@@ -40,7 +40,7 @@ pub fn run(ops: &[Op], inodes_max: usize) {
     }
     run.compare();
     run.checkpoint();
-    run.reopen();
+    run.step(&Op::Reopen);
     run.compare();
 }
 
@@ -320,6 +320,8 @@ impl Run {
             let mut found = after.get(path).unwrap_or_else(|| panic!("{path} is gone")).clone();
             // Bytes that go to the journal late take the change time with them.
             found.ctime = seen.ctime;
+            let bytes = std::mem::replace(&mut found.bytes, seen.bytes.clone());
+            assert!(bytes == seen.bytes, "{path}: content differs");
             assert!(*seen == found, "{path}: {seen:?} became {found:?}");
         }
         assert_eq!(before.len(), after.len());
