@@ -28,9 +28,11 @@ impl Table {
                 layer.extents.write(*offset, &data.0, true);
                 layer.size = layer.size.max(offset + data.0.len() as u64);
             }),
-            Record::Zero { ino, layer, offset, len, time } => {
-                self.with_layer(*ino, *layer, *time, |layer| layer.extents.zero(*offset, *len, true))
-            }
+            // A hole lies within the file, which may have been extended by what it punched out.
+            Record::Zero { ino, layer, offset, len, time } => self.with_layer(*ino, *layer, *time, |layer| {
+                layer.extents.zero(*offset, *len, true);
+                layer.size = layer.size.max(offset.saturating_add(*len));
+            }),
             Record::Complete { ino, layer } => self.apply_complete(*ino, *layer),
             Record::Publish { ino, layer, body, mtime } => self.apply_publish(*ino, *layer, body, *mtime),
             Record::Blob { .. } | Record::Object { .. } | Record::Share { .. } => Ok(()),
@@ -272,7 +274,14 @@ impl Table {
     }
 
     fn apply_complete(&mut self, ino: Ino, layer: u32) -> Attempt<()> {
-        let file = self.get_mut(ino)?.file_mut()?;
+        let inode = self.get_mut(ino)?;
+        let mtime = inode.mtime;
+        let file = inode.file_mut()?;
+        // An empty first layer leaves no other trace in the journal.
+        if layer >= file.next_layer && file.draft.is_none() && !file.is_published() {
+            file.next_layer = layer;
+            file.draft_mut(mtime);
+        }
         if file.draft.as_ref().is_some_and(|draft| draft.id == layer) {
             file.freeze();
         }

@@ -334,8 +334,8 @@ impl Worktree {
             self.writable()?;
         }
         self.run(wait, |table| {
-            let has_bytes = matches!(&table.get(ino)?.node, Node::File(file) if file.size > 0 || file.is_dirty());
-            if truncate && has_bytes {
+            table.get(ino)?;
+            if truncate {
                 self.resize(table, ino, 0, uid)?;
             }
             let inode = table.get_mut(ino)?;

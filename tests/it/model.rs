@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 /// Cases of one run; `KURA_MODEL_CASES` sets another number for long runs.
 fn cases() -> u32 {
-    std::env::var("KURA_MODEL_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(150)
+    std::env::var("KURA_MODEL_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(500)
 }
 
 #[test]

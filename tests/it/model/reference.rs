@@ -235,7 +235,7 @@ impl Reference {
     }
 
     pub fn open(&mut self, ino: u64, write: bool, truncate: bool) {
-        if truncate && !self.nodes[&ino].bytes.is_empty() {
+        if truncate {
             self.node(ino).bytes.clear();
             self.node(ino).mtime = None;
         }
