@@ -112,12 +112,14 @@ impl Blobs {
         Ok(self.reader.index.lookup(id)?.is_some())
     }
 
-    /// Whether the blob is known to exist. When the store that would know cannot be asked it is not: storing a blob a
-    /// second time costs space, and nothing else.
-    pub fn is_known(&self, id: &BlobId) -> Result<bool> {
-        match self.contains(id) {
+    /// Whether a location run or the outbox is known to have the blob; what only the journal has does not count. While
+    /// the store that would know cannot be asked the answer is no: storing a blob a second time costs space, and
+    /// nothing else.
+    pub fn is_stored(&self, id: &BlobId) -> Result<bool> {
+        match self.index().lookup(id) {
+            Ok(location) => Ok(location.is_some()),
             Err(BlobError::Store(_)) => Ok(false),
-            known => known,
+            Err(error) => Err(error),
         }
     }
 

@@ -6,7 +6,7 @@ use super::tree::{PageIo, TreeRef};
 use super::{Result, VersionError};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{FileId, Sha256};
-use crate::base::limits::{INLINE_LEN_MAX, NAME_LEN_MAX};
+use crate::base::limits::{CHUNK_LEN_MAX, FILE_SIZE_MAX, INLINE_LEN_MAX, NAME_LEN_MAX};
 use crate::blob::ChunkRef;
 
 /// An inode number; 1 is the root directory.
@@ -133,12 +133,16 @@ impl Entry {
     }
 
     fn check(&self) -> Result<()> {
-        if let Body::File(FileBody { size, content: Content::Inline(bytes), .. }) = &self.body
-            && (bytes.len() > INLINE_LEN_MAX || bytes.len() as u64 > *size)
-        {
-            return Err(VersionError::damaged(format!("inode {}", self.ino.0), "its inline content is too long"));
-        }
-        Ok(())
+        let Body::File(FileBody { size, content, .. }) = &self.body else { return Ok(()) };
+        let wrong = match content {
+            _ if *size > FILE_SIZE_MAX => Some("it is longer than a file can be"),
+            Content::Inline(bytes) if bytes.len() > INLINE_LEN_MAX || bytes.len() as u64 > *size => {
+                Some("its inline content is too long")
+            }
+            Content::Chunks(chunks) if !in_order(chunks) => Some("its chunks are out of order or out of range"),
+            _ => None,
+        };
+        wrong.map_or(Ok(()), |reason| Err(VersionError::damaged(format!("inode {}", self.ino.0), reason)))
     }
 
     /// Whether it is a directory.
@@ -212,7 +216,6 @@ impl Content {
 }
 
 fn tree_chunks(tree: &TreeRef, io: &dyn PageIo, from: u64, to: u64) -> Result<Vec<(u64, ChunkRef)>> {
-    use crate::base::limits::CHUNK_LEN_MAX;
     let start = from.saturating_sub(CHUNK_LEN_MAX as u64).to_be_bytes();
     let mut chunks = Vec::new();
     let mut failed = None;
@@ -235,10 +238,22 @@ fn parse_chunk(key: &[u8], value: &[u8]) -> Result<(u64, ChunkRef)> {
     let offset = key.try_into().map_err(|_| VersionError::damaged("a chunk list", "a key is not an offset"))?;
     let offset = u64::from_be_bytes(offset);
     let chunk: ChunkRef = decode(value, "a chunk list")?;
-    if offset.checked_add(u64::from(chunk.len)).is_none_or(|end| end > crate::base::limits::FILE_SIZE_MAX) {
-        return Err(VersionError::damaged("a chunk list", "a chunk lies beyond the largest file"));
+    if !in_order(&[(offset, chunk)]) {
+        return Err(VersionError::damaged("a chunk list", "a chunk is out of range"));
     }
     Ok((offset, chunk))
+}
+
+/// Whether chunks have lengths that chunks can have, lie within the largest file, and do not overlap.
+fn in_order(chunks: &[(u64, ChunkRef)]) -> bool {
+    let mut end = 0;
+    chunks.iter().all(|(offset, chunk)| {
+        let len_ok = (1..=CHUNK_LEN_MAX).contains(&(chunk.len as usize));
+        let next = offset.checked_add(u64::from(chunk.len)).filter(|next| *next <= FILE_SIZE_MAX);
+        let ok = len_ok && *offset >= end && next.is_some();
+        end = next.unwrap_or(end);
+        ok
+    })
 }
 
 /// Whether a name can stand in a directory: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.

@@ -12,12 +12,12 @@ use sha2::Digest;
 use super::content::{View, merge};
 use super::extents::PieceData;
 use super::inode::Layer;
-use super::local_blobs::{LocalBlob, LocalBlobs, LocalPlace};
+use super::local_blobs::{LocalBlob, LocalBlobs, LocalPlace, Own};
 use super::record::{Bytes, Record};
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, Sha256};
 use crate::base::limits::{CHUNK_LEN_MAX, CHUNK_LEN_MIN, INLINE_LEN_MAX, PACKED_LEN_MAX};
-use crate::blob::{BlobError, BlobKind, Blobs, ChunkRef, Chunker, Location, Outbox, Place, codec, location};
+use crate::blob::{BlobKind, Blobs, ChunkRef, Chunker, Location, Outbox, Place, codec, location};
 use crate::crypto::{IdDomain, Keys};
 use crate::store::ObjectKey;
 use crate::version::entry::{Content, FileBody, Ino};
@@ -67,16 +67,6 @@ impl Absorber<'_> {
             self.absorb_large(&view, &mut sink)?
         };
         Ok((body, sink.finish()?))
-    }
-
-    /// Whether a version or the outbox is known to have the chunk; the journal of an earlier segment does not count.
-    fn is_stored(&self, id: &BlobId) -> Result<bool> {
-        match self.blobs.index().lookup(id) {
-            Ok(location) => Ok(location.is_some()),
-            // Not known while the store is away: storing it again costs space, and nothing else.
-            Err(BlobError::Store(_)) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn absorb_small(&self, view: &View, sink: &mut Sink<'_>) -> Result<FileBody> {
@@ -282,7 +272,7 @@ impl Sink<'_> {
         let id = with.keys.id(IdDomain::Content, digest);
         let len = u32::try_from(bytes.len()).map_err(|_| WorkError::TooLarge)?;
         let chunk = ChunkRef { id, len };
-        if self.fresh.contains(&id) || with.local.own(&id, self.owner) || with.is_stored(&id)? {
+        if self.fresh.contains(&id) || self.share(&id)? || with.blobs.is_stored(&id)? {
             return Ok(chunk);
         }
         let sealed = codec::encode(with.keys, BlobKind::Content, id, bytes);
@@ -309,6 +299,24 @@ impl Sink<'_> {
             (with.append)(std::mem::take(&mut self.records))?;
         }
         Ok(chunk)
+    }
+
+    /// Takes part in owning a blob that is here; false when it is not.
+    fn share(&mut self, id: &BlobId) -> Result<bool> {
+        let (local, owner) = (self.with.local, self.owner);
+        match local.own(id, owner) {
+            Own::Known => return Ok(true),
+            Own::New => {
+                self.records.push(Record::Share { owner, id: *id });
+                return Ok(true);
+            }
+            Own::Absent => {}
+        }
+        // The checkpoint that is under way may drop its record of the object.
+        let Some(blob) = local.object_of_checkpoint(id) else { return Ok(false) };
+        self.fresh.insert(*id);
+        self.records.extend(local.carry_record(owner, *id, &blob)?);
+        Ok(true)
     }
 
     fn sync_objects(&mut self) -> Result<()> {

@@ -1,12 +1,14 @@
 //! The first step of a checkpoint: what changed, taken under the lock; and its undoing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::checkpoint::{CheckpointState, carry_blob};
+use super::checkpoint::CheckpointState;
 use super::inode::{Inode, Layer, Node};
-use super::local_blobs::BlobMap;
-use super::namespace::piece_record;
+use super::journal::Tag;
+use super::local_blobs::{BlobMap, Own};
+use super::namespace::{frozen_records, mark_logged, piece_record};
+use super::open::Base;
 use super::record::Record;
 use super::table::{Table, Totals};
 use super::worktree::Worktree;
@@ -26,11 +28,12 @@ pub(super) struct Captured {
     pub(super) counts: Totals,
     /// The segment that begins with this checkpoint.
     pub(super) segment: u64,
+    /// What its first frame is bound to.
+    pub(super) chain: Tag,
     pub(super) next_ino: u32,
     pub(super) blobs: Arc<BlobMap>,
     pub(super) changes: u64,
-    /// Content of files without a name that are still open: no version has it, but it must stay readable.
-    pub(super) orphans: Vec<(Ino, FileBody)>,
+    dirty_root: bool,
 }
 
 pub(super) struct CapturedDir {
@@ -61,8 +64,8 @@ impl Worktree {
         if unchanged && !always {
             return Ok(None);
         }
-        self.publish_unnamed(&mut table);
-        let segment = self.journal.cut()?;
+        let (segment, chain) = self.journal.cut()?;
+        table.placed.clear();
         let blobs = self.local.cut();
         let carried = self.carry_over(&mut table, &blobs);
         let mut captured = Captured {
@@ -73,10 +76,11 @@ impl Worktree {
             digests: state.base.index.root.digests,
             counts: Totals::default(),
             segment,
+            chain,
             next_ino: table.next_ino,
             blobs,
             changes: table.changes,
-            orphans: orphans(&table),
+            dirty_root: table.dirty_root,
         };
         captured.take(&mut table);
         if let Err(error) = carried {
@@ -91,83 +95,63 @@ impl Worktree {
         captured.give_back(&mut self.table());
     }
 
-    /// A file that has several names and was never published cannot be carried over by name.
-    fn publish_unnamed(&self, table: &mut Table) {
-        let unnamed =
-            |inode: &&Inode| inode.linked && inode.nlink > 0 && inode.file().is_ok_and(|file| !file.is_published());
-        let inos: Vec<Ino> =
-            table.drafts.iter().filter_map(|ino| table.find(*ino)).filter(unnamed).map(|inode| inode.ino).collect();
-        for ino in inos {
-            let Some(inode) = table.find_mut(ino) else { continue };
-            let mtime = inode.mtime;
-            if let Node::File(file) = &mut inode.node {
-                file.publish(mtime);
-            }
-            table.note_layers(ino);
-            table.mark_inode(ino);
-        }
-    }
-
-    /// Writes what no version holds into the new segment: unpublished files and drafts.
+    /// Writes what no version will hold into the new segment: unpublished files and drafts, and the
+    /// blobs that they and other unsettled files need.
     fn carry_over(&self, table: &mut Table, blobs: &BlobMap) -> Result<()> {
+        self.carry_blobs(table, blobs)?;
         let inos: Vec<Ino> = table.drafts.iter().copied().collect();
+        let unpublished = |ino: &&Ino| table.find(**ino).is_some_and(|inode| inode.nlink > 0 && inode.is_unpublished());
+        let names = table.names_of(&inos.iter().filter(unpublished).copied().collect());
         for ino in inos {
-            let mut records = Vec::new();
             let Some(inode) = table.find(ino).filter(|inode| inode.nlink > 0) else { continue };
             let Ok(file) = inode.file() else { continue };
-            if let (false, Some((parent, name))) = (file.is_published(), &inode.home) {
-                let inode = Box::new(inode.to_entry(None));
-                records.push(Record::Graft { parent: *parent, name: name.to_vec(), inode, published: false });
+            let mut records = Vec::new();
+            for (parent, name) in names.get(&ino).into_iter().flatten() {
+                let (parent, name, inode) = (*parent, name.to_vec(), Box::new(inode.to_entry(None)));
+                records.push(Record::Graft { parent, name, inode, published: false });
             }
+            // Should the checkpoint fail, the draft lies over what was frozen before it.
+            frozen_records(ino, file, &mut records);
             if let Some(draft) = &file.draft {
-                if draft.base.is_some() {
-                    self.carry_blobs(ino, blobs)?;
-                }
                 let base = draft.base.as_deref().cloned().map(Box::new);
-                records.push(Record::Draft {
-                    ino,
-                    layer: draft.id,
-                    base,
-                    clip: draft.clip,
-                    size: draft.size,
-                    mtime: draft.mtime,
-                });
+                let (layer, clip, size, mtime) = (draft.id, draft.clip, draft.size, draft.mtime);
+                records.push(Record::Draft { ino, layer, base, clip, size, mtime });
                 records.extend(
                     draft.extents.iter().map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())),
                 );
             }
             if !records.is_empty() {
-                self.journal.append(&records)?;
-                if let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node)
-                    && let Some(draft) = &mut file.draft
-                {
-                    draft.extents.set_logged(true);
-                }
+                self.append(table, &records)?;
+                mark_logged(table, ino);
             }
         }
         Ok(())
     }
 
-    fn carry_blobs(&self, owner: Ino, blobs: &BlobMap) -> Result<()> {
-        for (id, blob) in blobs.iter().filter(|(_, blob)| blob.owners.contains(&owner)) {
-            let sealed = match &blob.place {
-                super::local_blobs::LocalPlace::Journal(frame) => self.local.sealed(id, frame)?,
-                super::local_blobs::LocalPlace::Outbox(_) => None,
-            };
-            if let Some(record) = carry_blob(owner, *id, blob, sealed) {
-                self.append_blobs(&[record])?;
+    /// Carries the blobs over that are needed whatever the version uses: of staged drafts, of files
+    /// whose published content is still being made, and of files that are open without a name.
+    fn carry_blobs(&self, table: &Table, blobs: &BlobMap) -> Result<()> {
+        let staged = |ino: &&Ino| {
+            let file = table.find(**ino).and_then(|inode| inode.file().ok());
+            file.and_then(|file| file.draft.as_ref()).is_some_and(|draft| draft.base.is_some())
+        };
+        let drafts = table.drafts.iter().filter(staged);
+        let wanted: HashSet<Ino> = drafts.chain(&table.frozen).chain(&table.orphans).copied().collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for (id, blob) in blobs {
+            for owner in blob.owners.iter().copied().filter(|owner| wanted.contains(owner)) {
+                let record = match self.local.own(id, owner) {
+                    Own::Known => None,
+                    Own::New => Some(Record::Share { owner, id: *id }),
+                    Own::Absent => self.local.carry_record(owner, *id, blob)?,
+                };
+                self.append_blobs(record.as_slice())?;
             }
         }
         Ok(())
     }
-}
-
-fn orphans(table: &Table) -> Vec<(Ino, FileBody)> {
-    let files = table
-        .orphans
-        .iter()
-        .filter_map(|ino| Some((*ino, table.find(*ino)?.file().ok()?.published.as_ref()?.body.clone())));
-    files.collect()
 }
 
 fn root_entry(table: &Table) -> Entry {
@@ -178,6 +162,11 @@ fn root_entry(table: &Table) -> Entry {
 }
 
 impl Captured {
+    /// The base that goes on where this was taken.
+    pub(super) fn base(&self, before: &Base) -> Base {
+        Base { first_segment: self.segment, journal_chain: self.chain, next_ino: self.next_ino, ..before.clone() }
+    }
+
     fn take(&mut self, table: &mut Table) {
         let mut dirs: Vec<Ino> = std::mem::take(&mut table.dirty_dirs).into_iter().collect();
         let mut depths = HashMap::new();
@@ -192,14 +181,15 @@ impl Captured {
             self.dirs.push(CapturedDir { ino, names, entries });
         }
         for ino in std::mem::take(&mut table.dirty_links) {
-            let link = table.find(ino).filter(|inode| inode.nlink > 0).map(|inode| {
+            let link = table.find(ino).filter(|inode| inode.nlink > 0 && !inode.is_unpublished()).map(|inode| {
                 let (entry, content) = capture_inode(inode);
                 (inode.nlink, entry, content)
             });
             self.links.push((ino, link));
         }
         table.dirty_root = false;
-        self.counts = table.counts;
+        table.recording = true;
+        self.counts = recorded_totals(table);
     }
 
     fn give_back(&self, table: &mut Table) {
@@ -210,8 +200,22 @@ impl Captured {
             table.dirty_dirs.insert(dir.ino);
         }
         table.dirty_links.extend(self.links.iter().map(|(ino, _)| *ino));
-        table.dirty_root = true;
+        table.dirty_root |= self.dirty_root;
+        table.recording = false;
     }
+}
+
+/// The totals of what a version taken now holds: nothing unpublished, and all that is published.
+fn recorded_totals(table: &Table) -> Totals {
+    let mut totals = table.counts;
+    for inode in table.drafts.iter().filter_map(|ino| table.find(*ino)).filter(|inode| inode.is_unpublished()) {
+        totals.files = totals.files.saturating_sub(u64::from(inode.nlink));
+    }
+    for inode in table.frozen.iter().filter_map(|ino| table.find(*ino)) {
+        let Some(last) = inode.file().ok().and_then(|file| file.frozen.last()) else { continue };
+        totals.bytes = (totals.bytes + last.size).saturating_sub(inode.published_bytes());
+    }
+    totals
 }
 
 fn depth(table: &Table, ino: Ino, known: &mut HashMap<Ino, usize>) -> usize {
@@ -237,8 +241,8 @@ fn capture_name(table: &Table, dir: Ino, name: Name) -> (Name, CapturedEntry) {
     let children = table.find(dir).and_then(|inode| inode.dir().ok()).and_then(|dir| dir.children.as_ref());
     let ino = children.and_then(|children| children.get(&name)).map(|child| child.ino);
     let entry = match ino.and_then(|ino| table.find(ino)) {
+        Some(inode) if inode.is_unpublished() => CapturedEntry::Gone,
         Some(inode) if inode.linked => CapturedEntry::Here(link_entry(inode.ino), None),
-        Some(inode) if inode.file().is_ok_and(|file| !file.is_published()) => CapturedEntry::Gone,
         Some(inode) => {
             let (entry, content) = capture_inode(inode);
             CapturedEntry::Here(entry, content)

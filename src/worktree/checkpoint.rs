@@ -12,7 +12,6 @@ use super::capture::{Captured, CapturedEntry, FileContent};
 use super::local_blobs::{BlobMap, LocalBlob, LocalPlace};
 use super::open::{Base, Queued};
 use super::pages::NewPages;
-use super::record::Record;
 use super::worktree::Worktree;
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, RunId, VersionId};
@@ -88,7 +87,6 @@ impl Worktree {
         let Some(captured) = self.capture(&state, reason.always)? else { return Ok(Checkpoint::Unchanged) };
         match self.record(&mut state, reason, &captured) {
             Ok(recorded) => {
-                self.local.finish_cut();
                 self.table().shrink(self.parts.limits.inodes_max);
                 Ok(Checkpoint::Recorded(recorded))
             }
@@ -104,18 +102,24 @@ impl Worktree {
         let mut state = self.checkpoint.lock();
         let Some(captured) = self.capture(&state, true)? else { return Ok(()) };
         let unchanged = captured.dirs.is_empty() && captured.links.is_empty() && captured.changes == state.changes;
-        if !unchanged || !captured.orphans.is_empty() {
+        let base = captured.base(&state.base);
+        let written = if unchanged { self.write_base(&state, &base).map(|()| true) } else { Ok(false) };
+        if !matches!(written, Ok(true)) {
             self.uncapture(&captured);
-            return Ok(());
+            return written.map(|_| ());
         }
-        let unused = self.drop_unused(&captured, &Used::default());
-        let base = Base { first_segment: captured.segment, next_ino: captured.next_ino, ..state.base.clone() };
-        base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)?;
         state.base = base;
-        self.journal.remove_before(captured.segment)?;
-        self.local.finish_cut();
-        unused.into_iter().for_each(|key| self.remove_unused(&key));
+        self.remove_segments(captured.segment);
+        self.table().recording = false;
+        self.finish_blobs(&captured, &Used::default());
         Ok(())
+    }
+
+    /// Makes the journal durable, and then the base that rests on it.
+    fn write_base(&self, state: &CheckpointState, base: &Base) -> Result<()> {
+        // What was carried over must outlive the segments it came from.
+        self.journal.sync(self.journal.end())?;
+        base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)
     }
 
     /// The state the last checkpoint left.
@@ -136,7 +140,6 @@ impl Worktree {
     fn record(&self, state: &mut CheckpointState, reason: &Reason, captured: &Captured) -> Result<Recorded> {
         let pages = self.pages();
         let mut used = Used::default();
-        captured.orphans.iter().for_each(|(ino, body)| used.note(*ino, body));
         let dirs = self.write_dirs(captured, &pages, &mut used)?;
         let root = self.write_root(captured, &dirs, &pages, &mut used)?;
         let parent = &state.base.index;
@@ -159,14 +162,13 @@ impl Worktree {
             refs::set_tag(&mut edits, tag, Some(record.id));
         }
         let refs = state.base.refs.edit(&pages, &edits)?;
-        let unused = self.drop_unused(captured, &used);
         let mut parcel = self.pack(captured, &used, pages)?;
         let runs = self.add_run(&mut parcel, &state.base.runs)?;
         parcel.objects.push((IndexRecord::key(record.id), record.seal(&self.parts.keys)));
         let queued = Queued { record: record.clone(), refs, runs: runs.clone(), objects: Vec::new() };
         self.commit_version(state, captured, queued, parcel)?;
         self.install_version(captured, &dirs, &record.root);
-        unused.into_iter().for_each(|key| self.remove_unused(&key));
+        self.finish_blobs(captured, &used);
         Ok(Recorded { record })
     }
 
@@ -345,10 +347,18 @@ impl Worktree {
         queued: Queued,
         parcel: Parcel,
     ) -> Result<()> {
-        let base = Base { first_segment: captured.segment, next_ino: captured.next_ino, ..state.base.clone() };
+        let base = captured.base(&state.base);
         self.enqueue(state, base, queued, parcel)?;
         state.changes = captured.changes;
-        self.journal.remove_before(captured.segment)
+        self.remove_segments(captured.segment);
+        Ok(())
+    }
+
+    /// Removes segments that nothing needs; what stays goes with the next.
+    fn remove_segments(&self, before: u64) {
+        if let Err(error) = self.journal.remove_before(before) {
+            tracing::warn!("old segments of the journal stay for now: {error}");
+        }
     }
 
     /// Leaves objects in the outbox and an entry in the queue, then lets the base, which gets everything else from
@@ -372,7 +382,7 @@ impl Worktree {
         queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)?;
         let base =
             Base { index: queued.record, refs: queued.refs, runs: queued.runs, queue_sequence: sequence, ..base };
-        base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)?;
+        self.write_base(state, &base)?;
         let runs = base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         let index = self.parts.blobs.index();
         index.set_runs(runs);
@@ -385,6 +395,7 @@ impl Worktree {
     fn install_version(&self, captured: &Captured, dirs: &HashMap<Ino, TreeRef>, root: &Root) {
         let mut table = self.table();
         table.links = root.links;
+        table.recording = false;
         for dir in &captured.dirs {
             if let (Some(names), Some(live)) =
                 (dirs.get(&dir.ino), table.find_mut(dir.ino).and_then(|inode| inode.dir_mut().ok()))
@@ -395,19 +406,23 @@ impl Worktree {
         }
     }
 
-    /// Objects that were absorbed for files that are gone.
-    fn drop_unused(&self, captured: &Captured, used: &Used) -> Vec<ObjectKey> {
-        let mut unused = Vec::new();
+    /// Ends the checkpoint for its blobs: objects that were absorbed for files that are gone go.
+    fn finish_blobs(&self, captured: &Captured, used: &Used) {
+        // Nobody is about to refer to one of them.
+        let _absorbing = self.absorbing.lock();
+        let index = self.parts.blobs.index();
         for (id, blob) in captured.blobs.iter() {
-            if let LocalPlace::Outbox(place) = &blob.place
-                && !used.has(id, blob)
-                && !self.local.holds_current(id)
-            {
-                self.parts.blobs.index().forget(id);
-                unused.push(place.object(id).0);
+            let LocalPlace::Outbox(place) = &blob.place else { continue };
+            if used.has(id, blob) || self.local.holds_current(id) {
+                continue;
+            }
+            index.forget(id);
+            // An earlier version may have it.
+            if matches!(index.lookup(id), Ok(None)) {
+                self.remove_unused(&place.object(id).0);
             }
         }
-        unused
+        self.local.finish_cut();
     }
 
     fn remove_unused(&self, key: &ObjectKey) {
@@ -473,17 +488,4 @@ fn count(
     let before = parent.counts.files + parent.counts.dirs + added;
     let removed = before.saturating_sub(totals.files + totals.dirs);
     Ok(Counts { files: totals.files, dirs: totals.dirs, bytes: totals.bytes, added, changed, removed })
-}
-
-/// Records that carry a blob of a staged draft over into the next segment.
-pub(super) fn carry_blob(owner: Ino, id: BlobId, blob: &LocalBlob, sealed: Option<Arc<Vec<u8>>>) -> Option<Record> {
-    match (&blob.place, sealed) {
-        (LocalPlace::Journal(_), Some(sealed)) => {
-            Some(Record::Blob { owner, id, page: blob.page, len: blob.len, sealed: super::record::Bytes(sealed) })
-        }
-        (LocalPlace::Outbox(Location { stored_len, len, place: crate::blob::Place::Object { generation }, .. }), _) => {
-            Some(Record::Object { owner, id, len: *len, stored_len: *stored_len, generation: *generation })
-        }
-        _ => None,
-    }
 }

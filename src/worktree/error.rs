@@ -130,15 +130,25 @@ pub enum JournalError {
     },
 }
 
+/// Whether the local disk has no room.
+pub(super) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 impl From<BlobError> for WorkError {
     fn from(error: BlobError) -> Self {
+        if let BlobError::Disk { source, .. } = &error
+            && is_full(source)
+        {
+            return WorkError::NoSpace;
+        }
         WorkError::Version(error.into())
     }
 }
 
 impl WorkError {
     pub(super) fn disk(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::StorageFull || error.kind() == std::io::ErrorKind::QuotaExceeded {
+        if is_full(error) {
             return WorkError::NoSpace;
         }
         WorkError::Disk { path: path.into(), reason: error.to_string() }

@@ -310,6 +310,11 @@ impl Inode {
         }
     }
 
+    /// Whether it is a file that no version may hold yet.
+    pub(super) fn is_unpublished(&self) -> bool {
+        matches!(&self.node, Node::File(file) if !file.is_published())
+    }
+
     pub(super) fn is_dir(&self) -> bool {
         matches!(self.node, Node::Directory(_))
     }

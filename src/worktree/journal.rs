@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::error::is_full;
 use super::record::Record;
 use super::{JournalError, Result, WorkError};
 use crate::base::disk::{Disk, DiskFile, OpenMode, read_file};
@@ -18,6 +19,8 @@ use crate::crypto::{Keys, Kind, SEAL_OVERHEAD};
 /// A frame may not be longer.
 const FRAME_LEN_MAX: usize = 256 * 1024 * 1024;
 const TAG_LEN: usize = 16;
+/// The tag at the end of a frame, which the next frame is bound to.
+pub(super) type Tag = [u8; TAG_LEN];
 const SYNCED_IDENTITY: &[u8] = b"journal/synced";
 
 /// A place in the journal: everything before it is covered by syncing up to it.
@@ -32,7 +35,7 @@ pub(super) struct Position {
 pub(super) struct FrameRef {
     pub(super) at: Position,
     number: u64,
-    previous: [u8; TAG_LEN],
+    previous: Tag,
 }
 
 pub(super) struct Journal {
@@ -51,10 +54,18 @@ struct State {
     file: Arc<dyn DiskFile>,
     len: u64,
     number: u64,
-    previous: [u8; TAG_LEN],
+    previous: Tag,
     failed: Option<JournalError>,
-    /// Segments that were cut and may hold unsynced frames.
-    unsynced: Vec<(u64, Arc<dyn DiskFile>)>,
+    /// Earlier segments that are still needed.
+    older: Vec<Older>,
+}
+
+#[derive(Clone)]
+struct Older {
+    segment: u64,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    synced: bool,
 }
 
 #[derive(Default)]
@@ -64,27 +75,38 @@ struct SyncState {
 }
 
 impl Journal {
-    /// Opens the directory for appending, in a fresh segment after `last`.
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, keys: Keys, id: [u8; 16], last: u64) -> Result<Self> {
+    /// Begins a fresh segment after those that were replayed, which are made durable first.
+    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, keys: Keys, id: [u8; 16], end: &End) -> Result<Self> {
         disk.create_dir_all(dir).map_err(|error| WorkError::disk(dir, &error))?;
         let marker_path = dir.join("synced");
         let marker =
             disk.open(&marker_path, OpenMode::ReadWrite).map_err(|error| WorkError::disk(&marker_path, &error))?;
-        let segment = last + 1;
+        let mut older = Vec::new();
+        for segment in end.segments.iter().copied() {
+            let path = segment_path(dir, segment);
+            let open = || -> io::Result<Older> {
+                let file = disk.open(&path, OpenMode::Read)?;
+                file.sync()?;
+                Ok(Older { segment, len: file.len()?, file, synced: true })
+            };
+            older.push(open().map_err(|error| WorkError::disk(&path, &error))?);
+        }
+        let segment = end.last + 1;
         let file = create_segment(&*disk, dir, segment)?;
-        let state =
-            State { segment, file, len: 0, number: 0, previous: [0; TAG_LEN], failed: None, unsynced: Vec::new() };
-        let sync_state = SyncState { synced: Position { segment, offset: 0 }, running: false };
-        Ok(Self {
+        let state = State { segment, file, len: 0, number: 0, previous: end.chain, failed: None, older };
+        let start = Position { segment, offset: 0 };
+        let journal = Self {
             disk,
             dir: dir.to_owned(),
             keys,
             id,
             state: Mutex::new(state),
-            sync_state: Mutex::new(sync_state),
+            sync_state: Mutex::new(SyncState { synced: start, running: false }),
             synced_changed: Condvar::new(),
             marker,
-        })
+        };
+        journal.mark_synced(start);
+        Ok(journal)
     }
 
     /// Why the journal accepts nothing more, if it failed.
@@ -95,6 +117,9 @@ impl Journal {
     /// Appends one frame with these records; they are in the system's hands when this returns.
     pub(super) fn append(&self, records: &[Record]) -> Result<(FrameRef, Position)> {
         let plain = postcard::to_stdvec(records).unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+        if plain.len() + SEAL_OVERHEAD > FRAME_LEN_MAX {
+            return Err(WorkError::TooLarge);
+        }
         let mut state = self.state.lock();
         if let Some(failed) = &state.failed {
             return Err(failed.clone().into());
@@ -116,10 +141,11 @@ impl Journal {
         Ok((place, Position { segment: state.segment, offset: state.len }))
     }
 
-    /// A full disk refuses this one frame (it will be overwritten); anything else ends writing.
+    /// A full disk refuses this one frame, and what was written of it is cut off; anything else ends
+    /// writing.
     fn write_failed(&self, state: &mut State, error: &io::Error) -> WorkError {
         let path = segment_path(&self.dir, state.segment);
-        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if is_full(error) && state.file.set_len(state.len).is_ok() {
             return JournalError::Full { path }.into();
         }
         let failed = JournalError::Failed { path, reason: error.to_string() };
@@ -159,15 +185,16 @@ impl Journal {
     }
 
     fn flush(&self) -> Result<Position> {
-        let (file, reached, older) = {
-            let mut state = self.state.lock();
+        let (file, reached, mut older) = {
+            let state = self.state.lock();
             if let Some(failed) = &state.failed {
                 return Err(failed.clone().into());
             }
             let reached = Position { segment: state.segment, offset: state.len };
-            (state.file.clone(), reached, std::mem::take(&mut state.unsynced))
+            (state.file.clone(), reached, state.older.clone())
         };
-        let outcome = older.iter().try_for_each(|(_, file)| file.sync()).and_then(|()| file.sync());
+        older.retain(|older| !older.synced);
+        let outcome = older.iter().try_for_each(|older| older.file.sync()).and_then(|()| file.sync());
         if let Err(error) = outcome {
             let mut state = self.state.lock();
             let failed =
@@ -176,6 +203,8 @@ impl Journal {
             state.failed = Some(failed.clone());
             return Err(failed.into());
         }
+        let is_older = |older: &&mut Older| older.segment < reached.segment;
+        self.state.lock().older.iter_mut().filter(is_older).for_each(|older| older.synced = true);
         self.mark_synced(reached);
         Ok(reached)
     }
@@ -190,24 +219,24 @@ impl Journal {
         }
     }
 
-    /// Begins a new segment; returns its number.
-    pub(super) fn cut(&self) -> Result<u64> {
+    /// Begins a new segment; returns its number, and the tag that its first frame is bound to.
+    pub(super) fn cut(&self) -> Result<(u64, Tag)> {
         let mut state = self.state.lock();
         if let Some(failed) = &state.failed {
             return Err(failed.clone().into());
         }
         let segment = state.segment + 1;
         let file = create_segment(&*self.disk, &self.dir, segment)?;
-        let old = std::mem::replace(&mut state.file, file);
-        let number = state.segment;
-        state.unsynced.push((number, old));
-        (state.segment, state.len, state.number, state.previous) = (segment, 0, 0, [0; TAG_LEN]);
-        Ok(segment)
+        let file = std::mem::replace(&mut state.file, file);
+        let older = Older { segment: state.segment, file, len: state.len, synced: false };
+        state.older.push(older);
+        (state.segment, state.len, state.number) = (segment, 0, 0);
+        Ok((segment, state.previous))
     }
 
-    /// Removes the segments before `first`.
+    /// Removes the segments before `first`. What cannot be removed now goes with the next.
     pub(super) fn remove_before(&self, first: u64) -> Result<()> {
-        self.state.lock().unsynced.retain(|(segment, _)| *segment >= first);
+        self.state.lock().older.retain(|older| older.segment >= first);
         for segment in segments(&*self.disk, &self.dir)?.into_iter().filter(|segment| *segment < first) {
             let path = segment_path(&self.dir, segment);
             self.disk.remove(&path).map_err(|error| WorkError::disk(&path, &error))?;
@@ -217,8 +246,8 @@ impl Journal {
 
     /// Bytes in all segments.
     pub(super) fn len_bytes(&self) -> u64 {
-        let older: u64 = self.state.lock().unsynced.iter().filter_map(|(_, file)| file.len().ok()).sum();
-        older + self.state.lock().len
+        let state = self.state.lock();
+        state.older.iter().map(|older| older.len).sum::<u64>() + state.len
     }
 
     /// Reads one frame again.
@@ -239,12 +268,12 @@ impl Journal {
             .ok_or_else(|| JournalError::Altered { path, offset: place.at.offset }.into())
     }
 
-    fn identity(&self, segment: u64, number: u64, previous: &[u8; TAG_LEN]) -> Vec<u8> {
+    fn identity(&self, segment: u64, number: u64, previous: &Tag) -> Vec<u8> {
         identity(&self.id, segment, number, previous)
     }
 }
 
-fn identity(id: &[u8; 16], segment: u64, number: u64, previous: &[u8; TAG_LEN]) -> Vec<u8> {
+fn identity(id: &[u8; 16], segment: u64, number: u64, previous: &Tag) -> Vec<u8> {
     [id.as_slice(), &segment.to_le_bytes(), &number.to_le_bytes(), previous].concat()
 }
 
@@ -253,7 +282,7 @@ fn open_frame(keys: &Keys, identity: &[u8], sealed: &[u8]) -> Option<Vec<Record>
     postcard::from_bytes(&plain).ok()
 }
 
-fn tag_of(sealed: &[u8]) -> [u8; TAG_LEN] {
+fn tag_of(sealed: &[u8]) -> Tag {
     let mut tag = [0; TAG_LEN];
     tag.copy_from_slice(&sealed[sealed.len() - TAG_LEN..]);
     tag
@@ -266,7 +295,11 @@ fn segment_path(dir: &Path, segment: u64) -> PathBuf {
 fn create_segment(disk: &dyn Disk, dir: &Path, segment: u64) -> Result<Arc<dyn DiskFile>> {
     let path = segment_path(dir, segment);
     let file = disk.open(&path, OpenMode::CreateNew).map_err(|error| WorkError::disk(&path, &error))?;
-    disk.sync_dir(dir).map_err(|error| WorkError::disk(dir, &error))?;
+    if let Err(error) = disk.sync_dir(dir) {
+        // The number is tried again; the first error is the one to report.
+        disk.remove(&path).ok();
+        return Err(WorkError::disk(dir, &error));
+    }
     Ok(file)
 }
 
@@ -290,53 +323,112 @@ pub(super) enum OnDamage {
     Accept,
 }
 
-/// Hands every record since segment `first` to `each`; returns the last segment's number (`first - 1`
-/// when there is none). The torn end that a crash leaves is cut off.
-pub(super) fn replay(
-    disk: &dyn Disk,
-    dir: &Path,
-    keys: &Keys,
-    id: &[u8; 16],
-    first: u64,
-    on_damage: OnDamage,
-    each: &mut dyn FnMut(FrameRef, Vec<Record>) -> Result<()>,
-) -> Result<u64> {
-    disk.create_dir_all(dir).map_err(|error| WorkError::disk(dir, &error))?;
-    let synced = read_marker(disk, dir, keys, id);
-    let numbers = segments(disk, dir)?;
-    let mut last = first.saturating_sub(1);
-    for number in numbers.iter().copied().filter(|number| *number >= first) {
-        if number != last + 1 && on_damage == OnDamage::Refuse {
-            return Err(JournalError::Missing { path: segment_path(dir, last + 1) }.into());
+/// Where replaying begins.
+pub(super) struct Start {
+    pub(super) first: u64,
+    /// The tag that the first frame is bound to.
+    pub(super) chain: Tag,
+}
+
+/// Where replaying ended.
+pub(super) struct End {
+    /// The last segment's number; the one before the first when there is none.
+    pub(super) last: u64,
+    /// The tag that the next frame is bound to.
+    pub(super) chain: Tag,
+    /// The segments that were replayed.
+    pub(super) segments: Vec<u64>,
+}
+
+/// Replays a journal.
+pub(super) struct Replay<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) dir: &'a Path,
+    pub(super) keys: &'a Keys,
+    pub(super) id: &'a [u8; 16],
+    pub(super) on_damage: OnDamage,
+}
+
+type Each<'a> = dyn FnMut(FrameRef, Vec<Record>) -> Result<()> + 'a;
+
+impl Replay<'_> {
+    /// Hands every record to `each`. The torn end that a crash leaves is cut off, and so is all that
+    /// does not follow from what stands before it.
+    pub(super) fn run(&self, start: &Start, each: &mut Each<'_>) -> Result<End> {
+        self.disk.create_dir_all(self.dir).map_err(|error| WorkError::disk(self.dir, &error))?;
+        let synced = read_marker(self.disk, self.dir, self.keys, self.id);
+        let mut numbers = segments(self.disk, self.dir)?;
+        numbers.retain(|number| *number >= start.first);
+        let last = numbers.last().copied().unwrap_or(start.first.saturating_sub(1));
+        self.fill_gaps(start.first, last.max(synced.segment), &mut numbers)?;
+        let last = numbers.last().copied().unwrap_or(last);
+        let mut end = End { last, chain: start.chain, segments: numbers };
+        for number in end.segments.iter().copied() {
+            let Err((offset, len)) = self.segment(number, &mut end.chain, each)? else { continue };
+            let path = segment_path(self.dir, number);
+            let within = number == synced.segment && offset < synced.offset;
+            let altered = number < synced.segment || within && len >= synced.offset;
+            if altered && self.on_damage == OnDamage::Refuse {
+                return Err(JournalError::Altered { path, offset }.into());
+            }
+            if within {
+                tracing::warn!("the journal {} lacks what was synced; what it holds is recovered", path.display());
+            }
+            set_aside(self.disk, &path, offset, altered)?;
+            for later in end.segments.iter().copied().filter(|later| *later > number) {
+                set_aside(self.disk, &segment_path(self.dir, later), 0, altered)?;
+            }
+            break;
         }
-        last = number;
-        let path = segment_path(dir, number);
-        let Err((offset, len)) = replay_segment(disk, dir, keys, id, number, &mut *each)? else {
-            // What was replayed is built upon: it must not be less durable than what follows.
-            disk.open(&path, OpenMode::Read)
-                .and_then(|file| file.sync())
-                .map_err(|error| WorkError::disk(&path, &error))?;
-            continue;
-        };
-        let altered =
-            number < synced.segment || number == synced.segment && offset < synced.offset && len >= synced.offset;
-        if altered && on_damage == OnDamage::Refuse {
-            return Err(JournalError::Altered { path, offset }.into());
-        }
-        if number == synced.segment && offset < synced.offset {
-            tracing::warn!(
-                "the journal {} is shorter than it was when last synced; what it holds is recovered",
-                path.display()
-            );
-        }
-        set_aside(disk, &path, offset, altered)?;
-        for later in numbers.iter().copied().filter(|later| *later > number) {
-            last = later;
-            set_aside(disk, &segment_path(dir, later), 0, altered)?;
-        }
-        break;
+        Ok(end)
     }
-    Ok(last)
+
+    /// A missing segment is an alarm; when that is accepted, an empty one takes its place.
+    fn fill_gaps(&self, first: u64, last: u64, numbers: &mut Vec<u64>) -> Result<()> {
+        for number in first..=last {
+            let Err(at) = numbers.binary_search(&number) else { continue };
+            if self.on_damage == OnDamage::Refuse {
+                return Err(JournalError::Missing { path: segment_path(self.dir, number) }.into());
+            }
+            create_segment(self.disk, self.dir, number)?;
+            numbers.insert(at, number);
+        }
+        Ok(())
+    }
+
+    /// Replays one segment; `Err((offset, len))` when a frame at `offset` does not open.
+    #[expect(clippy::type_complexity, reason = "a damaged end is an outcome here, not a failure")]
+    fn segment(
+        &self,
+        segment: u64,
+        chain: &mut Tag,
+        each: &mut Each<'_>,
+    ) -> Result<std::result::Result<(), (u64, u64)>> {
+        let path = segment_path(self.dir, segment);
+        let fail = |error: io::Error| WorkError::disk(&path, &error);
+        let file = self.disk.open(&path, OpenMode::Read).map_err(fail)?;
+        let len = file.len().map_err(fail)?;
+        let (mut offset, mut number) = (0, 0);
+        while offset < len {
+            let mut head = [0; 4];
+            let head_len = file.read_at(&mut head, offset).map_err(fail)?;
+            let frame_len = u32::from_le_bytes(head) as usize;
+            let fits = (SEAL_OVERHEAD..=FRAME_LEN_MAX).contains(&frame_len) && offset + 4 + frame_len as u64 <= len;
+            if head_len < 4 || !fits {
+                return Ok(Err((offset, len)));
+            }
+            let mut sealed = vec![0; frame_len];
+            file.read_at(&mut sealed, offset + 4).map_err(fail)?;
+            let Some(records) = open_frame(self.keys, &identity(self.id, segment, number, chain), &sealed) else {
+                return Ok(Err((offset, len)));
+            };
+            each(FrameRef { at: Position { segment, offset }, number, previous: *chain }, records)?;
+            offset += 4 + frame_len as u64;
+            number += 1;
+            *chain = tag_of(&sealed);
+        }
+        Ok(Ok(()))
+    }
 }
 
 /// Cuts a segment at `offset`; an altered one is copied first.
@@ -351,42 +443,6 @@ fn set_aside(disk: &dyn Disk, path: &Path, offset: u64, altered: bool) -> Result
         file.sync()
     };
     work().map_err(|error| WorkError::disk(path, &error))
-}
-
-/// Replays one segment; `Err((offset, len))` when a frame at `offset` does not open.
-#[expect(clippy::type_complexity, reason = "a damaged end is an outcome here, not a failure")]
-fn replay_segment(
-    disk: &dyn Disk,
-    dir: &Path,
-    keys: &Keys,
-    id: &[u8; 16],
-    segment: u64,
-    each: &mut dyn FnMut(FrameRef, Vec<Record>) -> Result<()>,
-) -> Result<std::result::Result<(), (u64, u64)>> {
-    let path = segment_path(dir, segment);
-    let fail = |error: io::Error| WorkError::disk(&path, &error);
-    let file = disk.open(&path, OpenMode::Read).map_err(fail)?;
-    let len = file.len().map_err(fail)?;
-    let (mut offset, mut number, mut previous) = (0, 0, [0; TAG_LEN]);
-    while offset < len {
-        let mut head = [0; 4];
-        let head_len = file.read_at(&mut head, offset).map_err(fail)?;
-        let frame_len = u32::from_le_bytes(head) as usize;
-        if head_len < 4 || frame_len < SEAL_OVERHEAD || frame_len > FRAME_LEN_MAX || offset + 4 + frame_len as u64 > len
-        {
-            return Ok(Err((offset, len)));
-        }
-        let mut sealed = vec![0; frame_len];
-        file.read_at(&mut sealed, offset + 4).map_err(fail)?;
-        let Some(records) = open_frame(keys, &identity(id, segment, number, &previous), &sealed) else {
-            return Ok(Err((offset, len)));
-        };
-        each(FrameRef { at: Position { segment, offset }, number, previous }, records)?;
-        offset += 4 + frame_len as u64;
-        number += 1;
-        previous = tag_of(&sealed);
-    }
-    Ok(Ok(()))
 }
 
 fn read_marker(disk: &dyn Disk, dir: &Path, keys: &Keys, id: &[u8; 16]) -> Position {

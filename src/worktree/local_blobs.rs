@@ -7,9 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::journal::{FrameRef, Journal};
-use super::record::Record;
+use super::record::{Bytes, Record};
 use crate::base::ids::BlobId;
-use crate::blob::{BlobError, Location};
+use crate::blob::{BlobError, Location, Place};
 use crate::version::entry::Ino;
 
 /// Where a blob is.
@@ -33,6 +33,17 @@ pub(super) struct LocalBlob {
     pub(super) owners: Vec<Ino>,
 }
 
+/// Whether a file is now an owner of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// There is no such blob since the last cut.
+    Absent,
+    /// It was one already.
+    Known,
+    /// It has become one, which is to be journaled.
+    New,
+}
+
 pub(super) type BlobMap = HashMap<BlobId, LocalBlob>;
 
 pub(super) struct LocalBlobs {
@@ -53,26 +64,40 @@ impl LocalBlobs {
         Self { journal, maps: Mutex::new(Maps { current: found, older: Arc::default() }) }
     }
 
-    /// Adds an owner to a blob of the present segment; false when it is not there.
-    pub(super) fn own(&self, id: &BlobId, owner: Ino) -> bool {
+    /// Adds an owner to a blob of the present segment.
+    pub(super) fn own(&self, id: &BlobId, owner: Ino) -> Own {
         match self.maps.lock().current.get_mut(id) {
+            None => Own::Absent,
+            Some(blob) if blob.owners.contains(&owner) => Own::Known,
             Some(blob) => {
-                if !blob.owners.contains(&owner) {
-                    blob.owners.push(owner);
-                }
-                true
+                blob.owners.push(owner);
+                Own::New
             }
-            None => false,
         }
     }
 
-    pub(super) fn add(&self, id: BlobId, blob: LocalBlob) {
-        self.maps.lock().current.insert(id, blob);
+    /// An object of the checkpoint that is under way: it may turn out that no version needs it.
+    pub(super) fn object_of_checkpoint(&self, id: &BlobId) -> Option<LocalBlob> {
+        let maps = self.maps.lock();
+        maps.older.get(id).filter(|blob| matches!(blob.place, LocalPlace::Outbox(_))).cloned()
+    }
+
+    pub(super) fn add(&self, id: BlobId, mut blob: LocalBlob) {
+        let mut maps = self.maps.lock();
+        if let Some(old) = maps.current.remove(&id) {
+            blob.owners.extend(old.owners);
+        }
+        maps.current.insert(id, blob);
     }
 
     /// Visits the blobs since the last cut.
     pub(super) fn each_current(&self, visit: &mut dyn FnMut(&BlobId, &LocalBlob)) {
         self.maps.lock().current.iter().for_each(|(id, blob)| visit(id, blob));
+    }
+
+    pub(super) fn holds(&self, id: &BlobId) -> bool {
+        let maps = self.maps.lock();
+        maps.current.contains_key(id) || maps.older.contains_key(id)
     }
 
     pub(super) fn holds_current(&self, id: &BlobId) -> bool {
@@ -94,6 +119,20 @@ impl LocalBlobs {
     /// Ends a checkpoint: its blobs are in a version, or not needed.
     pub(super) fn finish_cut(&self) {
         self.maps.lock().older = Arc::default();
+    }
+
+    /// The record that brings a blob into the present segment for another owner.
+    pub(super) fn carry_record(&self, owner: Ino, id: BlobId, blob: &LocalBlob) -> super::Result<Option<Record>> {
+        let (page, len) = (blob.page, blob.len);
+        Ok(match &blob.place {
+            LocalPlace::Journal(frame) => {
+                self.sealed(&id, frame)?.map(|sealed| Record::Blob { owner, id, page, len, sealed: Bytes(sealed) })
+            }
+            LocalPlace::Outbox(Location { stored_len, place: Place::Object { generation }, .. }) => {
+                Some(Record::Object { owner, id, len, stored_len: *stored_len, generation: *generation })
+            }
+            LocalPlace::Outbox(_) => None,
+        })
     }
 
     /// The sealed bytes of a blob in the journal.
@@ -122,5 +161,9 @@ impl crate::blob::LocalBlobs for LocalBlobs {
                 None
             }
         }
+    }
+
+    fn contains(&self, id: &BlobId) -> bool {
+        self.holds(id)
     }
 }

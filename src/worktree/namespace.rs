@@ -38,6 +38,8 @@ pub enum XattrMode {
 const S_ISUID: u16 = 0o4000;
 const S_ISGID: u16 = 0o2000;
 const S_IXGRP: u16 = 0o0010;
+/// Names of a directory that are copied out together.
+const LISTED_TOGETHER: usize = 1024;
 /// As ext4.
 const LINKS_MAX: u32 = 65_000;
 
@@ -83,26 +85,27 @@ impl Worktree {
     ) -> Result<()> {
         let mut after = cookie;
         self.run(wait, |table| {
-            let names: Vec<(u64, super::Name, Ino)> = table
-                .children(dir)?
-                .after(after)
-                .take(1024)
-                .map(|(cookie, name, ino)| (cookie, name.clone(), ino))
-                .collect();
-            for (cookie, name, ino) in names {
-                if table.find(ino).is_none() {
-                    return Err(super::table::Need::Link(ino).into());
-                }
-                let attr = table.get(ino)?.attr();
-                if !each(&DirItem { name, cookie, attr }) {
+            loop {
+                let names: Vec<(u64, super::Name, Ino)> = table
+                    .children(dir)?
+                    .after(after)
+                    .take(LISTED_TOGETHER)
+                    .map(|(cookie, name, ino)| (cookie, name.clone(), ino))
+                    .collect();
+                if names.is_empty() {
                     return Ok(());
                 }
-                after = cookie;
-                if refer {
-                    table.get_mut(ino)?.lookups += 1;
+                for (cookie, name, ino) in names {
+                    let attr = table.find(ino).ok_or(super::table::Need::Link(ino))?.attr();
+                    if !each(&DirItem { name, cookie, attr }) {
+                        return Ok(());
+                    }
+                    after = cookie;
+                    if refer {
+                        table.get_mut(ino)?.lookups += 1;
+                    }
                 }
             }
-            Ok(())
         })
     }
 
@@ -271,18 +274,17 @@ impl Worktree {
     /// Changes attributes.
     pub fn setattr(&self, ino: Ino, changes: &Changes, uid: u32, wait: Wait) -> Result<Attr> {
         self.writable()?;
-        let published = self.run(wait, |table| {
+        let (attr, published) = self.run(wait, |table| {
             let mut published = false;
             if let Some(size) = changes.size {
                 self.resize(table, ino, size, uid)?;
                 // Without an open handle nobody's close will publish it.
-                let inode = table.get_mut(ino)?;
-                let mtime = inode.mtime;
-                let file = inode.file_mut()?;
-                if file.writers == 0 {
-                    let layer = file.draft_mut(mtime).id;
-                    self.journal.append(&[Record::Complete { ino, layer }])?;
-                    table.apply(&Record::Complete { ino, layer })?;
+                let inode = table.get(ino)?;
+                if inode.file()?.writers == 0 && inode.nlink > 0 {
+                    let mut records = Vec::new();
+                    self.complete(table, ino, &mut records)?;
+                    self.commit(table, &records)?;
+                    mark_logged(table, ino);
                     published = true;
                 }
             }
@@ -290,12 +292,12 @@ impl Worktree {
             if let Some(set) = attr_set(inode, changes, self.now()) {
                 self.commit(table, &[Record::Attr { ino, set }])?;
             }
-            Ok(published)
+            Ok((table.get(ino)?.attr(), published))
         })?;
         if published {
             self.wake();
         }
-        self.getattr(ino, Wait::Yes)
+        Ok(attr)
     }
 
     /// The value of an extended attribute.
@@ -383,11 +385,23 @@ impl Worktree {
 
 /// Records for the pieces of all layers that the journal does not have.
 pub(super) fn unlogged_records(ino: Ino, file: &File, records: &mut Vec<Record>) {
-    for layer in file.frozen.iter().map(AsRef::as_ref).chain(file.draft.as_ref()) {
-        for (offset, data) in layer.extents.unlogged() {
-            records.push(piece_record(ino, layer, offset, data));
-        }
+    frozen_records(ino, file, records);
+    if let Some(draft) = &file.draft {
+        layer_records(ino, draft, records);
     }
+}
+
+/// Records for the pieces of the frozen layers that the journal does not have, and of their being
+/// published.
+pub(super) fn frozen_records(ino: Ino, file: &File, records: &mut Vec<Record>) {
+    for layer in file.frozen.iter().filter(|layer| layer.extents.unlogged_len() > 0) {
+        layer_records(ino, layer, records);
+        records.push(Record::Complete { ino, layer: layer.id });
+    }
+}
+
+fn layer_records(ino: Ino, layer: &Layer, records: &mut Vec<Record>) {
+    records.extend(layer.extents.unlogged().into_iter().map(|(offset, data)| piece_record(ino, layer, offset, data)));
 }
 
 /// The record of one piece of a layer.
@@ -399,14 +413,20 @@ pub(super) fn piece_record(ino: Ino, layer: &Layer, offset: u64, data: PieceData
     }
 }
 
-/// Notes that the journal has all layers of a file.
-pub(super) fn mark_logged(table: &mut Table, ino: Ino) {
+/// Notes that the journal has the frozen layers of a file.
+pub(super) fn mark_frozen_logged(table: &mut Table, ino: Ino) {
     let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) else { return };
     for frozen in &mut file.frozen {
         if frozen.extents.unlogged_len() > 0 {
             std::sync::Arc::make_mut(frozen).extents.set_logged(true);
         }
     }
+}
+
+/// Notes that the journal has all layers of a file.
+pub(super) fn mark_logged(table: &mut Table, ino: Ino) {
+    mark_frozen_logged(table, ino);
+    let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) else { return };
     if let Some(draft) = &mut file.draft {
         draft.extents.set_logged(true);
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::absorb::local_blob;
 use super::checkpoint::CheckpointState;
 use super::inode::{Inode, Node};
-use super::journal::{FrameRef, Journal, OnDamage, replay};
+use super::journal::{End, FrameRef, Journal, OnDamage, Replay, Start};
 use super::load::load;
 use super::local_blobs::{BlobMap, LocalBlobs, LocalPlace};
 use super::pages::NewPages;
@@ -41,6 +41,8 @@ pub struct Base {
     pub journal_id: [u8; 16],
     /// The first segment to replay.
     pub first_segment: u64,
+    /// What the segment's first frame is bound to: the end of the frame before it.
+    pub journal_chain: [u8; 16],
     /// The newest entry of the publish queue that counts.
     pub queue_sequence: u64,
     /// The high half of this client's inode numbers.
@@ -82,6 +84,7 @@ impl Base {
             head_generation: head.generation,
             journal_id: random::bytes(),
             first_segment: 1,
+            journal_chain: [0; 16],
             queue_sequence: 0,
             ino_prefix: fresh_ino_prefix(),
             next_ino: 0,
@@ -211,7 +214,7 @@ impl Worktree {
         index.set_runs(base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
         let mut table = table_of(&base);
         let mut found = BlobMap::new();
-        let last = recover(&parts, &base, &mut table, &mut found, accept_damage)?;
+        let end = recover(&parts, &base, &mut table, &mut found, accept_damage)?;
         finish_recovery(&mut table);
         for (id, blob) in &found {
             if let LocalPlace::Outbox(place) = &blob.place {
@@ -219,7 +222,7 @@ impl Worktree {
             }
         }
         let journal_dir = parts.dir.join("journal");
-        let journal = Arc::new(Journal::open(disk, &journal_dir, parts.keys.clone(), base.journal_id, last)?);
+        let journal = Arc::new(Journal::open(disk, &journal_dir, parts.keys.clone(), base.journal_id, &end)?);
         let local = Arc::new(LocalBlobs::new(journal.clone(), found));
         let state = CheckpointState { base, base_path, queue_dir, changes: 0 };
         let tree = Self::assemble(parts, table, journal, local, state);
@@ -273,12 +276,17 @@ fn recover(
     table: &mut Table,
     found: &mut BlobMap,
     accept_damage: bool,
-) -> Result<u64> {
+) -> Result<End> {
     let dir = parts.dir.join("journal");
     let pages = NewPages::new(&parts.blobs, &parts.keys);
     let on_damage = if accept_damage { OnDamage::Accept } else { OnDamage::Refuse };
     let mut each = |frame: FrameRef, records: Vec<Record>| -> Result<()> {
         for record in &records {
+            if let Record::Share { owner, id } = record
+                && let Some(blob) = found.get_mut(id)
+            {
+                blob.owners.push(*owner);
+            }
             if let Some((id, blob)) = local_blob(frame, record) {
                 let owners = found.remove(&id).map(|old| old.owners).unwrap_or_default();
                 let mut blob = blob;
@@ -289,7 +297,8 @@ fn recover(
         }
         Ok(())
     };
-    replay(&*parts.disk, &dir, &parts.keys, &base.journal_id, base.first_segment, on_damage, &mut each)
+    let replay = Replay { disk: &*parts.disk, dir: &dir, keys: &parts.keys, id: &base.journal_id, on_damage };
+    replay.run(&Start { first: base.first_segment, chain: base.journal_chain }, &mut each)
 }
 
 fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: &Path) -> Result<()> {
@@ -328,6 +337,7 @@ fn concerns_content(record: &Record) -> bool {
 
 /// Whoever wrote the drafts is gone.
 fn finish_recovery(table: &mut Table) {
+    table.known.clear();
     let drafts: Vec<_> = table.drafts.iter().copied().collect();
     for ino in drafts {
         if let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) {
@@ -354,6 +364,8 @@ impl Record {
             Record::Object { .. } => "object",
             Record::Graft { .. } => "graft",
             Record::Draft { .. } => "draft",
+            Record::Place { .. } => "place",
+            Record::Share { .. } => "share",
         }
     }
 }

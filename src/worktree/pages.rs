@@ -50,7 +50,8 @@ impl PageIo for NewPages<'_> {
         let id = self.keys.id(IdDomain::Page, &sha256(bytes));
         let len = u32::try_from(bytes.len())
             .map_err(|_| VersionError::Damaged { object: "a page".into(), reason: "it is too long".into() })?;
-        if !self.blobs.is_known(&id)? {
+        // A page that only the journal has is new: whoever saves it takes part in owning it.
+        if !self.blobs.is_stored(&id)? {
             self.new.lock().insert(id, bytes.into());
         }
         Ok(ChunkRef { id, len })

@@ -7,6 +7,7 @@ use super::content::View;
 use super::extents::Extents;
 use super::inode::{Layer, Node};
 use super::journal::FrameRef;
+use super::local_blobs::Own;
 use super::namespace::{mark_logged, unlogged_records};
 use super::pages::NewPages;
 use super::record::{Bytes, Record};
@@ -66,8 +67,13 @@ impl Worktree {
 
     fn add_pages(&self, owner: Ino, pages: NewPages<'_>, records: &mut Vec<Record>) {
         for (id, bytes) in pages.into_new() {
-            if self.local.own(&id, owner) {
-                continue;
+            match self.local.own(&id, owner) {
+                Own::Absent => {}
+                Own::Known => continue,
+                Own::New => {
+                    records.push(Record::Share { owner, id });
+                    continue;
+                }
             }
             let sealed = codec::encode(&self.parts.keys, BlobKind::Page, id, &bytes);
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -101,7 +107,7 @@ impl Worktree {
         };
         let publish = Record::Publish { ino, layer, body, mtime };
         records.push(publish);
-        let (frame, _) = self.journal.append(&records)?;
+        let (frame, _) = self.append(&mut table, &records)?;
         self.register(frame, &records);
         match records.last().map(|publish| table.apply(publish)) {
             Some(Err(_)) | None => {
@@ -115,7 +121,8 @@ impl Worktree {
     fn discard(&self, records: &[Record]) -> Result<()> {
         for record in records {
             if let Record::Object { id, generation, .. } = record
-                && !self.local.holds_current(id)
+                && !self.local.holds(id)
+                && matches!(self.parts.blobs.index().lookup(id), Ok(None))
             {
                 self.parts.outbox.remove(&location::object_key(id, *generation))?;
             }
@@ -156,7 +163,7 @@ impl Worktree {
             _ => return Ok(()),
         }
         if !records.is_empty() {
-            self.journal.append(&records)?;
+            self.append(&mut table, &records)?;
             mark_logged(&mut table, ino);
         }
         Ok(())
@@ -192,8 +199,10 @@ impl Worktree {
         let clip = staged.size.min(draft.low_water);
         let (layer, size, mtime) = (draft.id, draft.size, draft.mtime);
         records.push(Record::Draft { ino, layer, base: Some(Box::new(body.clone())), clip, size, mtime });
-        let (frame, _) = self.journal.append(&records)?;
+        let (frame, _) = self.append(&mut table, &records)?;
         self.register(frame, &records);
+        let file = table.find_mut(ino).and_then(|inode| inode.file_mut().ok());
+        let Some(draft) = file.and_then(|file| file.draft.as_mut()) else { return Ok(()) };
         draft.base = Some(Arc::new(body));
         draft.clip = clip;
         drop_staged(&mut draft.extents, &staged.extents);

@@ -40,6 +40,39 @@ pub(super) enum Record {
     /// The state of a draft without its bytes, which follow as `Write` (carried over from an earlier
     /// segment), or which are in `base` (staged).
     Draft { ino: Ino, layer: u32, base: Option<Box<FileBody>>, clip: u64, size: u64, mtime: Timestamp },
+    /// Where an inode is found that records after this one name: in this directory, or (`None`) in
+    /// the link table. Each segment has it before the first of them.
+    Place { ino: Ino, parent: Option<Ino> },
+    /// One more file needs a blob that is recorded already.
+    Share { owner: Ino, id: BlobId },
+}
+
+impl Record {
+    /// The inodes that replaying the record has to find.
+    pub(super) fn inodes(&self) -> impl Iterator<Item = Ino> {
+        let (first, second) = match self {
+            Record::Create { parent, .. } | Record::Remove { parent, .. } | Record::Graft { parent, .. } => {
+                (Some(*parent), None)
+            }
+            Record::Link { ino, parent, .. } => (Some(*ino), Some(*parent)),
+            Record::Rename { from, to, .. } => (Some(from.0), Some(to.0)),
+            Record::Attr { ino, .. }
+            | Record::Xattr { ino, .. }
+            | Record::Resize { ino, .. }
+            | Record::Write { ino, .. }
+            | Record::Zero { ino, .. }
+            | Record::Complete { ino, .. }
+            | Record::Publish { ino, .. }
+            | Record::Draft { ino, .. } => (Some(*ino), None),
+            Record::Blob { .. } | Record::Object { .. } | Record::Place { .. } | Record::Share { .. } => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Whether the record holds nothing but bytes of a layer, which may be journaled ahead of others.
+    pub(super) fn is_bytes(&self) -> bool {
+        matches!(self, Record::Write { .. } | Record::Zero { .. })
+    }
 }
 
 /// A new inode.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::inode::{Children, Directory, Inode, Node};
+use super::record::Record;
 use super::{Attr, Name, Result, WorkError};
 use crate::version::entry::Ino;
 use crate::version::tree::TreeRef;
@@ -54,6 +55,8 @@ pub(super) struct Known {
     /// The directory that holds its name; `None` for inodes of the link table.
     pub(super) parent: Option<Ino>,
     pub(super) lookups: u64,
+    /// A directory stays known: others may be found through it.
+    pub(super) is_dir: bool,
 }
 
 #[derive(Debug)]
@@ -79,6 +82,10 @@ pub(super) struct Table {
     ino_prefix: u64,
     pub(super) next_ino: u32,
     tick: u64,
+    /// Inodes that a replay of the present segment can find.
+    pub(super) placed: HashSet<Ino>,
+    /// Whether a checkpoint is under way.
+    pub(super) recording: bool,
     /// Grows with every change of names, attributes or published content.
     pub(super) changes: u64,
 }
@@ -100,13 +107,15 @@ impl Table {
             dirty_links: HashSet::new(),
             dirty_root: false,
             frozen: HashSet::new(),
-            orphans: HashSet::new(),
             drafts: HashSet::new(),
             links,
             counts,
             ino_prefix: u64::from(ino_prefix) << 32,
             next_ino: 0,
             tick: 0,
+            orphans: HashSet::new(),
+            placed: HashSet::new(),
+            recording: false,
             changes: 0,
         }
     }
@@ -183,10 +192,14 @@ impl Table {
         self.inodes.insert(inode.ino, inode);
     }
 
+    pub(super) fn next_tick(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
     /// The directory with its names loaded.
     pub(super) fn dir(&mut self, ino: Ino) -> Attempt<(&mut Inode, u64)> {
-        self.tick += 1;
-        let tick = self.tick;
+        let tick = self.next_tick();
         let inode = self.get_mut(ino)?;
         let dir = inode.dir_mut()?;
         if dir.children.is_none() {
@@ -267,7 +280,7 @@ impl Table {
             self.reap(ino);
         } else if let Some(known) = self.known.get_mut(&ino) {
             known.lookups = known.lookups.saturating_sub(count);
-            if known.lookups == 0 {
+            if known.lookups == 0 && !known.is_dir {
                 self.known.remove(&ino);
             }
         }
@@ -291,12 +304,31 @@ impl Table {
             }
             self.unload(ino);
         }
+        self.shrink_links(inodes_max);
+    }
+
+    /// Drops inodes of the link table that are as the table says.
+    fn shrink_links(&mut self, inodes_max: usize) {
+        if self.recording {
+            return;
+        }
+        let idle = |inode: &&Inode| {
+            inode.linked && inode.nlink > 0 && inode.may_leave() && !self.dirty_links.contains(&inode.ino)
+        };
+        let idle: Vec<(Ino, u64)> = self.inodes.values().filter(idle).map(|inode| (inode.ino, inode.lookups)).collect();
+        for (ino, lookups) in idle.into_iter().take(self.inodes.len().saturating_sub(inodes_max)) {
+            if lookups > 0 {
+                self.known.insert(ino, Known { parent: None, lookups, is_dir: false });
+            }
+            self.inodes.remove(&ino);
+        }
     }
 
     fn unload(&mut self, dir: Ino) {
         let Some(directory) = self.inodes.get(&dir).and_then(|inode| inode.dir().ok()) else { return };
         let Some(children) = &directory.children else { return };
         if directory.pinned
+            || self.inodes.get(&dir).is_some_and(|inode| inode.opens > 0)
             || !directory.dirty.is_empty()
             || !children.iter().all(|(_, ino)| self.inodes.get(&ino).is_none_or(Inode::may_leave))
         {
@@ -306,13 +338,70 @@ impl Table {
         for ino in inos {
             let Some(inode) = self.inodes.get(&ino).filter(|inode| !inode.linked) else { continue };
             if inode.lookups > 0 || inode.is_dir() {
-                self.known.insert(ino, Known { parent: Some(dir), lookups: inode.lookups });
+                self.known.insert(ino, Known { parent: Some(dir), lookups: inode.lookups, is_dir: inode.is_dir() });
             }
             self.inodes.remove(&ino);
         }
         if let Some(Directory { children, .. }) = self.inodes.get_mut(&dir).and_then(|inode| inode.dir_mut().ok()) {
             *children = None;
         }
+    }
+
+    /// What a replay has to be told of, so that it finds the inodes that `records` name: each of
+    /// them, and the directories above.
+    pub(super) fn places(&self, records: &[Record]) -> Vec<Record> {
+        let mut places = Vec::new();
+        let mut seen = HashSet::new();
+        for ino in records.iter().flat_map(Record::inodes) {
+            let mut at = ino;
+            while at != Ino::ROOT && !self.placed.contains(&at) && seen.insert(at) {
+                let Some(inode) = self.inodes.get(&at) else { break };
+                let parent = inode.home.as_ref().map(|(parent, _)| *parent);
+                if parent.is_some() || inode.linked {
+                    places.push(Record::Place { ino: at, parent });
+                }
+                let Some(parent) = parent else { break };
+                at = parent;
+            }
+        }
+        places
+    }
+
+    /// Notes what the journal's present segment tells of.
+    pub(super) fn note_placed(&mut self, records: &[Record]) {
+        self.placed.extend(records.iter().filter_map(|record| match record {
+            Record::Place { ino, .. } => Some(*ino),
+            Record::Create { node, .. } => Some(node.ino),
+            Record::Graft { inode, .. } => Some(inode.ino),
+            _ => None,
+        }));
+    }
+
+    /// All names of these inodes in the directories that are in memory.
+    pub(super) fn names_of(&self, wanted: &HashSet<Ino>) -> HashMap<Ino, Vec<(Ino, Name)>> {
+        let mut names: HashMap<Ino, Vec<(Ino, Name)>> = HashMap::new();
+        for inode in self.inodes.values() {
+            let Some(children) = inode.dir().ok().and_then(|dir| dir.children.as_ref()) else { continue };
+            for (name, ino) in children.iter().filter(|(_, ino)| wanted.contains(ino)) {
+                names.entry(ino).or_default().push((inode.ino, name.clone()));
+            }
+        }
+        names
+    }
+
+    /// Notes that a layer was published: the file must be written, and if no version can have it yet,
+    /// all of its names.
+    pub(super) fn mark_published(&mut self, ino: Ino) {
+        let unrecorded = self
+            .inodes
+            .get(&ino)
+            .is_some_and(|inode| inode.linked && inode.file().is_ok_and(|file| file.published.is_none()));
+        if unrecorded {
+            for (dir, name) in self.names_of(&HashSet::from([ino])).remove(&ino).unwrap_or_default() {
+                self.mark(dir, &name);
+            }
+        }
+        self.mark_inode(ino);
     }
 
     /// A directory that contains, or is, `ino`'s ancestor `of`?
@@ -343,7 +432,7 @@ impl Inode {
     /// Whether the inode can be dropped from memory and read again later.
     fn may_leave(&self) -> bool {
         let idle = match &self.node {
-            Node::File(file) => !file.is_dirty(),
+            Node::File(file) => !file.is_dirty() && file.is_published(),
             Node::Directory(dir) => dir.children.is_none() && dir.dirty.is_empty(),
             _ => true,
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::attr::FileKind;
 use super::inode::{File, Inode, Layer, Node, Published};
 use super::record::{AttrSet, Node as NewInode, Record};
-use super::table::{Attempt, Table};
+use super::table::{Attempt, Known, Table};
 use super::{Name, WorkError};
 use crate::base::clock::Timestamp;
 use crate::version::entry::{Body, Entry, FileBody, Ino};
@@ -28,12 +28,20 @@ impl Table {
                 layer.extents.write(*offset, &data.0, true);
                 layer.size = layer.size.max(offset + data.0.len() as u64);
             }),
-            Record::Zero { ino, layer, offset, len, time } => {
-                self.with_layer(*ino, *layer, *time, |layer| layer.extents.zero(*offset, *len, true))
-            }
+            // A hole lies within the file, which may have been extended by what it punched out.
+            Record::Zero { ino, layer, offset, len, time } => self.with_layer(*ino, *layer, *time, |layer| {
+                layer.extents.zero(*offset, *len, true);
+                layer.size = layer.size.max(offset.saturating_add(*len));
+            }),
             Record::Complete { ino, layer } => self.apply_complete(*ino, *layer),
             Record::Publish { ino, layer, body, mtime } => self.apply_publish(*ino, *layer, body, *mtime),
-            Record::Blob { .. } | Record::Object { .. } => Ok(()),
+            Record::Blob { .. } | Record::Object { .. } | Record::Share { .. } => Ok(()),
+            Record::Place { ino, parent } => {
+                if self.find(*ino).is_none() {
+                    self.known.entry(*ino).or_insert(Known { parent: *parent, lookups: 0, is_dir: false });
+                }
+                Ok(())
+            }
             Record::Graft { parent, name, inode, published } => self.apply_graft(*parent, name, inode, *published),
             Record::Draft { ino, layer, base, clip, size, mtime } => {
                 let draft = Layer {
@@ -119,6 +127,7 @@ impl Table {
         }
         if gone {
             self.dirty_dirs.remove(&ino);
+            self.frozen.remove(&ino);
             self.orphans.insert(ino);
             self.counts.bytes = self.counts.bytes.saturating_sub(bytes);
         }
@@ -250,7 +259,8 @@ impl Table {
     /// Keeps the sets of files with drafts and frozen layers true.
     pub(super) fn note_layers(&mut self, ino: Ino) {
         let Some(Node::File(file)) = self.find(ino).map(|inode| &inode.node) else { return };
-        let (draft, frozen) = (file.draft.is_some() || !file.is_published(), !file.frozen.is_empty());
+        let draft = file.draft.is_some() || !file.is_published();
+        let frozen = !file.frozen.is_empty() && !self.orphans.contains(&ino);
         if draft {
             self.drafts.insert(ino)
         } else {
@@ -264,12 +274,19 @@ impl Table {
     }
 
     fn apply_complete(&mut self, ino: Ino, layer: u32) -> Attempt<()> {
-        let file = self.get_mut(ino)?.file_mut()?;
+        let inode = self.get_mut(ino)?;
+        let mtime = inode.mtime;
+        let file = inode.file_mut()?;
+        // An empty first layer leaves no other trace in the journal.
+        if layer >= file.next_layer && file.draft.is_none() && !file.is_published() {
+            file.next_layer = layer;
+            file.draft_mut(mtime);
+        }
         if file.draft.as_ref().is_some_and(|draft| draft.id == layer) {
             file.freeze();
         }
         self.note_layers(ino);
-        self.mark_inode(ino);
+        self.mark_published(ino);
         Ok(())
     }
 
@@ -304,6 +321,9 @@ impl Table {
             self.apply_remove(parent, name, entry.ctime)?;
         }
         let name: Name = name.into();
+        if !published && self.find(entry.ino).is_some() {
+            return self.carry_name(parent, name, entry.ino);
+        }
         self.children(parent)?.insert(name.clone(), entry.ino);
         let mut inode = Inode::from_entry(entry.clone(), 1, false, Some((parent, name.clone())));
         if let Node::File(file) = &mut inode.node
@@ -315,8 +335,24 @@ impl Table {
         let is_dir = inode.is_dir();
         self.insert(inode);
         self.note_layers(entry.ino);
-        self.touch_dir(parent, entry.ctime, i64::from(is_dir));
+        if published {
+            self.touch_dir(parent, entry.ctime, i64::from(is_dir));
+        }
         self.mark(parent, &name);
+        Ok(())
+    }
+
+    /// One more name of an unpublished file that is carried over; nothing else changes by it.
+    fn carry_name(&mut self, parent: Ino, name: Name, ino: Ino) -> Attempt<()> {
+        self.children(parent)?.insert(name.clone(), ino);
+        if let Some(inode) = self.find_mut(ino) {
+            inode.nlink += 1;
+            inode.linked = true;
+            inode.home = None;
+        }
+        self.counts.files += 1;
+        self.mark(parent, &name);
+        self.mark_inode(ino);
         Ok(())
     }
 
@@ -370,7 +406,9 @@ impl Table {
                 self.insert(Inode::from_entry(entry, 1, false, Some((dir, name))));
             }
         }
+        let used = self.next_tick();
         if let Some(directory) = self.find_mut(dir).and_then(|inode| inode.dir_mut().ok()) {
+            directory.used = used;
             directory.children = Some(children);
         }
     }

@@ -11,9 +11,10 @@ use super::checkpoint::CheckpointState;
 use super::content::View;
 use super::graft::Invalidation;
 use super::inode::{File, Node};
-use super::journal::{Journal, Position};
+use super::journal::{FrameRef, Journal, Position};
 use super::load::load;
 use super::local_blobs::LocalBlobs;
+use super::namespace::{frozen_records, mark_frozen_logged};
 use super::pages::NewPages;
 use super::record::Record;
 use super::table::{Attempt, Stop, Table};
@@ -150,6 +151,8 @@ pub struct Worktree {
     notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
 }
 
+/// Bytes of layers that go ahead of other records are put into frames of about this size.
+const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// An operation loads at most this many things before it gives up: a ring of needs is damage.
 const LOADS_MAX: usize = 10_000;
 
@@ -202,11 +205,16 @@ impl Worktree {
 
     /// Runs `attempt` under the lock, loading what it misses, until it ends.
     pub(super) fn run<T>(&self, wait: Wait, mut attempt: impl FnMut(&mut Table) -> Attempt<T>) -> Result<T> {
-        for _ in 0..LOADS_MAX {
+        for loads in 0..LOADS_MAX {
             let order = {
                 let mut table = self.table.lock();
                 match attempt(&mut table) {
-                    Ok(value) => return Ok(value),
+                    Ok(value) => {
+                        if loads > 0 {
+                            table.shrink(self.parts.limits.inodes_max);
+                        }
+                        return Ok(value);
+                    }
                     Err(Stop::Failed(error)) => return Err(error),
                     Err(Stop::Need(need)) => table.order(need),
                 }
@@ -223,11 +231,35 @@ impl Worktree {
     /// Journals records and applies them. Whatever applying needs must be loaded already; the bytes
     /// of layers are in memory and only journaled.
     pub(super) fn commit(&self, table: &mut Table, records: &[Record]) -> Attempt<Position> {
-        let (_, end) = self.journal.append(records)?;
+        let (_, end) = self.append(table, records)?;
         for record in records.iter().filter(|record| !matches!(record, Record::Write { .. } | Record::Zero { .. })) {
             table.apply(record)?;
         }
         Ok(end)
+    }
+
+    /// Journals records that somebody else applies, after what a replay needs to find their inodes.
+    /// Bytes of layers may go ahead in frames of their own; from the first other record on, they
+    /// are in one frame.
+    pub(super) fn append(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
+        let places = table.places(records);
+        if !places.is_empty() {
+            self.journal.append(&places)?;
+            table.note_placed(&places);
+        }
+        let (mut from, mut len) = (0, 0);
+        for (index, record) in records.iter().enumerate().take_while(|(_, record)| record.is_bytes()) {
+            if let Record::Write { data, .. } = record {
+                if len > FRAME_BYTES_MAX {
+                    self.journal.append(&records[from..index])?;
+                    (from, len) = (index, 0);
+                }
+                len += data.0.len();
+            }
+        }
+        let appended = self.journal.append(&records[from..])?;
+        table.note_placed(records);
+        Ok(appended)
     }
 
     pub(super) fn writable(&self) -> Result<()> {
@@ -302,8 +334,8 @@ impl Worktree {
             self.writable()?;
         }
         self.run(wait, |table| {
-            let has_bytes = matches!(&table.get(ino)?.node, Node::File(file) if file.size > 0 || file.is_dirty());
-            if truncate && has_bytes {
+            table.get(ino)?;
+            if truncate {
                 self.resize(table, ino, 0, uid)?;
             }
             let inode = table.get_mut(ino)?;
@@ -332,7 +364,7 @@ impl Worktree {
             }
             if frozen {
                 table.note_layers(ino);
-                table.mark_inode(ino);
+                table.mark_published(ino);
             }
             table.reap(ino);
             frozen
@@ -388,7 +420,14 @@ impl Worktree {
         self.writable()?;
         let end =
             offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
+        if self.dirty_bytes.load(Ordering::Relaxed) > self.parts.limits.dirty_bytes_max {
+            self.relieve()?;
+        }
         self.run(wait, |table| {
+            table.get(ino)?.file()?;
+            if data.is_empty() {
+                return Ok(());
+            }
             self.drop_privileges(table, ino, uid)?;
             let now = self.now();
             self.change_draft(table, ino, now, |file, draft_size| {
@@ -397,8 +436,8 @@ impl Worktree {
                 *draft_size = (*draft_size).max(end);
             })
         })?;
-        let dirty = self.dirty_bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-        if dirty > self.parts.limits.dirty_bytes_max { self.relieve() } else { Ok(()) }
+        self.dirty_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn change_draft(
@@ -425,11 +464,17 @@ impl Worktree {
         if size > FILE_SIZE_MAX {
             return Err(WorkError::TooLarge.into());
         }
+        table.get(ino)?.file()?;
         self.drop_privileges(table, ino, uid)?;
         let now = self.now();
-        let file = table.get_mut(ino)?.file_mut()?;
+        let file = table.get(ino)?.file()?;
         let layer = file.draft.as_ref().map_or(file.next_layer, |draft| draft.id);
-        self.journal.append(&[Record::Resize { ino, layer, size, time: now }])?;
+        let mut records = Vec::new();
+        // A record of a layer comes after all of the layers below it.
+        frozen_records(ino, file, &mut records);
+        records.push(Record::Resize { ino, layer, size, time: now });
+        self.append(table, &records)?;
+        mark_frozen_logged(table, ino);
         self.change_draft(table, ino, now, |file, draft_size| {
             file.draft_mut(now).resize(size);
             *draft_size = size;
@@ -467,6 +512,9 @@ impl Worktree {
         self.writable()?;
         let end = offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
         self.run(wait, |table| {
+            if len == 0 {
+                return Err(WorkError::Invalid.into());
+            }
             let size = table.get(ino)?.file()?.size;
             self.drop_privileges(table, ino, uid)?;
             let now = self.now();
@@ -508,9 +556,10 @@ impl Worktree {
     pub fn file_state(&self, ino: Ino, wait: Wait) -> Result<FileState> {
         self.run(wait, |table| {
             let inode = table.get(ino)?;
-            let unrecorded = inode.home.as_ref().is_some_and(|(dir, name)| {
+            let is_dirty = |(dir, name): &(Ino, super::Name)| {
                 table.find(*dir).and_then(|dir| dir.dir().ok()).is_some_and(|dir| dir.dirty.contains(name))
-            });
+            };
+            let unrecorded = table.dirty_links.contains(&ino) || inode.home.as_ref().is_some_and(is_dirty);
             Ok(match &inode.node {
                 Node::File(file) if file.recovered => FileState::Recovered,
                 Node::File(file) if file.draft.is_some() || !file.is_published() => FileState::Draft,
@@ -540,8 +589,9 @@ impl Worktree {
     /// Sets the count of dirty bytes anew after content was absorbed or logged away.
     pub(super) fn recount(&self) -> u64 {
         let table = self.table();
-        let files = table.drafts.iter().chain(table.frozen.iter().filter(|ino| !table.drafts.contains(ino)));
-        let bytes = files.filter_map(|ino| table.find(*ino)?.file().ok().map(File::dirty_bytes)).sum();
+        let files: std::collections::HashSet<Ino> =
+            table.drafts.iter().chain(&table.frozen).chain(&table.orphans).copied().collect();
+        let bytes = files.into_iter().filter_map(|ino| table.find(ino)?.file().ok().map(File::dirty_bytes)).sum();
         self.dirty_bytes.store(bytes, Ordering::Relaxed);
         bytes
     }
