@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
-use super::workspace::{Trouble, Workspace};
 use crate::base::random;
 use crate::store::StoreError;
 use crate::sync::{Published, SyncError, read_head};
@@ -21,6 +21,9 @@ const ABSORB_RETRY_MS: u64 = 2_000;
 
 /// How long the publisher sleeps when nobody wakes it.
 const IDLE_MS: u64 = 3_600_000;
+
+/// What a thread does until it is time to end.
+type Work = fn(&Workspace);
 
 /// The threads of a workspace, and how they are woken and ended.
 #[derive(Default)]
@@ -86,7 +89,7 @@ impl Workspace {
         if self.is_read_only() {
             return;
         }
-        let work: [(&str, fn(&Self)); 4] = [
+        let work: [(&str, Work); 4] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),

@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Uid, mkfifo};
 
 use super::history::Pages;
 use super::restore::entries;
-use super::workspace::Workspace;
+use super::opened::Workspace;
 use super::{ExportReport, Progress, Result, WorkspaceError, split_path, xattr};
 use crate::base::clock::Timestamp;
 use crate::base::ids::VersionId;

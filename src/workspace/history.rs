@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::workspace::Workspace;
+use super::opened::Workspace;
 use super::{Result, Side, WorkspaceError};
 use crate::base::ids::VersionId;
 use crate::blob::{BlobKind, Blobs, ChunkRef, Fault};

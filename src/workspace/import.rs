@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::workspace::Workspace;
+use super::opened::Workspace;
 use super::{ImportReport, Progress, Result, WorkspaceError, split_path, xattr};
 use crate::base::clock::Timestamp;
 use crate::version::entry::Ino;

@@ -20,6 +20,7 @@ mod import;
 mod init;
 mod keep;
 mod open;
+mod opened;
 mod options;
 mod place;
 mod reports;
@@ -27,17 +28,16 @@ mod restore;
 mod revert;
 mod select;
 mod status;
-mod workspace;
 mod xattr;
 
 pub use error::WorkspaceError;
+pub use opened::Workspace;
 pub use options::{CredentialSource, InitOptions, InitReport, Intervals, OpenOptions};
 pub use place::is_inside;
 pub use reports::{
     CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side,
 };
 pub use status::{Offline, Status};
-pub use workspace::Workspace;
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, WorkspaceError>;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::keep::{KeyObjects, KnownStores, is_away, is_missing};
 use super::status::Offline;
-use super::workspace::{Parts, Workspace};
+use super::opened::{Parts, Workspace};
 use super::{OpenOptions, Result, WorkspaceError};
 use crate::base::clock::Timestamp;
 use crate::base::disk::{DiskFile, OpenMode};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::history::{Pages, is_below};
-use super::workspace::Workspace;
+use super::opened::Workspace;
 use super::{PathChange, Restored, Result, split_path};
 use crate::base::ids::{FileId, VersionId};
 use crate::version::VersionError;

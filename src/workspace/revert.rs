@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::history::{Pages, is_below};
 use super::restore::{Plan, listed, names};
-use super::workspace::Workspace;
+use super::opened::Workspace;
 use super::{Conflict, Restored, Result, split_path};
 use crate::base::ids::{FileId, VersionId};
 use crate::base::limits::NAME_LEN_MAX;

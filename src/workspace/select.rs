@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Zoned};
 
 use super::Result;
-use super::workspace::Workspace;
+use super::opened::Workspace;
 use crate::base::clock::Timestamp;
 use crate::base::ids::VersionId;
 use crate::version::VersionError;

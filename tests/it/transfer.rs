@@ -1,4 +1,5 @@
 //! Importing and exporting directories.
+#![allow(clippy::disallowed_methods, reason = "what a user does to files")]
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};

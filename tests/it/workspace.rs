@@ -1,4 +1,5 @@
 //! Making, opening and closing workspaces; restoring, reverting, comparing, selecting.
+#![allow(clippy::disallowed_methods, reason = "what a user does to files")]
 
 use std::sync::Arc;
 
