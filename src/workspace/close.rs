@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::background::is_away;
-use super::status::rfc3339;
 use super::opened::Workspace;
+use super::status::rfc3339;
 use super::{CloseReport, FlushReport, Result, Status};
 use crate::sync::SyncError;
 use crate::worktree::{Checkpoint, Reason};

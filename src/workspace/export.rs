@@ -15,8 +15,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, mkfifo};
 
 use super::history::Pages;
-use super::restore::entries;
 use super::opened::Workspace;
+use super::restore::entries;
 use super::{ExportReport, Progress, Result, WorkspaceError, split_path, xattr};
 use crate::base::clock::Timestamp;
 use crate::base::ids::VersionId;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::keep::{KeyObjects, KnownStores, is_away, is_missing};
-use super::status::Offline;
 use super::opened::{Parts, Workspace};
+use super::status::Offline;
 use super::{OpenOptions, Result, WorkspaceError};
 use crate::base::clock::Timestamp;
 use crate::base::disk::{DiskFile, OpenMode};

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::history::{Pages, is_below};
-use super::restore::{Plan, listed, names};
 use super::opened::Workspace;
+use super::restore::{Plan, listed, names};
 use super::{Conflict, Restored, Result, split_path};
 use crate::base::ids::{FileId, VersionId};
 use crate::base::limits::NAME_LEN_MAX;
