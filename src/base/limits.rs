@@ -30,7 +30,7 @@ pub const PACKED_LEN_MAX: usize = 256 * 1024;
 pub const PACK_LEN_TARGET: usize = 16 * 1024 * 1024;
 
 /// A directory (or other page tree) up to this encoded size is one page.
-pub const PAGE_LEN_SINGLE: usize = 64 * 1024;
+pub const PAGE_LEN_SINGLE: usize = 16 * 1024;
 /// No page may be longer than this.
 pub const PAGE_LEN_MAX: usize = 512 * 1024;
 

@@ -37,7 +37,7 @@ pub struct TreeRef {
     count: u64,
 }
 
-/// No page tree is deeper; 256 keys to a page, this is far beyond any store.
+/// No page tree is deeper; 64 keys to a page, this is far beyond any store.
 const LEVEL_MAX: u8 = 7;
 /// A page is split when it would pass this length, even where no key says so.
 const PAGE_LEN_SPLIT: usize = PAGE_LEN_MAX / 2;
@@ -274,7 +274,7 @@ fn hash(key: &[u8]) -> u64 {
 }
 
 fn starts_page(key: &[u8], level: u8) -> bool {
-    (hash(key) >> (8 * u32::from(level))) & 0xff == 0
+    (hash(key) >> (6 * u32::from(level))) & 0x3f == 0
 }
 
 /// Rewrites the touched runs of leaves. A run begins at a leaf whose first key starts a page;
