@@ -6,8 +6,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{Disk, RealDisk, read_file, replace_file};
@@ -56,9 +54,12 @@ impl Record {
     }
 }
 
-/// Whether a process lives.
+/// Whether a process lives; one that nobody has waited for yet does not.
 pub fn is_running(pid: i32) -> bool {
-    pid > 0 && !matches!(kill(Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state may hold anything but ends with the last parenthesis.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// Waits until a process has gone; false when it still lives after `timeout`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statvfs::statvfs;
 
 use super::config::{PASSPHRASE_FD_VAR, PASSPHRASE_VAR};
 use super::door::{Door, Target, resolved};
@@ -78,8 +79,9 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
     Ok(published.unwrap_or(Exit::Partial))
 }
 
+/// Whether nobody answers any more. Attributes may be cached; the state of the file system is not.
 fn is_dead(mountpoint: &Path) -> bool {
-    std::fs::metadata(mountpoint).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    matches!(statvfs(mountpoint), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
 fn publish(context: &Context, mountpoint: &Path, wait: Duration) -> Result<Exit, Failure> {

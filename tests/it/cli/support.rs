@@ -152,7 +152,8 @@ impl Mount {
 
     pub fn is_mounted(&self) -> bool {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        mounts.lines().any(|line| line.split(' ').nth(4) == self.path.to_str())
+        let place = self.path.to_str().unwrap().replace(' ', "\\040");
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some(&place))
     }
 
     pub fn kill(&self) {
