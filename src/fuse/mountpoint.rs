@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statvfs::statvfs;
 
 use super::mount::MountOptions;
 
@@ -151,12 +152,11 @@ pub(super) fn device_of(mountpoint: &Path) -> Option<String> {
 /// Checks a mount point, frees it from a dead mount of ours, and gives its absolute path.
 pub(super) fn prepare(mountpoint: &Path, options: &MountOptions) -> Result<PathBuf, MountError> {
     let path = mountpoint.to_owned();
-    let mut found = std::fs::metadata(mountpoint);
-    if found.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN)) {
+    // The kernel may still hold the attributes of a dead mount, but not the state of its file system.
+    if matches!(statvfs(mountpoint), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) {
         clear_dead(mountpoint)?;
-        found = std::fs::metadata(mountpoint);
     }
-    match found {
+    match std::fs::metadata(mountpoint) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => return Err(MountError::NotADirectory { path }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing { path }),
