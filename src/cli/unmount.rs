@@ -16,6 +16,7 @@ use super::output::{outcome, warn};
 use super::state::{Wait, flush_door};
 use super::{Context, config};
 use crate::control::{Exit, Failure};
+use crate::fuse;
 
 /// Publish, then unmount
 ///
@@ -52,7 +53,7 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
             }
         },
     };
-    if !mounts::mountpoints().contains(&mountpoint) {
+    if !fuse::mountpoints().contains(&mountpoint) {
         let message = format!("no workspace is mounted at {}", mountpoint.display());
         return Err(Failure::new(Exit::NoWorkspace, message).hint("`mount -t fuse.kura` lists the mounts"));
     }

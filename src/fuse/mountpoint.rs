@@ -41,7 +41,10 @@ pub enum MountError {
         path: PathBuf,
     },
     /// The mount would stand in what it stands on, or hide it.
-    #[error("{}: overlaps with {}, where the workspace keeps its data; choose another place", path.display(), other.display())]
+    #[error(
+        "{}: overlaps with {}, where the workspace keeps its data; choose another place",
+        path.display(), other.display()
+    )]
     Overlaps {
         /// The mount point.
         path: PathBuf,
@@ -107,6 +110,12 @@ fn refused(path: &Path, error: &io::Error) -> MountError {
 /// The mounts of this process's view, later ones last.
 fn mounts() -> io::Result<Vec<MountLine>> {
     Ok(std::fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+}
+
+/// Where kura workspaces are mounted, dead mounts included; none where the system's list cannot be read.
+pub fn mountpoints() -> Vec<PathBuf> {
+    let ours = |line: MountLine| (line.file_system == FILE_SYSTEM_TYPE).then_some(line.mountpoint);
+    mounts().unwrap_or_default().into_iter().filter_map(ours).collect()
 }
 
 fn parse_line(line: &[u8]) -> Option<MountLine> {

@@ -327,3 +327,35 @@ fn an_altered_journal_is_refused_until_accepted() {
     run(home.kura(["mount", "--accept-damage"]).arg(&store).arg(&mount.path)).ok();
     assert!(mount.is_mounted());
 }
+
+#[test]
+fn the_demonstration_tells_its_story_and_leaves_nothing() {
+    let home = Home::new();
+    let scratch = home.dir("scratch");
+    let told = run(home.bare().arg("demo").env("TMPDIR", &scratch)).ok();
+    let expected = [
+        "$ kura mount",
+        "the first letter",
+        "M post/ada.txt",
+        "+the engine works well.",
+        "R letters/ -> post/",
+        "paths are as in version",
+        "grep finds neither Ada nor letters",
+        "everything is published",
+        "is unmounted",
+    ];
+    for words in expected {
+        assert!(told.contains(words), "`{words}` is missing:\n{told}");
+    }
+    assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "it leaves nothing");
+    let stays = run(home.bare().args(["demo", "--stay"]).env("TMPDIR", &scratch)).ok();
+    let root = fs::read_dir(&scratch).unwrap().next().unwrap().unwrap().path();
+    let end =
+        stays.lines().last().unwrap().trim().replace("kura unmount", &format!("{}/bin/kura unmount", root.display()));
+    let mount = Mount::at_state(&root.join("work"), &root.join("state"));
+    assert!(mount.is_mounted() && mount.file("letters/ada.txt").exists(), "{stays}");
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", &end]).env("KURA_STATE_DIR", root.join("state")).env("KURA_CACHE_DIR", root.join("cache"));
+    run(&mut shell).ok();
+    assert!(!mount.is_mounted() && !root.exists());
+}
