@@ -149,11 +149,11 @@ pub fn own_places(context: &Context, store: &StoreUrl) -> Vec<(&'static str, Pat
 }
 
 fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
-    let MountFlags { read_only, allow_other, noxattr: _, suid, dev, noexec, nonempty } = serve.flags;
+    // The kernel's own read-only flag would shut the control file, too; the workspace refuses changes itself.
+    let MountFlags { read_only: _, allow_other, noxattr: _, suid, dev, noexec, nonempty } = serve.flags;
     let places = own_places(context, &serve.store).into_iter().map(|(_, path)| path);
     MountOptions {
         allow_other,
-        read_only,
         nonempty,
         noexec,
         suid,

@@ -10,9 +10,10 @@ use clap::Args;
 use data_encoding::HEXLOWER;
 
 use super::config::{PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR, PASSPHRASE_FILE_VAR, PASSPHRASE_VAR};
-use super::{Context, mounts, unmount};
+use super::{Context, unmount};
 use crate::base::random;
 use crate::control::{Exit, Failure};
+use crate::fuse;
 
 /// Show what kura does, in a scratch directory
 ///
@@ -67,7 +68,7 @@ const STORY: &[(&str, &[&str])] = &[
         "What lies in the store tells nothing: no name, no text.",
         &[
             "find \"$KURA_STORE\" -type f | head -n 5",
-            "if grep -rqe Ada -e letters \"$KURA_STORE\"; then echo found; else echo 'grep finds neither Ada nor letters'; fi",
+            "! grep -rqe Ada -e letters \"$KURA_STORE\" && echo 'grep finds neither Ada nor letters'",
         ],
     ),
     ("Everything gets published to the store.", &["kura flush --wait", "kura status"]),
@@ -81,7 +82,8 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<Exit, Failure> {
         let root = scratch.root.display();
         context.output.line(&format!(
             "\nThe workspace stays at {mount}. To play with it:\n\n    \
-             export KURA_STATE_DIR={root}/state KURA_CACHE_DIR={root}/cache {PASSPHRASE_FILE_VAR}={root}/passphrase\n    \
+             export KURA_STATE_DIR={root}/state KURA_CACHE_DIR={root}/cache\n    \
+             export {PASSPHRASE_FILE_VAR}={root}/passphrase\n    \
              cd {mount}\n\nTo end it:\n\n    cd / && kura unmount {mount} && rm -r {root}",
             mount = scratch.mount().display()
         ))?;
@@ -176,7 +178,7 @@ impl Scratch {
     /// Removes everything; never what is still mounted.
     fn remove(&self) {
         let mount = self.mount();
-        if mounts::mountpoints().contains(&mount)
+        if fuse::mountpoints().contains(&mount)
             && let Err(failure) = unmount::detach(&mount, true)
         {
             super::output::warn(&format!("{failure}; {} stays", self.root.display()));

@@ -2,9 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +14,7 @@ use crate::store::StoreUrl;
 use crate::workspace::{OpenOptions as WorkspaceOptions, Workspace};
 
 /// Longest reply that is read, in bytes.
-const REPLY_LEN_MAX: usize = 1 << 30;
-const READ_LEN: usize = 1 << 20;
+const REPLY_LEN_MAX: u64 = 1 << 30;
 
 /// Where a workspace was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,35 +207,27 @@ pub fn ask_mount(mount: &Path, request: &Request) -> Result<Reply, Failure> {
         return Err(Failure::new(Exit::Usage, "the request is too long for a mount").hint("name fewer paths at once"));
     }
     file.write_all(&bytes).map_err(|error| failed(&error))?;
-    let reply = read_reply(&file).map_err(|error| failed(&error))?;
+    let reply = read_reply(file).map_err(|error| failed(&error))?;
     serde_json::from_slice(&reply).map_err(|error| {
         let message = format!("the mount at {} answered something that is not understood: {error}", mount.display());
         Failure::new(Exit::Other, message).hint("program and mount may be of different versions; mount it again")
     })
 }
 
-fn read_reply(file: &File) -> std::io::Result<Vec<u8>> {
+fn read_reply(file: File) -> std::io::Result<Vec<u8>> {
     let mut reply = Vec::new();
-    let mut buffer = vec![0; READ_LEN];
-    loop {
-        match file.read_at(&mut buffer, reply.len() as u64) {
-            Ok(0) => return Ok(reply),
-            Ok(count) => reply.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if reply.len() > REPLY_LEN_MAX {
-            return Err(std::io::Error::new(ErrorKind::InvalidData, "the answer is too long"));
-        }
-    }
+    file.take(REPLY_LEN_MAX).read_to_end(&mut reply)?;
+    Ok(reply)
 }
 
 /// Why a mount does not answer.
 pub fn mount_failure(mount: &Path, error: &std::io::Error) -> Failure {
     let mount = mount.display();
     match error.raw_os_error() {
-        Some(libc::ENOTCONN) => Failure::new(Exit::Other, format!("the mount at {mount} is dead: its process ended"))
-            .hint(format!("`kura unmount {mount}`, then mount it again; what was acknowledged is kept")),
+        Some(libc::ENOTCONN | libc::ECONNABORTED) => {
+            Failure::new(Exit::Other, format!("the mount at {mount} is dead: its process ended"))
+                .hint(format!("`kura unmount {mount}`, then mount it again; what was acknowledged is kept"))
+        }
         Some(libc::EACCES | libc::EPERM) => {
             Failure::new(Exit::Denied, format!("the workspace at {mount} belongs to another user"))
         }

@@ -1,6 +1,6 @@
 //! `kura init`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
@@ -73,8 +73,8 @@ fn refuse_inside_a_mount(store: &StoreUrl) -> Result<(), Failure> {
 }
 
 /// Makes the default workspace at its first use.
-pub fn make_default(context: &Context, store: &PathBuf, key: &Key) -> Result<(), Failure> {
-    let url = StoreUrl::Dir(store.clone());
+pub fn make_default(context: &Context, store: &Path, key: &Key) -> Result<(), Failure> {
+    let url = StoreUrl::Dir(store.to_owned());
     let report = make(&url, key, None, true, KdfParams::default())?;
     tell(context, &url, &report)
 }

@@ -1,20 +1,16 @@
 //! Which workspaces are mounted, and where: what the kernel says, and what each daemon wrote down.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{Disk, RealDisk, read_file, replace_file};
+use crate::fuse::mountpoints;
 
 /// Longest record of a mount, in bytes.
 const RECORD_LEN_MAX: usize = 64 * 1024;
-const FSTYPE: &[u8] = b"fuse.kura";
 
 /// What a daemon wrote down about its mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +52,12 @@ impl Record {
     }
 }
 
-/// Whether a process lives.
+/// Whether a process lives; one that nobody has waited for yet does not.
 pub fn is_running(pid: i32) -> bool {
-    pid > 0 && !matches!(kill(Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state may hold anything but ends with the last parenthesis.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// Waits until a process has gone; false when it still lives after `timeout`.
@@ -94,46 +93,8 @@ pub fn record_of_mountpoint(state_root: &Path, mountpoint: &Path) -> Option<Reco
     records(state_root).into_iter().find(|record| record.mountpoint == mountpoint)
 }
 
-/// The mountpoints of kura file systems that the kernel knows.
-pub fn mountpoints() -> Vec<PathBuf> {
-    std::fs::read("/proc/self/mountinfo").map(|text| parse_mountinfo(&text)).unwrap_or_default()
-}
-
 /// The kura mount that a path lies in. The path must be absolute and without symbolic links; it
 /// need not be accessible.
 pub fn mount_around(path: &Path) -> Option<PathBuf> {
     mountpoints().into_iter().filter(|mount| path.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len())
-}
-
-fn parse_mountinfo(text: &[u8]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for line in text.split(|byte| *byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let kind = fields.iter().position(|field| *field == b"-").and_then(|dash| fields.get(dash + 1));
-        if let (Some(mountpoint), Some(&FSTYPE)) = (fields.get(4), kind) {
-            found.push(PathBuf::from(OsString::from_vec(unescape(mountpoint))));
-        }
-    }
-    found
-}
-
-/// Spaces, tabs, newlines and backslashes stand there as `\ooo`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let code =
-            (byte == b'\\').then(|| after.get(..3)).flatten().and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(code) => {
-                out.push(code);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    out
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statvfs::statvfs;
 
 use super::config::{PASSPHRASE_FD_VAR, PASSPHRASE_VAR};
 use super::door::{Door, Target, resolved};
@@ -15,6 +16,7 @@ use super::output::{outcome, warn};
 use super::state::{Wait, flush_door};
 use super::{Context, config};
 use crate::control::{Exit, Failure};
+use crate::fuse;
 
 /// Publish, then unmount
 ///
@@ -51,7 +53,7 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
             }
         },
     };
-    if !mounts::mountpoints().contains(&mountpoint) {
+    if !fuse::mountpoints().contains(&mountpoint) {
         let message = format!("no workspace is mounted at {}", mountpoint.display());
         return Err(Failure::new(Exit::NoWorkspace, message).hint("`mount -t fuse.kura` lists the mounts"));
     }
@@ -78,8 +80,9 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
     Ok(published.unwrap_or(Exit::Partial))
 }
 
+/// Whether nobody answers any more. Attributes may be cached; the state of the file system is not.
 fn is_dead(mountpoint: &Path) -> bool {
-    std::fs::metadata(mountpoint).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    matches!(statvfs(mountpoint), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
 fn publish(context: &Context, mountpoint: &Path, wait: Duration) -> Result<Exit, Failure> {

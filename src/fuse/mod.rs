@@ -24,4 +24,4 @@ mod serve;
 
 pub use counters::Operation;
 pub use mount::{MountOptions, Mounted, mount};
-pub use mountpoint::{MountError, Unmounted};
+pub use mountpoint::{MountError, Unmounted, mountpoints};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statvfs::statvfs;
 
 use super::mount::MountOptions;
 
@@ -40,7 +41,10 @@ pub enum MountError {
         path: PathBuf,
     },
     /// The mount would stand in what it stands on, or hide it.
-    #[error("{}: overlaps with {}, where the workspace keeps its data; choose another place", path.display(), other.display())]
+    #[error(
+        "{}: overlaps with {}, where the workspace keeps its data; choose another place",
+        path.display(), other.display()
+    )]
     Overlaps {
         /// The mount point.
         path: PathBuf,
@@ -108,6 +112,12 @@ fn mounts() -> io::Result<Vec<MountLine>> {
     Ok(std::fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
 }
 
+/// Where kura workspaces are mounted, dead mounts included; none where the system's list cannot be read.
+pub fn mountpoints() -> Vec<PathBuf> {
+    let ours = |line: MountLine| (line.file_system == FILE_SYSTEM_TYPE).then_some(line.mountpoint);
+    mounts().unwrap_or_default().into_iter().filter_map(ours).collect()
+}
+
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     use std::os::unix::ffi::OsStringExt;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -151,12 +161,11 @@ pub(super) fn device_of(mountpoint: &Path) -> Option<String> {
 /// Checks a mount point, frees it from a dead mount of ours, and gives its absolute path.
 pub(super) fn prepare(mountpoint: &Path, options: &MountOptions) -> Result<PathBuf, MountError> {
     let path = mountpoint.to_owned();
-    let mut found = std::fs::metadata(mountpoint);
-    if found.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN)) {
+    // The kernel may still hold the attributes of a dead mount, but not the state of its file system.
+    if matches!(statvfs(mountpoint), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) {
         clear_dead(mountpoint)?;
-        found = std::fs::metadata(mountpoint);
     }
-    match found {
+    match std::fs::metadata(mountpoint) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => return Err(MountError::NotADirectory { path }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::Missing { path }),

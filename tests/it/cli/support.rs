@@ -130,7 +130,11 @@ pub struct Mount {
 impl Mount {
     /// The mount that is, or will be, at this directory.
     pub fn at(home: &Home, dir: &Path) -> Self {
-        Self { path: dir.canonicalize().unwrap(), state: home.path(home.state) }
+        Self::at_state(dir, &home.path(home.state))
+    }
+
+    pub fn at_state(dir: &Path, state: &Path) -> Self {
+        Self { path: dir.canonicalize().unwrap(), state: state.to_owned() }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
@@ -152,7 +156,8 @@ impl Mount {
 
     pub fn is_mounted(&self) -> bool {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        mounts.lines().any(|line| line.split(' ').nth(4) == self.path.to_str())
+        let place = self.path.to_str().unwrap().replace(' ', "\\040");
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some(&place))
     }
 
     pub fn kill(&self) {
