@@ -8,6 +8,7 @@ mod crypto_slots;
 mod golden;
 mod leaks;
 mod model;
+mod mount;
 mod publish;
 mod rig;
 mod s3_server;

@@ -1,0 +1,170 @@
+//! A workspace, mounted; unmounted and removed whatever happens.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret};
+use kura::fs::{Fs, FsOptions};
+use kura::fuse::{MountOptions, Mounted, Operation, mount};
+use kura::store::StoreUrl;
+use kura::workspace::{InitOptions, OpenOptions, Workspace};
+
+/// What lies on the disk of one test: store, state, cache and mount point.
+pub struct Place {
+    dir: tempfile::TempDir,
+}
+
+/// A mounted workspace.
+pub struct Mount {
+    pub workspace: Arc<Workspace>,
+    mounted: Option<Mounted>,
+    mountpoint: PathBuf,
+}
+
+fn passphrase() -> Credential {
+    Credential::Passphrase(Secret::new(b"correct horse".to_vec()))
+}
+
+impl Place {
+    /// A new workspace.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("kura-mount-").tempdir().unwrap();
+        let place = Self { dir };
+        std::fs::create_dir(place.mountpoint()).unwrap();
+        let mut options = InitOptions::new(vec![NewSlot { label: "test".into(), credential: passphrase() }]);
+        (options.kdf, options.recovery_code) = (KdfParams::minimum(), false);
+        Workspace::init(&place.store(), options).unwrap();
+        place
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn mountpoint(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn store(&self) -> StoreUrl {
+        StoreUrl::Dir(self.store_dir())
+    }
+
+    pub fn open(&self, change: impl FnOnce(&mut OpenOptions)) -> Arc<Workspace> {
+        let credential = Box::new(|| Ok(passphrase()));
+        let (state, cache) = (self.dir.path().join("state"), self.dir.path().join("cache"));
+        let mut options = OpenOptions::new(self.store(), state, cache, credential);
+        change(&mut options);
+        Workspace::open(options).unwrap()
+    }
+
+    /// Mounts with the usual options, for everybody.
+    pub fn mount(&self) -> Mount {
+        self.mount_with(|_| {}, MountOptions { allow_other: true, ..MountOptions::default() }, true)
+    }
+
+    pub fn mount_with(&self, change: impl FnOnce(&mut OpenOptions), options: MountOptions, xattrs: bool) -> Mount {
+        let workspace = self.open(change);
+        workspace.start();
+        let fs = file_system(&workspace, xattrs);
+        let mounted = mount(fs, &self.mountpoint(), &options).unwrap();
+        Mount { workspace, mounted: Some(mounted), mountpoint: self.mountpoint() }
+    }
+}
+
+/// The file system of a workspace, with a control that answers what it was asked.
+pub fn file_system(workspace: &Arc<Workspace>, xattrs: bool) -> Arc<Fs> {
+    let options =
+        FsOptions { owner_uid: nix::unistd::geteuid().as_raw(), owner_gid: nix::unistd::getegid().as_raw(), xattrs };
+    let echo = |request: &[u8]| [b"{\"asked\":", request, b"}\n"].concat();
+    Arc::new(Fs::new(workspace.clone(), options, Arc::new(echo)))
+}
+
+impl Mount {
+    pub fn path(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.mountpoint.join(name)
+    }
+
+    pub fn mounted(&self) -> &Mounted {
+        self.mounted.as_ref().unwrap()
+    }
+
+    /// Requests of one kind so far.
+    pub fn requests(&self, operation: Operation) -> u64 {
+        self.mounted().requests().into_iter().find(|(known, _)| *known == operation).unwrap().1
+    }
+
+    /// All requests so far but those nobody waits for.
+    pub fn requests_waited_for(&self) -> u64 {
+        let background = [Operation::Forget, Operation::Release];
+        self.mounted()
+            .requests()
+            .into_iter()
+            .filter(|(operation, _)| !background.contains(operation))
+            .map(|(_, n)| n)
+            .sum()
+    }
+
+    /// Unmounts and closes; everything that could go wrong is a failure.
+    pub fn end(mut self) {
+        let mounted = self.mounted.take().unwrap();
+        assert_ne!(mounted.unmount().unwrap(), kura::fuse::Unmounted::Already);
+        mounted.wait().unwrap();
+        self.workspace.close(true).unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        drop(self.mounted.take());
+        self.workspace.close(false).ok();
+    }
+}
+
+/// Whether tests that need root can run; says so when not.
+pub fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+/// Whether a program is there; says so when not.
+pub fn has(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).is_file()));
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// Runs a command line in a directory.
+pub fn shell(dir: &Path, line: &str) -> Output {
+    Command::new("sh").args(["-ec", line]).current_dir(dir).stdin(Stdio::null()).output().unwrap()
+}
+
+/// As [`shell`]; it must succeed. Gives its output.
+pub fn sh(dir: &Path, line: &str) -> String {
+    let output = shell(dir, line);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{line}\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// Runs a Python program in a directory; it must succeed.
+pub fn python(dir: &Path, program: &str) -> String {
+    let output = Command::new("python3").args(["-c", program]).current_dir(dir).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program}\n{out}\n{err}");
+    out.into_owned()
+}
