@@ -3,6 +3,7 @@
 
 mod blob;
 mod cli;
+mod crash;
 mod crypto;
 mod crypto_slots;
 mod golden;
