@@ -21,6 +21,8 @@ mod store_suite;
 mod store_url;
 mod tamper;
 mod tidy;
+mod version;
+mod worktree;
 mod transfer;
 mod workspace;
 mod workspace_rig;
