@@ -25,6 +25,7 @@ mod attr;
 mod capture;
 mod checkpoint;
 mod content;
+mod edit;
 mod error;
 mod extents;
 mod graft;

@@ -14,14 +14,12 @@ use super::inode::{File, Node};
 use super::journal::{FrameRef, Journal, Position};
 use super::load::load;
 use super::local_blobs::LocalBlobs;
-use super::namespace::{frozen_records, mark_frozen_logged};
 use super::pages::NewPages;
 use super::record::Record;
 use super::table::{Attempt, Stop, Table};
 use super::{Attr, Result, WorkError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::disk::Disk;
-use crate::base::limits::FILE_SIZE_MAX;
 use crate::blob::{BlobError, Blobs, Outbox};
 use crate::crypto::Keys;
 use crate::version::VersionError;
@@ -145,7 +143,7 @@ pub struct Worktree {
     pub(super) checkpoint: Mutex<CheckpointState>,
     work: Condvar,
     work_waiting: Mutex<bool>,
-    dirty_bytes: AtomicU64,
+    pub(super) dirty_bytes: AtomicU64,
     stopped: AtomicBool,
     #[expect(clippy::type_complexity, reason = "one hook")]
     notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
@@ -413,121 +411,6 @@ impl Worktree {
         let Some(content @ (Content::Chunks(_) | Content::Tree(_))) = content else { return Vec::new() };
         let chunks = content.chunks(&self.pages(), offset, offset.saturating_add(len));
         chunks.map(|chunks| chunks.into_iter().map(|(_, chunk)| chunk).collect()).unwrap_or_default()
-    }
-
-    /// Writes all of `data` at `offset`.
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], uid: u32, wait: Wait) -> Result<()> {
-        self.writable()?;
-        let end =
-            offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
-        if self.dirty_bytes.load(Ordering::Relaxed) > self.parts.limits.dirty_bytes_max {
-            self.relieve()?;
-        }
-        self.run(wait, |table| {
-            table.get(ino)?.file()?;
-            if data.is_empty() {
-                return Ok(());
-            }
-            self.drop_privileges(table, ino, uid)?;
-            let now = self.now();
-            self.change_draft(table, ino, now, |file, draft_size| {
-                let draft = file.draft_mut(now);
-                draft.extents.write(offset, data, false);
-                *draft_size = (*draft_size).max(end);
-            })
-        })?;
-        self.dirty_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn change_draft(
-        &self,
-        table: &mut Table,
-        ino: Ino,
-        now: Timestamp,
-        change: impl FnOnce(&mut File, &mut u64),
-    ) -> Attempt<()> {
-        let inode = table.get_mut(ino)?;
-        let file = inode.file_mut()?;
-        let mut size = file.draft_mut(now).size;
-        change(file, &mut size);
-        let draft = file.draft_mut(now);
-        (draft.size, draft.mtime) = (size, now);
-        file.size = size;
-        (inode.mtime, inode.ctime) = (now, now);
-        table.drafts.insert(ino);
-        Ok(())
-    }
-
-    /// Sets a file's length.
-    pub(super) fn resize(&self, table: &mut Table, ino: Ino, size: u64, uid: u32) -> Attempt<()> {
-        if size > FILE_SIZE_MAX {
-            return Err(WorkError::TooLarge.into());
-        }
-        table.get(ino)?.file()?;
-        self.drop_privileges(table, ino, uid)?;
-        let now = self.now();
-        let file = table.get(ino)?.file()?;
-        let layer = file.draft.as_ref().map_or(file.next_layer, |draft| draft.id);
-        let mut records = Vec::new();
-        // A record of a layer comes after all of the layers below it.
-        frozen_records(ino, file, &mut records);
-        records.push(Record::Resize { ino, layer, size, time: now });
-        self.append(table, &records)?;
-        mark_frozen_logged(table, ino);
-        self.change_draft(table, ino, now, |file, draft_size| {
-            file.draft_mut(now).resize(size);
-            *draft_size = size;
-        })
-    }
-
-    /// Writing to a file takes its set-uid and set-gid bits and its capabilities away, root's doing aside.
-    pub(super) fn drop_privileges(&self, table: &mut Table, ino: Ino, uid: u32) -> Attempt<()> {
-        const CAPABILITY: &[u8] = b"security.capability";
-        let inode = table.get(ino)?;
-        let now = self.now();
-        let mut records = Vec::new();
-        let lowered = super::namespace::without_privileges(inode.mode);
-        if uid != 0 && lowered != inode.mode && !inode.is_dir() {
-            let set = super::record::AttrSet { mode: Some(lowered), ctime: now, ..Default::default() };
-            records.push(Record::Attr { ino, set });
-        }
-        if inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY)) {
-            records.push(Record::Xattr { ino, name: CAPABILITY.to_vec(), value: None, time: now });
-        }
-        if records.is_empty() { Ok(()) } else { self.commit(table, &records).map(|_| ()) }
-    }
-
-    /// Punches a hole (`keep_size`), zeroes a range, or extends the file.
-    pub fn fallocate(
-        &self,
-        ino: Ino,
-        offset: u64,
-        len: u64,
-        zero: bool,
-        keep_size: bool,
-        uid: u32,
-        wait: Wait,
-    ) -> Result<()> {
-        self.writable()?;
-        let end = offset.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
-        self.run(wait, |table| {
-            if len == 0 {
-                return Err(WorkError::Invalid.into());
-            }
-            let size = table.get(ino)?.file()?.size;
-            self.drop_privileges(table, ino, uid)?;
-            let now = self.now();
-            if zero && offset < size {
-                self.change_draft(table, ino, now, |file, _| {
-                    file.draft_mut(now).extents.zero(offset, end.min(size) - offset, false)
-                })?;
-            }
-            if !keep_size && end > size {
-                self.resize(table, ino, end, uid)?;
-            }
-            Ok(())
-        })
     }
 
     /// The next data (`data`) or hole at or after `offset`.

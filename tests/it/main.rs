@@ -22,6 +22,8 @@ mod store_suite;
 mod store_url;
 mod tamper;
 mod tidy;
+mod version;
+mod worktree;
 mod transfer;
 mod workspace;
 mod workspace_rig;

@@ -1,0 +1,128 @@
+//! Journals that were cut, altered or lost.
+
+use std::path::PathBuf;
+
+use kura::base::disk::OpenMode;
+use kura::base::sim_disk::{Crash, SimDisk};
+use kura::version::entry::Ino;
+use kura::worktree::{JournalError, NewNode, Wait, WorkError};
+
+use super::{CALLER, checkpoint, save, write};
+use crate::rig::{Rig, live};
+
+/// A tree with two synced files and a directory that was not synced, killed.
+fn killed() -> (Rig, SimDisk) {
+    let (rig, sim) = Rig::new(4);
+    let tree = rig.open().unwrap();
+    for name in ["one", "two"] {
+        let ino = super::create(&tree, name).ino;
+        write(&tree, ino, 0, name.as_bytes());
+        tree.fsync(ino, Wait::Yes).unwrap();
+        tree.release(ino, true);
+    }
+    tree.make(Ino::ROOT, b"unsynced", &NewNode::Directory, 0o700, CALLER, false, Wait::Yes).unwrap();
+    let sim = sim.reopen(Crash::Kill);
+    (rig.after(sim.clone()), sim)
+}
+
+/// The segments, in order, with their lengths.
+fn segments(rig: &Rig) -> Vec<(PathBuf, u64)> {
+    let dir = rig.dir.join("journal");
+    let mut items = rig.disk.list(&dir).unwrap();
+    items.retain(|item| item.name.len() == 16);
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    items.into_iter().map(|item| (dir.join(&item.name), item.len)).collect()
+}
+
+fn flip(rig: &Rig, path: &PathBuf, offset: u64) {
+    let file = rig.disk.open(path, OpenMode::ReadWrite).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, offset).unwrap();
+    file.write_at(&[byte[0] ^ 0x40], offset).unwrap();
+}
+
+#[test]
+fn truncated_tail_recovers_what_stands_before_it() {
+    // All of the unsynced frame, and more: down to nothing.
+    for cut in [1, 5, 40, 300, u64::MAX] {
+        let (rig, sim) = killed();
+        let (path, len) = segments(&rig).pop().unwrap();
+        let cut = cut.min(len);
+        rig.disk.open(&path, OpenMode::ReadWrite).unwrap().set_len(len - cut).unwrap();
+        let seens = live(&rig.open().unwrap());
+        assert!(!seens.contains_key("unsynced"), "{cut} bytes less");
+        assert_eq!(seens.contains_key("two"), cut < 300, "{cut} bytes less");
+        assert!(live(&rig.after(sim.reopen(Crash::Kill)).open().unwrap()) == seens, "a second recovery is the same");
+    }
+}
+
+#[test]
+fn flipped_byte_that_was_synced_is_an_alarm_and_can_be_accepted() {
+    for part in 1..8 {
+        let (rig, sim) = killed();
+        let (path, len) = segments(&rig).pop().unwrap();
+        flip(&rig, &path, len * part / 10);
+        let opened = rig.open();
+        let Err(WorkError::Journal(JournalError::Altered { .. })) = opened else {
+            panic!("part {part}: {:?}", opened.err());
+        };
+        let tree = rig.recover(true).unwrap();
+        assert!(!live(&tree).contains_key("unsynced"));
+        save(&tree, "three", b"three");
+        checkpoint(&tree);
+        let before = live(&tree);
+        let copies = rig.disk.list(&rig.dir.join("journal")).unwrap();
+        assert!(copies.iter().any(|item| item.name.ends_with(".damaged")), "the damaged segment is kept");
+        drop(tree);
+        // From here on nothing has to be accepted.
+        let rig = rig.after(sim.reopen(Crash::Kill));
+        assert!(live(&rig.open().unwrap()) == before);
+    }
+}
+
+#[test]
+fn flipped_byte_that_was_not_synced_is_a_crash() {
+    let (rig, _sim) = killed();
+    let (path, len) = segments(&rig).pop().unwrap();
+    flip(&rig, &path, len - 10);
+    let seens = live(&rig.open().unwrap());
+    assert!(seens.contains_key("one") && seens.contains_key("two") && !seens.contains_key("unsynced"));
+}
+
+#[test]
+fn missing_segment_is_an_alarm_and_can_be_accepted() {
+    // Several segments: one for each process.
+    let (rig, sim) = killed();
+    let tree = rig.open().unwrap();
+    save(&tree, "three", b"three");
+    tree.absorb_all().unwrap();
+    tree.sync().unwrap();
+    drop(tree);
+    let sim = sim.reopen(Crash::Kill);
+    for number in 0..2 {
+        let (rig, sim) = if number == 0 { (rig.after(sim.clone()), sim.clone()) } else { killed() };
+        let segments = segments(&rig);
+        rig.disk.remove(&segments[number.min(segments.len() - 1)].0).unwrap();
+        let opened = rig.open();
+        assert!(matches!(opened, Err(WorkError::Journal(JournalError::Missing { .. }))), "{:?}", opened.err());
+        let before = live(&rig.recover(true).unwrap());
+        assert!(!before.contains_key("three"), "nothing that came after it is taken for what it is not");
+        let rig = rig.after(sim.reopen(Crash::Kill));
+        assert!(live(&rig.open().unwrap()) == before);
+    }
+}
+
+#[test]
+fn segment_cannot_take_the_place_of_another() {
+    let (rig, sim) = killed();
+    let tree = rig.open().unwrap();
+    save(&tree, "three", b"three");
+    tree.absorb_all().unwrap();
+    tree.sync().unwrap();
+    drop(tree);
+    let rig = rig.after(sim.reopen(Crash::Kill));
+    let segments = segments(&rig);
+    let bytes = kura::base::disk::read_file(&*rig.disk, &segments[0].0, 1 << 20).unwrap();
+    kura::base::disk::replace_file(&*rig.disk, &segments[1].0, &bytes).unwrap();
+    assert!(matches!(rig.open(), Err(WorkError::Journal(JournalError::Altered { .. }))));
+}
