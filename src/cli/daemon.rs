@@ -47,16 +47,16 @@ pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Re
             return Ok(exit);
         }
     };
-    tell(Reply::done("mounted", serde_json::Value::Null))?;
-    served.until_unmounted()
+    let told = tell(Reply::done("mounted", serde_json::Value::Null));
+    served.until_unmounted(told)
 }
 
 /// Serves a mount in the foreground.
 pub fn run_in_foreground(context: &Context, serve: Serve) -> Result<Exit, Failure> {
     let text = format!("{} is mounted at {}; Ctrl-C unmounts it", serve.store, serve.mountpoint.display());
     let served = start(context, serve)?;
-    context.output.note(&text)?;
-    served.until_unmounted()
+    let told = context.output.note(&text);
+    served.until_unmounted(told)
 }
 
 /// A mount that is being served.
@@ -205,8 +205,12 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure
 }
 
 impl Served {
-    /// Waits for the end of the mount, however it comes, then records and publishes what is left.
-    fn until_unmounted(self) -> Result<Exit, Failure> {
+    /// Waits for the end of the mount, however it comes, then records and publishes what is left. A
+    /// mount that nobody could be told of ends at once.
+    fn until_unmounted(self, told: Result<(), Failure>) -> Result<Exit, Failure> {
+        if told.is_err() {
+            unmount(&self.mounted);
+        }
         let ended = self.mounted.wait();
         let closed = self.workspace.close(true);
         if let Err(error) = self.record.remove(&self.state_root) {
@@ -214,6 +218,7 @@ impl Served {
         }
         let report = closed?;
         ended.map_err(refused)?;
+        told?;
         if report.unpublished_versions == 0 {
             return Ok(Exit::Ok);
         }

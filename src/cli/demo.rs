@@ -37,7 +37,7 @@ const STORY: &[(&str, &[&str])] = &[
         &[
             "mkdir letters",
             "printf 'Dear Ada,\\nthe engine works.\\n' > letters/ada.txt",
-            "seq 1 100000 > numbers.txt",
+            "seq 1 9 > numbers.txt",
             "ls -lR .",
         ],
     ),

@@ -96,12 +96,10 @@ pub fn outcome(reply: &Reply) -> Result<Exit, Failure> {
     }
 }
 
-/// A reader that went away wants no more, which is no failure.
+/// A reader that went away wants no more, which ends the command and is no failure.
 fn written(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(i32::from(Exit::Ok.code()));
-    }
-    Failure::new(Exit::Other, format!("standard output cannot be written: {error}"))
+    let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Ok } else { Exit::Other };
+    Failure::new(exit, format!("standard output cannot be written: {error}"))
 }
 
 /// A warning, on standard error.
@@ -111,6 +109,9 @@ pub fn warn(text: &str) {
 
 /// A failure, on standard error.
 pub fn print_failure(failure: &Failure, json: bool) {
+    if failure.exit == Exit::Ok {
+        return;
+    }
     if json {
         return to_stderr(&format!("{}\n", serde_json::json!(Reply::from(failure.clone()))));
     }

@@ -244,6 +244,20 @@ fn the_foreground_unmounts_on_ctrl_c_and_keeps_its_secret() {
 }
 
 #[test]
+fn a_mount_that_nobody_can_be_told_of_ends() {
+    let home = Home::new();
+    let store = home.store("store");
+    let path = home.dir("mnt");
+    let mut command = home.kura(["mount", "--foreground"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = command.args([&store, &path]).stdout(writer).spawn().unwrap();
+    let mount = Mount::at(&home, &path);
+    let mut child = Running(child);
+    assert!(child.0.wait().unwrap().success() && !mount.is_mounted());
+}
+
+#[test]
 fn the_background_keeps_its_secret_and_its_log_private() {
     let home = Home::new();
     let store = home.store("store");
