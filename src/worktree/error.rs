@@ -103,7 +103,7 @@ pub enum JournalError {
     },
     /// Bytes that were known to be durable have changed.
     #[error(
-        "the journal {path} was altered at byte {offset}: frames that had been synced no longer open. \
+        "the journal {path} was altered at byte {offset}: frames that had been synced no longer open, or are gone. \
          Restore the file from a backup, or mount with `--accept-damage` to go on with what stands before that byte"
     )]
     Altered {

@@ -364,15 +364,14 @@ impl Replay<'_> {
         let last = numbers.last().copied().unwrap_or(last);
         let mut end = End { last, chain: start.chain, segments: numbers };
         for number in end.segments.iter().copied() {
-            let Err((offset, len)) = self.segment(number, &mut end.chain, each)? else { continue };
+            let (offset, whole) = self.segment(number, &mut end.chain, each)?;
             let path = segment_path(self.dir, number);
-            let within = number == synced.segment && offset < synced.offset;
-            let altered = number < synced.segment || within && len >= synced.offset;
+            let altered = number < synced.segment && !whole || number == synced.segment && offset < synced.offset;
             if altered && self.on_damage == OnDamage::Refuse {
                 return Err(JournalError::Altered { path, offset }.into());
             }
-            if within {
-                tracing::warn!("the journal {} lacks what was synced; what it holds is recovered", path.display());
+            if whole {
+                continue;
             }
             set_aside(self.disk, &path, offset, altered)?;
             for later in end.segments.iter().copied().filter(|later| *later > number) {
@@ -396,14 +395,8 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Replays one segment; `Err((offset, len))` when a frame at `offset` does not open.
-    #[expect(clippy::type_complexity, reason = "a damaged end is an outcome here, not a failure")]
-    fn segment(
-        &self,
-        segment: u64,
-        chain: &mut Tag,
-        each: &mut Each<'_>,
-    ) -> Result<std::result::Result<(), (u64, u64)>> {
+    /// Replays one segment; says where the last good frame ends, and whether that is the segment's end.
+    fn segment(&self, segment: u64, chain: &mut Tag, each: &mut Each<'_>) -> Result<(u64, bool)> {
         let path = segment_path(self.dir, segment);
         let fail = |error: io::Error| WorkError::disk(&path, &error);
         let file = self.disk.open(&path, OpenMode::Read).map_err(fail)?;
@@ -415,19 +408,19 @@ impl Replay<'_> {
             let frame_len = u32::from_le_bytes(head) as usize;
             let fits = (SEAL_OVERHEAD..=FRAME_LEN_MAX).contains(&frame_len) && offset + 4 + frame_len as u64 <= len;
             if head_len < 4 || !fits {
-                return Ok(Err((offset, len)));
+                return Ok((offset, false));
             }
             let mut sealed = vec![0; frame_len];
             file.read_at(&mut sealed, offset + 4).map_err(fail)?;
             let Some(records) = open_frame(self.keys, &identity(self.id, segment, number, chain), &sealed) else {
-                return Ok(Err((offset, len)));
+                return Ok((offset, false));
             };
             each(FrameRef { at: Position { segment, offset }, number, previous: *chain }, records)?;
             offset += 4 + frame_len as u64;
             number += 1;
             *chain = tag_of(&sealed);
         }
-        Ok(Ok(()))
+        Ok((offset, true))
     }
 }
 

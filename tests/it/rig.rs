@@ -16,6 +16,8 @@ use kura::version::entry::{Body, Content, Entry, FileBody, Ino, Xattrs};
 use kura::version::head::{CollectionState, Head, RunInForce};
 use kura::version::index::{Author, Counts, IndexRecord, Origin, Root};
 use kura::version::tree::{PageIo, TreeRef};
+use parking_lot::Mutex;
+
 use kura::worktree::{Base, FileKind, Limits, Queued, Result, Wait, WorkError, Worktree, WorktreeParts};
 
 /// What outlives a process: the store, the keys, and the local disk.
@@ -27,6 +29,8 @@ pub struct Rig {
     pub clock: Arc<ManualClock>,
     pub limits: Limits,
     genesis: Base,
+    /// Of the tree that was opened last.
+    outbox: Mutex<Option<Arc<Outbox>>>,
 }
 
 /// What a name stands for, wherever it was read from.
@@ -67,6 +71,7 @@ impl Rig {
             clock,
             limits: Limits::default(),
             genesis: genesis(),
+            outbox: Mutex::new(None),
         }
     }
 
@@ -80,11 +85,13 @@ impl Rig {
             clock: self.clock.clone(),
             limits: self.limits,
             genesis: self.genesis.clone(),
+            outbox: Mutex::new(None),
         }
     }
 
-    pub fn outbox(&self) -> Result<Arc<Outbox>> {
-        Ok(Arc::new(Outbox::open(self.disk.clone(), self.dir.join("outbox"))?))
+    /// The outbox of the tree that was opened last.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        self.outbox.lock().clone().expect("a tree was opened")
     }
 
     fn blobs(&self, outbox: Arc<Outbox>) -> Blobs {
@@ -97,7 +104,8 @@ impl Rig {
     }
 
     pub fn recover(&self, accept_damage: bool) -> Result<Worktree> {
-        let outbox = self.outbox()?;
+        let outbox = Arc::new(Outbox::open(self.disk.clone(), self.dir.join("outbox"))?);
+        *self.outbox.lock() = Some(outbox.clone());
         let parts = WorktreeParts {
             disk: self.disk.clone(),
             dir: self.dir.clone(),
@@ -113,7 +121,8 @@ impl Rig {
     }
 
     /// Uploads everything that is queued, as a publisher would, and empties queue and outbox of it.
-    pub fn upload(&self, tree: &Worktree, outbox: &Outbox) {
+    pub fn upload(&self, tree: &Worktree) {
+        let outbox = self.outbox();
         let queue = Queued::dir(&self.dir);
         let base = tree.base();
         for sequence in Queued::list(&*self.disk, &queue).unwrap() {
@@ -135,13 +144,12 @@ impl Rig {
 
     /// Everything a version holds, read without the journal.
     pub fn version(&self, base: &Base) -> Seens {
-        let pages = Pages::new(self.blobs(self.outbox().unwrap()), &base.runs);
-        pages.seens(&base.index.root)
+        self.pages(base).seens(&base.index.root)
     }
 
     /// Pages and content of recorded versions, read without the journal.
     pub fn pages(&self, base: &Base) -> Pages {
-        Pages::new(self.blobs(self.outbox().unwrap()), &base.runs)
+        Pages::new(self.blobs(self.outbox()), &base.runs)
     }
 }
 

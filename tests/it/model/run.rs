@@ -353,16 +353,7 @@ impl Run {
     }
 
     fn upload(&mut self) {
-        // The outbox of the tree is not ours: another one on the same directory serves as well, once
-        // the tree is closed.
-        self.tree.absorb_all().unwrap();
-        self.tree.log_drafts().unwrap();
-        self.model.absorb();
-        self.model.log_drafts();
-        let outbox = self.rig.outbox().unwrap();
-        self.rig.upload(&self.tree, &outbox);
-        self.end_process();
-        self.tree = self.rig.open().unwrap();
+        self.rig.upload(&self.tree);
     }
 
     fn compare(&mut self) {

@@ -198,7 +198,7 @@ fn unlinked_file_stays_readable_while_it_is_open() {
     tree.unlink(Ino::ROOT, b"file", Wait::Yes).unwrap();
     for round in 0..3 {
         checkpoint(&tree);
-        rig.upload(&tree, &rig.outbox().unwrap());
+        rig.upload(&tree);
         save(&tree, &format!("other{round}"), &noise(round, 400_000));
         assert!(read(&tree, ino) == content, "round {round}");
     }
