@@ -27,6 +27,9 @@ pub trait PageIo {
     fn save(&self, bytes: &[u8]) -> Result<ChunkRef>;
 }
 
+/// Takes a key that differs, with its values on both sides.
+pub type DiffVisitor<'a> = dyn FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()> + 'a;
+
 /// Keys and new values; `None` removes the key.
 pub type Edits = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
@@ -144,12 +147,7 @@ impl TreeRef {
     }
 
     /// Visits every key whose value differs: `(key, value here, value in other)`.
-    pub fn diff(
-        &self,
-        other: &TreeRef,
-        io: &dyn PageIo,
-        visit: &mut dyn FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
-    ) -> Result<()> {
+    pub fn diff(&self, other: &TreeRef, io: &dyn PageIo, visit: &mut DiffVisitor<'_>) -> Result<()> {
         if self.root == other.root {
             return Ok(());
         }

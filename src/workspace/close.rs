@@ -19,7 +19,7 @@ impl Workspace {
             return Ok(FlushReport::default());
         }
         let recorded = match self.tree().checkpoint(&Reason::automatic())? {
-            Checkpoint::Recorded(recorded) => Some(recorded),
+            Checkpoint::Recorded(recorded) => Some(*recorded),
             Checkpoint::Unchanged => None,
         };
         self.tree().sync()?;

@@ -135,7 +135,7 @@ impl Workspace {
             Checkpoint::Unchanged => Ok(None),
             Checkpoint::Recorded(recorded) => {
                 self.background.publish_now();
-                Ok(Some(recorded))
+                Ok(Some(*recorded))
             }
         }
     }

@@ -335,7 +335,7 @@ pub(super) fn register(local: &LocalBlobs, blobs: &Blobs, frame: super::journal:
     for record in records {
         if let Some((id, blob)) = local_blob(frame, record) {
             if let LocalPlace::Outbox(location) = &blob.place {
-                blobs.index().record(id, location.clone());
+                blobs.index().record(id, *location);
             }
             local.add(id, blob);
         }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::checkpoint::CheckpointState;
 use super::inode::{Inode, Layer, Node};
 use super::journal::Tag;
+use super::live::Worktree;
 use super::local_blobs::{BlobMap, Own};
 use super::namespace::{frozen_records, mark_logged, piece_record};
 use super::open::Base;
 use super::record::Record;
 use super::table::{Table, Totals};
-use super::worktree::Worktree;
 use super::{Name, Result};
 use crate::version::entry::{Entry, FileBody, Ino};
 use crate::version::tree::TreeRef;
@@ -22,7 +22,7 @@ pub(super) struct Captured {
     pub(super) dirs: Vec<CapturedDir>,
     pub(super) root: Entry,
     /// Changed inodes of the link table: number of names and inode, or gone.
-    pub(super) links: Vec<(Ino, Option<(u32, Entry, Option<FileContent>)>)>,
+    pub(super) links: Vec<(Ino, Option<CapturedLink>)>,
     pub(super) links_tree: TreeRef,
     pub(super) digests: TreeRef,
     pub(super) counts: Totals,
@@ -43,10 +43,13 @@ pub(super) struct CapturedDir {
     pub(super) entries: Vec<(Name, CapturedEntry)>,
 }
 
+/// Number of names, inode, content that is not absorbed yet.
+type CapturedLink = (u32, Entry, Option<FileContent>);
+
 pub(super) enum CapturedEntry {
     /// The name is gone, or its file is not published.
     Gone,
-    Here(Entry, Option<FileContent>),
+    Here(Box<Entry>, Option<FileContent>),
 }
 
 /// Published content that was not absorbed yet.
@@ -242,14 +245,14 @@ fn capture_name(table: &Table, dir: Ino, name: Name) -> (Name, CapturedEntry) {
     let ino = children.and_then(|children| children.get(&name)).map(|child| child.ino);
     let entry = match ino.and_then(|ino| table.find(ino)) {
         Some(inode) if inode.is_unpublished() => CapturedEntry::Gone,
-        Some(inode) if inode.linked => CapturedEntry::Here(link_entry(inode.ino), None),
+        Some(inode) if inode.linked => CapturedEntry::Here(Box::new(link_entry(inode.ino)), None),
         Some(inode) => {
             let (entry, content) = capture_inode(inode);
-            CapturedEntry::Here(entry, content)
+            CapturedEntry::Here(Box::new(entry), content)
         }
         None => match ino {
             // An inode of the link table that is not in memory did not change, nor did its name.
-            Some(ino) => CapturedEntry::Here(link_entry(ino), None),
+            Some(ino) => CapturedEntry::Here(Box::new(link_entry(ino)), None),
             None => CapturedEntry::Gone,
         },
     };

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::capture::{Captured, CapturedEntry, FileContent};
+use super::live::Worktree;
 use super::local_blobs::{BlobMap, LocalBlob, LocalPlace};
 use super::open::{Base, Queued};
 use super::pages::NewPages;
-use super::worktree::Worktree;
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, RunId, VersionId};
 use crate::blob::{BlobKind, ChunkRef, Location, PackBuilder, RunRef, codec, location, plan_merge};
@@ -57,7 +57,7 @@ pub enum Checkpoint {
     /// Nothing a version would record has changed.
     Unchanged,
     /// A version was recorded.
-    Recorded(Recorded),
+    Recorded(Box<Recorded>),
 }
 
 /// What the checkpoints of one mount share.
@@ -88,7 +88,7 @@ impl Worktree {
         match self.record(&mut state, reason, &captured) {
             Ok(recorded) => {
                 self.table().shrink(self.parts.limits.inodes_max);
-                Ok(Checkpoint::Recorded(recorded))
+                Ok(Checkpoint::Recorded(Box::new(recorded)))
             }
             Err(error) => {
                 self.uncapture(&captured);
@@ -250,7 +250,7 @@ impl Worktree {
             match &blob.place {
                 LocalPlace::Outbox(place) => {
                     parcel.present.push(place.object(&id).0);
-                    parcel.records.push((id, place.clone()));
+                    parcel.records.push((id, *place));
                 }
                 LocalPlace::Journal(frame) => {
                     let bytes = self.local.sealed(&id, frame)?.and_then(|bytes| Sealed::from_local(bytes.to_vec()));

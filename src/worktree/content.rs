@@ -86,7 +86,7 @@ impl View {
     pub(super) fn data_ranges(&self, io: &dyn PageIo) -> Result<Vec<Range<u64>>> {
         let clip = self.base_clip();
         let mut data: Vec<Range<u64>> = match &self.base.content {
-            Content::Inline(bytes) => vec![0..(bytes.len() as u64).min(clip)],
+            Content::Inline(bytes) => std::iter::once(0..(bytes.len() as u64).min(clip)).collect(),
             content => content
                 .chunks(io, 0, clip)?
                 .iter()

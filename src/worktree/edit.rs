@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use super::inode::File;
+use super::live::{Wait, Worktree};
 use super::namespace::{frozen_records, mark_frozen_logged};
 use super::record::Record;
 use super::table::{Attempt, Table};
-use super::worktree::{Wait, Worktree};
 use super::{Result, WorkError};
 use crate::base::clock::Timestamp;
 use crate::base::limits::FILE_SIZE_MAX;

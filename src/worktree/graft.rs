@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::live::{Wait, Worktree};
 use super::record::{AttrSet, Record};
 use super::table::{Attempt, Stop, Table};
-use super::worktree::{Wait, Worktree};
 use super::{Name, Result, WorkError};
 use crate::version::entry::{Body, Entry, Ino};
 use crate::version::tree::TreeRef;

@@ -41,17 +41,17 @@ mod record;
 mod refs;
 mod table;
 mod tree;
-mod worktree;
+mod live;
 
 pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
 pub use checkpoint::{Checkpoint, Reason, Recorded};
 pub use content::read_body;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
+pub use live::{Activity, FileState, Limits, Space, Wait, Worktree, WorktreeParts};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
 pub use table::DirItem;
-pub use worktree::{Activity, FileState, Limits, Space, Wait, Worktree, WorktreeParts};
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, WorkError>;

@@ -3,9 +3,9 @@
 use super::attr::{Changes, FileKind, NewNode, SetTime};
 use super::extents::PieceData;
 use super::inode::{File, Inode, Layer, Node};
+use super::live::{Wait, Worktree};
 use super::record::{AttrSet, Bytes, Node as NodeRecord, Record};
 use super::table::{Attempt, DirItem, Table};
-use super::worktree::{Wait, Worktree};
 use super::{Attr, Caller, Result, WorkError};
 use crate::base::clock::Timestamp;
 use crate::base::ids::FileId;

@@ -10,12 +10,12 @@ use super::absorb::local_blob;
 use super::checkpoint::CheckpointState;
 use super::inode::{Inode, Node};
 use super::journal::{End, FrameRef, Journal, OnDamage, Replay, Start};
+use super::live::{Worktree, WorktreeParts};
 use super::load::load;
 use super::local_blobs::{BlobMap, LocalBlobs, LocalPlace};
 use super::pages::NewPages;
 use super::record::Record;
 use super::table::{Stop, Table, Totals};
-use super::worktree::{Worktree, WorktreeParts};
 use super::{JournalError, Result, WorkError};
 use crate::base::disk::{Disk, read_file, replace_file};
 use crate::base::random;
@@ -218,7 +218,7 @@ impl Worktree {
         finish_recovery(&mut table);
         for (id, blob) in &found {
             if let LocalPlace::Outbox(place) = &blob.place {
-                index.record(*id, place.clone());
+                index.record(*id, *place);
             }
         }
         let journal_dir = parts.dir.join("journal");

@@ -2,8 +2,8 @@
 
 use super::Result;
 use super::checkpoint::Parcel;
+use super::live::Worktree;
 use super::open::Queued;
-use super::worktree::Worktree;
 use crate::blob::PackBuilder;
 use crate::version::tree::Edits;
 

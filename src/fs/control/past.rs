@@ -142,7 +142,7 @@ impl Past {
             return Ok(None);
         }
         let ranges: Vec<Range<u64>> = match &file.content {
-            Content::Inline(bytes) => vec![0..bytes.len() as u64],
+            Content::Inline(bytes) => std::iter::once(0..bytes.len() as u64).collect(),
             content => {
                 let chunks = content.chunks(io, offset, file.size)?;
                 chunks.into_iter().map(|(at, chunk)| at..at + u64::from(chunk.len)).collect()
