@@ -10,9 +10,10 @@ use super::support::{Ended, Home, json_lines, run, tree};
 
 /// A workspace behind one of the doors.
 struct Site {
+    /// Goes before the home that it lies in.
+    mount: Option<super::support::Mount>,
     home: Home,
     store: PathBuf,
-    mount: Option<super::support::Mount>,
 }
 
 impl Site {
