@@ -44,11 +44,11 @@ fn objects_of_files_that_are_gone_leave_the_outbox() {
     let before = rig.outbox().total_bytes();
     let ino = save(&tree, "short-lived", &noise(2, 3 << 20));
     tree.absorb_all().unwrap();
-    assert!(rig.outbox().total_bytes() > before + (3 << 20));
+    assert!(rig.outbox().total_bytes() > before + (2 << 20));
     tree.unlink(Ino::ROOT, b"short-lived", Wait::Yes).unwrap();
     checkpoint(&tree);
     // The kernel still holds it, and may read it.
-    assert!(rig.outbox().total_bytes() > before + (3 << 20));
+    assert!(rig.outbox().total_bytes() > before + (2 << 20));
     tree.forget(ino, 1);
     tree.checkpoint(&Reason { always: true, ..Reason::automatic() }).unwrap();
     let left = rig.outbox().total_bytes();
