@@ -21,7 +21,9 @@ mod target;
 #[allow(dead_code, reason = "tests use more of it")]
 mod s3_server;
 
-const SECTIONS: [(&str, fn(&mut report::Report)); 8] = [
+type Section = fn(&mut report::Report);
+
+const SECTIONS: [(&str, Section); 8] = [
     ("primitives", engine::primitives),
     ("commit", engine::commit_cost),
     ("insert", engine::insert_one_byte),

@@ -1,5 +1,11 @@
 //! All integration tests, in one binary.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and writes files of its own"
+)]
 
 mod blob;
 mod cli;

@@ -197,7 +197,8 @@ fn an_edit_of_a_large_tree_touches_few_pages() {
     let mut all = 0;
     tree.pages(&io, &mut |_| all += 1).unwrap();
     assert!(all > 100, "{all} pages");
-    (io.loaded.set(0), io.fresh.set(0));
+    io.loaded.set(0);
+    io.fresh.set(0);
     let edit = Edits::from([(b"name 025000".to_vec(), Some(b"changed".to_vec()))]);
     let edited = tree.edit(&io, &edit).unwrap();
     assert!(io.fresh.get() <= 4, "{} new pages", io.fresh.get());

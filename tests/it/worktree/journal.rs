@@ -1,6 +1,6 @@
 //! Journals that were cut, altered or lost.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kura::base::disk::OpenMode;
 use kura::base::sim_disk::{Crash, SimDisk};
@@ -34,7 +34,7 @@ fn segments(rig: &Rig) -> Vec<(PathBuf, u64)> {
     items.into_iter().map(|item| (dir.join(&item.name), item.len)).collect()
 }
 
-fn flip(rig: &Rig, path: &PathBuf, offset: u64) {
+fn flip(rig: &Rig, path: &Path, offset: u64) {
     let file = rig.disk.open(path, OpenMode::ReadWrite).unwrap();
     let mut byte = [0];
     file.read_at(&mut byte, offset).unwrap();
