@@ -141,3 +141,35 @@ impl Fs {
         listed.ok().and(found).map(|cookie| (cookie, next))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: u64 = 128 * 1024;
+
+    #[test]
+    fn a_reader_in_order_is_kept_ahead_of_and_never_fetched_for_twice() {
+        let mut ahead = ReadAhead::default();
+        let mut fetched = 0;
+        for step in 0..400 {
+            // Two threads answer, so every other pair comes the wrong way round.
+            let step = if step % 4 < 2 { step ^ 1 } else { step };
+            if let Some(range) = ahead.note(Ino(9), step * STEP, STEP) {
+                assert!(range.start >= fetched && range.end - range.start <= WINDOW_BYTES);
+                fetched = range.end;
+            }
+            assert!(step < 4 || fetched >= (step + 1) * STEP + WINDOW_BYTES_MIN - SLACK_BYTES);
+        }
+    }
+
+    #[test]
+    fn readers_here_and_there_fetch_nothing() {
+        let mut ahead = ReadAhead::default();
+        assert_eq!(ahead.note(Ino(9), 0, 4096), None, "a look at the beginning is no reader in order");
+        for number in 1..100u64 {
+            assert_eq!(ahead.note(Ino(9), number * 7919 * 4096 % (1 << 40), 4096), None);
+        }
+        assert_eq!(ahead.note(Ino(9), u64::MAX - 5, 4096), None);
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use fuser::{
@@ -49,11 +50,13 @@ pub(super) struct Adapter {
     pub(super) server: Arc<Server>,
     /// Whether the kernel takes "not implemented" for an answer to opening a directory.
     has_no_opendir: bool,
+    /// Set when the connection to the kernel has ended.
+    ended: Arc<AtomicBool>,
 }
 
 impl Adapter {
-    pub(super) fn new(server: Arc<Server>) -> Self {
-        Self { server, has_no_opendir: false }
+    pub(super) fn new(server: Arc<Server>, ended: Arc<AtomicBool>) -> Self {
+        Self { server, has_no_opendir: false, ended }
     }
 }
 
@@ -133,6 +136,10 @@ impl Filesystem for Adapter {
         config.set_max_write(WRITE_BYTES_MAX).or_else(|nearest| config.set_max_write(nearest)).ok();
         config.set_max_background(BACKGROUND_MAX).ok();
         Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

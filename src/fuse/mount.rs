@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub struct Mounted {
     mountpoint: PathBuf,
     /// The device number, by which the mount is told from others at the same place.
     device: String,
+    /// Whether the connection to the kernel has ended; the device number may be another's since.
+    ended: Arc<AtomicBool>,
     server: Arc<Server>,
     session: Mutex<Option<Running>>,
 }
@@ -81,10 +84,12 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let mountpoint = mountpoint::prepare(mountpoint, options)?;
     let refused = |error: io::Error| MountError::Refused { path: mountpoint.clone(), reason: error.to_string() };
     let server = Arc::new(Server::new(fs, options.deadline));
-    let session = Session::new(Adapter::new(server.clone()), &mountpoint, &config(options)).map_err(|error| {
-        let no_fuse = error.kind() == io::ErrorKind::NotFound && !Path::new("/dev/fuse").exists();
-        if no_fuse { MountError::NoFuse } else { refused(error) }
-    })?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let session =
+        Session::new(Adapter::new(server.clone(), ended.clone()), &mountpoint, &config(options)).map_err(|error| {
+            let no_fuse = error.kind() == io::ErrorKind::NotFound && !Path::new("/dev/fuse").exists();
+            if no_fuse { MountError::NoFuse } else { refused(error) }
+        })?;
     let (sender, invalidations) = channel();
     server.fs.on_invalidation(move |told| {
         // The receiver is gone only after the mount.
@@ -96,7 +101,7 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let device = mountpoint::device_of(&mountpoint);
     let session = run(session).map_err(refused)?;
     let device = device.ok_or_else(|| refused(io::Error::other("the mount is not in the system's list of mounts")))?;
-    Ok(Mounted { mountpoint, device, server, session: Mutex::new(Some(Running { session, teller })) })
+    Ok(Mounted { mountpoint, device, ended, server, session: Mutex::new(Some(Running { session, teller })) })
 }
 
 /// Starts answering. The library would unmount whatever is at the mount point when its session ends;
@@ -158,8 +163,13 @@ impl Mounted {
         let mut running = self.session.lock();
         let Some(Running { session, teller }) = running.take() else { return Ok(()) };
         let ended = session.join();
-        // Whatever ended the session, nobody answers any more.
-        let removed = mountpoint::unmount(&self.mountpoint, &self.device);
+        let removed = match ended {
+            // The connection is gone, and almost always the mount with it.
+            Ok(Ok(())) => mountpoint::clear_if_dead(&self.mountpoint, &self.device),
+            // Half of a session would answer half of the requests, and the others would wait for ever.
+            Ok(Err(_)) | Err(_) => mountpoint::abort(&self.mountpoint, &self.device),
+        };
+        self.ended.store(true, Ordering::SeqCst);
         self.server.fs.on_invalidation(|_| {});
         let told = teller.join();
         self.server.close();
@@ -177,6 +187,9 @@ impl Mounted {
     /// Unmounts. A mount that is in use is detached: its place is free at once, and it ends when the
     /// last user is gone. [`wait`](Self::wait) waits for that.
     pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        if self.ended.load(Ordering::SeqCst) {
+            return Ok(Unmounted::Already);
+        }
         mountpoint::unmount(&self.mountpoint, &self.device)
     }
 }
@@ -184,10 +197,12 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let unmounted = self.unmount();
+        let has_ended = self.ended.load(Ordering::SeqCst);
         let waited = match unmounted {
+            Ok(Unmounted::Clean) => self.wait(),
+            Ok(Unmounted::Already) if has_ended => self.wait(),
             // Users of a detached mount may stay as long as they like.
-            Ok(Unmounted::Lazy) => Ok(()),
-            Ok(Unmounted::Clean | Unmounted::Already) => self.wait(),
+            Ok(Unmounted::Lazy | Unmounted::Already) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = waited {

@@ -103,6 +103,12 @@ struct MountLine {
     file_system: String,
 }
 
+impl MountLine {
+    fn is_ours(&self, device: &str) -> bool {
+        self.device == device && self.file_system == FILE_SYSTEM_TYPE
+    }
+}
+
 fn refused(path: &Path, error: &io::Error) -> MountError {
     MountError::Refused { path: path.to_owned(), reason: error.to_string() }
 }
@@ -199,14 +205,36 @@ fn clear_dead(mountpoint: &Path) -> Result<(), MountError> {
     detach(&whole)
 }
 
+/// A connection that was cut leaves a mount that answers nothing. Device numbers are used again, so a
+/// mount that does answer is somebody else's.
+pub(super) fn clear_if_dead(mountpoint: &Path, device: &str) -> Result<(), MountError> {
+    let is_dead = std::fs::metadata(mountpoint).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+    match top_mount(mountpoint) {
+        Some(line) if is_dead && line.is_ours(device) => detach(mountpoint),
+        _ => Ok(()),
+    }
+}
+
+/// Cuts the connection, which ends whatever waits for an answer, and frees the mount point. Only root
+/// can do the former.
+pub(super) fn abort(mountpoint: &Path, device: &str) -> Result<(), MountError> {
+    if !top_mount(mountpoint).is_some_and(|line| line.is_ours(device)) {
+        return Ok(());
+    }
+    match umount2(mountpoint, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(_) => detach(mountpoint),
+    }
+}
+
 /// Frees a mount point from the mount with this device number.
 pub(super) fn unmount(mountpoint: &Path, device: &str) -> Result<Unmounted, MountError> {
     for _ in 0..BUSY_RETRIES {
         let lines = mounts().map_err(|error| refused(mountpoint, &error))?;
         let at = |line: &&MountLine| line.mountpoint == mountpoint;
         match lines.iter().rfind(at) {
-            Some(line) if line.device == device => {}
-            _ if lines.iter().filter(at).any(|line| line.device == device) => {
+            Some(line) if line.is_ours(device) => {}
+            _ if lines.iter().filter(at).any(|line| line.is_ours(device)) => {
                 return Err(MountError::Covered { path: mountpoint.to_owned() });
             }
             _ => return Ok(Unmounted::Already),

@@ -109,7 +109,7 @@ fn versions_are_found_by_id_time_and_tag() {
     let times = names(&versions.join("by-time"));
     assert_eq!(times.len(), 3);
     assert_eq!(fs::read_to_string(versions.join("by-time").join(&times[1]).join("f")).unwrap(), "one");
-    assert_eq!(fs::read_to_string(versions.join("by-time/2999-01-01T00:00:00Z/f")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(versions.join("by-time/2199-01-01T00:00:00Z/f")).unwrap(), "two");
     assert!(fs::metadata(versions.join("by-time/1999-01-01T00:00:00Z")).is_err());
     for wrong in ["by-id/nonsense", "by-id/00000000-0000-0000-0000-000000000000", "by-tag/v3", "by-time/x"] {
         assert_eq!(fs::symlink_metadata(versions.join(wrong)).unwrap_err().kind(), ErrorKind::NotFound, "{wrong}");
@@ -130,7 +130,7 @@ fn versions_are_found_by_id_time_and_tag() {
 fn a_big_directory_of_a_past_version_is_listed_whole() {
     let place = Place::new();
     let mount = place.mount();
-    let expected: HashSet<String> = (0..2500).map(|number| format!("a name of some length, number {number}")).collect();
+    let expected: HashSet<String> = (0..2500).map(|number| format!("a name of some length, {number}")).collect();
     fs::create_dir(mount.at("d")).unwrap();
     for name in &expected {
         fs::write(mount.at("d").join(name), name).unwrap();
@@ -171,5 +171,6 @@ fn a_request_is_answered_on_the_handle_that_asked() {
     let reply = sh(mount.path(), "exec 3<>.kura/ctl/run; echo '{\"op\":\"x\"}' >&3; cat <&3");
     assert!(reply.contains("{\"op\":\"x\"}"), "{reply}");
     assert!(shell(mount.path(), "echo {} > .kura/ctl/run").status.success());
+    drop((one, two));
     mount.end();
 }

@@ -116,7 +116,7 @@ impl Mount {
     /// Unmounts and closes; everything that could go wrong is a failure.
     pub fn end(mut self) {
         let mounted = self.mounted.take().unwrap();
-        assert_ne!(mounted.unmount().unwrap(), kura::fuse::Unmounted::Already);
+        assert_eq!(mounted.unmount().unwrap(), kura::fuse::Unmounted::Clean, "a test left a file open");
         mounted.wait().unwrap();
         self.workspace.close(true).unwrap();
     }

@@ -78,7 +78,8 @@ fn reading_in_order_reads_ahead() {
     let mount = place.mount();
     sh(
         mount.path(),
-        "head -c 40000000 /dev/urandom > big; sha256sum < big > sum; mkdir d; for i in $(seq 100); do head -c 3000 /dev/urandom > d/$i; done; cat d/* | sha256sum > sums",
+        "head -c 40000000 /dev/urandom > big; sha256sum < big > sum; mkdir d; for i in $(seq 100); do head -c \
+            3000 /dev/urandom > d/$i; done; cat d/* | sha256sum > sums",
     );
     mount.end();
     let mount = place.mount();

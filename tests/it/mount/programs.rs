@@ -14,20 +14,17 @@ fn git_makes_commits_and_clones() {
     let place = Place::new();
     let mount = place.mount();
     let git = |line: &str| sh(mount.path(), &format!("{GIT} {line}"));
-    git(
-        "git init -q repo && cd repo && for d in a b c; do mkdir $d; for i in $(seq 60); do seq $i > $d/$i; done; done; \
-         ln -s a link; printf '#!/bin/sh\\n' > run; chmod +x run; git add -A && git commit -qm one && git status --porcelain | wc -l | grep -qx 0",
-    );
-    git(
-        "cd repo && git checkout -qb side && echo x >> a/1 && git commit -qam two && git mv b d && git commit -qm three \
-         && git checkout -q - && git merge -q side && git gc -q && git fsck --full --strict 2>&1",
-    );
-    git(
-        "git clone -q repo copy && diff -r --no-dereference --exclude .git repo copy && cd copy && git log --oneline | wc -l | grep -qx 3",
-    );
-    git(
-        "cd repo && git reset -q --hard HEAD~2 && git stash list && git worktree add -q ../tree HEAD && ls ../tree/a | wc -l | grep -qx 60",
-    );
+    git("git init -q repo && cd repo && for d in a b c; do mkdir $d; for i in $(seq 60); do seq $i > $d/$i; \
+            done; done; \
+         ln -s a link; printf '#!/bin/sh\\n' > run; chmod +x run; git add -A && git commit -qm one && git \
+             status --porcelain | wc -l | grep -qx 0");
+    git("cd repo && git checkout -qb side && echo x >> a/1 && git commit -qam two && git mv b d && git commit \
+            -qm three \
+         && git checkout -q - && git merge -q side && git gc -q && git fsck --full --strict 2>&1");
+    git("git clone -q repo copy && diff -r --no-dereference --exclude .git repo copy && cd copy && git log \
+            --oneline | wc -l | grep -qx 3");
+    git("cd repo && git reset -q --hard HEAD~2 && git stash list && git worktree add -q ../tree HEAD && ls \
+            ../tree/a | wc -l | grep -qx 60");
     mount.end();
     let mount = place.mount();
     sh(
@@ -44,17 +41,23 @@ fn tar_and_rsync_carry_trees_there_and_back() {
     let (inside, outside) = (mount.path().display().to_string(), place.path().join("tree").display().to_string());
     sh(
         place.path(),
-        "mkdir -p tree/a/b; cd tree; for i in $(seq 200); do seq $i > a/$i; done; ln a/1 a/b/hard; ln -s ../1 a/b/soft; \
-         truncate -s 5M a/sparse; printf x >> a/sparse; chmod 711 a/b; mkfifo a/pipe; touch -d '2001-02-03T04:05:06.789Z' a/*; \
+        "mkdir -p tree/a/b; cd tree; for i in $(seq 200); do seq $i > a/$i; done; ln a/1 a/b/hard; ln -s ../1 \
+            a/b/soft; \
+         truncate -s 5M a/sparse; printf x >> a/sparse; chmod 711 a/b; mkfifo a/pipe; \
+         touch -d '2001-02-03T04:05:06.789Z' a/*; \
          head -c 2000000 /dev/urandom > random; ln -s nowhere dangling",
     );
     sh(
         place.path(),
-        &format!("tar -C tree -cSf - . | tar -C {inside} -xpSf - && diff -r --no-dereference tree/a/b {inside}/a/b"),
+        &format!(
+            "tar -C tree --format=posix -cSf - . | tar -C {inside} -xpSf - && diff -r --no-dereference tree/a/b \
+                {inside}/a/b"
+        ),
     );
-    let list = "find . -mindepth 1 -printf '%p %y %m %n %s %T@ %l\\n' | sed 's/^\\(\\S* d [0-9]* [0-9]*\\) [0-9]*/\\1/' | sort";
+    let list = "find . -mindepth 1 -printf '%p %y %m %n %s %T@ %l\\n' | sed 's/^\\(\\S* d [0-9]* [0-9]*\\) \
+        [0-9]*/\\1/' | sort";
     assert_eq!(sh(mount.path(), list), sh(&place.path().join("tree"), list));
-    sh(place.path(), &format!("tar -C {inside} -cf - . | tar -C tree -df - 2>&1"));
+    sh(place.path(), &format!("tar -C {inside} --format=posix -cf - . | tar -C tree -df - 2>&1"));
     if has("rsync") {
         let first = sh(place.path(), &format!("mkdir {inside}/r && rsync -aHS --stats {outside}/ {inside}/r/"));
         assert!(!first.contains("Number of regular files transferred: 0"), "{first}");
@@ -62,7 +65,10 @@ fn tar_and_rsync_carry_trees_there_and_back() {
         assert!(second.contains("Number of regular files transferred: 0"), "{second}");
         sh(
             place.path(),
-            &format!("rsync -aHSc --delete {inside}/r/ back/ && diff -r --no-dereference {outside}/random back/random"),
+            &format!(
+                "rsync -aHSc --delete {inside}/r/ back/ && diff -r --no-dereference {outside}/random \
+                back/random"
+            ),
         );
     }
     mount.end();
@@ -87,7 +93,8 @@ fn sqlite_keeps_its_databases_whole() {
     // Two writers at once: the locks keep them apart.
     sh(
         mount.path(),
-        "for w in 1 2; do (for i in $(seq 30); do sqlite3 -cmd '.timeout 20000' wal.db \"insert into t(v) values('w$w')\"; done) & done; wait; \
+        "for w in 1 2; do (for i in $(seq 30); do sqlite3 -cmd '.timeout 20000' wal.db \"insert into t(v) \
+            values('w$w')\"; done) & done; wait; \
          sqlite3 wal.db 'pragma integrity_check; select count(*) from t' | tr '\\n' ' ' | grep -qx 'ok 120 '",
     );
     mount.end();
@@ -104,7 +111,8 @@ fn editors_save() {
         for (name, options) in [("copy", "set backupcopy=yes"), ("rename", "set backupcopy=no")] {
             let line = format!(
                 "printf 'one\\ntwo\\n' > {name}; chmod 640 {name}; \
-                 vim -u NONE -es -c '{options}' -c 'set nobackup writebackup' -c '%s/two/three/' -c wq {name} < /dev/null; \
+                 vim -u NONE -es -c '{options}' -c 'set nobackup writebackup' \
+                 -c '%s/two/three/' -c wq {name} < /dev/null; \
                  cat {name}; stat -c %a {name}"
             );
             assert_eq!(sh(mount.path(), &line), "one\nthree\n640\n");
@@ -114,7 +122,8 @@ fn editors_save() {
     sh(mount.path(), "printf 'a\\nb\\n' > s; sed -i s/a/c/ s; printf 'c\\nb\\n' | cmp - s");
     sh(
         mount.path(),
-        "truncate -s 3M holes; printf x >> holes; cp --sparse=always holes two; cmp holes two; cp --reflink=auto holes three; cmp holes three",
+        "truncate -s 3M holes; printf x >> holes; cp --sparse=always holes two; cmp holes two; cp \
+            --reflink=auto holes three; cmp holes three",
     );
     mount.end();
 }
@@ -128,9 +137,12 @@ fn cargo_builds_a_crate() {
     let mount = place.mount();
     sh(
         mount.path(),
-        "mkdir -p hello/src && cd hello && printf '[package]\\nname = \"hello\"\\nversion = \"0.1.0\"\\nedition = \"2021\"\\n[workspace]\\n' > Cargo.toml && \
-         echo 'fn main() { println!(\"it runs\"); }' > src/main.rs && env -u RUSTFLAGS CARGO_TARGET_DIR=target cargo build --offline -q && \
-         ./target/debug/hello | grep -qx 'it runs' && CARGO_TARGET_DIR=target cargo build --offline 2>&1 | grep -q Finished",
+        "mkdir -p hello/src && cd hello && printf '[package]\\nname = \"hello\"\\nversion = \"0.1.0\"\\nedition \
+            = \"2021\"\\n[workspace]\\n' > Cargo.toml && \
+         echo 'fn main() { println!(\"it runs\"); }' > src/main.rs && env -u RUSTFLAGS CARGO_TARGET_DIR=target \
+             cargo build --offline -q && \
+         ./target/debug/hello | grep -qx 'it runs' && CARGO_TARGET_DIR=target cargo build --offline 2>&1 | grep \
+             -q Finished",
     );
     mount.end();
 }
