@@ -12,6 +12,8 @@ const APPS: &str = "apps";
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 80;
 const LINE_WIDTH_MAX: usize = 120;
+/// Tests hold scripts in strings, which the formatter does not wrap.
+const LINE_WIDTH_MAX_IN_TESTS: usize = 180;
 
 /// What may stand only where it is named: the word, and the paths (prefixes, below `src`).
 const ONLY_IN: &[(&str, &[&str])] = &[
@@ -290,8 +292,9 @@ fn files_functions_and_lines_are_short() {
             }
         }
         for (number, line) in source.text.lines().enumerate() {
-            if line.chars().count() > LINE_WIDTH_MAX {
-                problems.push(format!("{}:{}: longer than {LINE_WIDTH_MAX}", source.path, number + 1));
+            let width_max = if source.in_src().is_some() { LINE_WIDTH_MAX } else { LINE_WIDTH_MAX_IN_TESTS };
+            if line.chars().count() > width_max {
+                problems.push(format!("{}:{}: longer than {width_max}", source.path, number + 1));
             }
         }
     }
