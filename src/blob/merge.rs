@@ -18,10 +18,10 @@ const READ_FRAMES: u64 = 16;
 
 /// Which neighbouring runs (newest last) to merge now, if any.
 ///
-/// A run of `n` records is of tier `log8(n)`. When [`TIER_RUNS`] runs of one tier have nothing
+/// A run of `n` records is of tier `log8(n)`. When `TIER_RUNS` runs of one tier have nothing
 /// larger between them, they and what lies between are merged. Sizes in an order that keeps that
-/// from happening are bounded otherwise: of more than [`NEIGHBOURS_MAX`] neighbours those
-/// [`TIER_RUNS`] with the fewest records are merged. Oldest first, up to [`RUN_RECORDS_MAX`] records;
+/// from happening are bounded otherwise: of more than `NEIGHBOURS_MAX` neighbours those
+/// `TIER_RUNS` with the fewest records are merged. Oldest first, up to [`RUN_RECORDS_MAX`] records;
 /// runs of half that are left alone for ever.
 pub fn plan_merge(runs: &[RunRef]) -> Option<Range<usize>> {
     let is_done = |run: &RunRef| run.count >= RUN_RECORDS_MAX / 2;

@@ -1,6 +1,6 @@
 //! The thin adapter to the kernel: unpack a request, call `fs`, reply.
 //!
-//! Uses: `fs`, and the words of the rooms below in [`errno`]. The only room that names the FUSE
+//! Uses: `fs`, and the words of the rooms below in `errno`. The only room that names the FUSE
 //! library. Decides nothing about files.
 //!
 //! Invariants:
