@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret};
 use kura::fs::{Fs, FsOptions};
 use kura::fuse::{MountOptions, Mounted, Operation, mount};
 use kura::store::StoreUrl;
-use kura::workspace::{InitOptions, OpenOptions, Workspace};
+use kura::workspace::{InitOptions, OpenOptions, Workspace, WorkspaceError};
 
 /// What lies on the disk of one test: store, state, cache and mount point.
 pub struct Place {
@@ -54,12 +55,19 @@ impl Place {
         StoreUrl::Dir(self.store_dir())
     }
 
-    pub fn open(&self, change: impl FnOnce(&mut OpenOptions)) -> Arc<Workspace> {
-        let credential = Box::new(|| Ok(passphrase()));
-        let (state, cache) = (self.dir.path().join("state"), self.dir.path().join("cache"));
-        let mut options = OpenOptions::new(self.store(), state, cache, credential);
-        change(&mut options);
-        Workspace::open(options).unwrap()
+    pub fn open(&self, change: impl Fn(&mut OpenOptions)) -> Arc<Workspace> {
+        for _ in 0..200 {
+            let credential = Box::new(|| Ok(passphrase()));
+            let (state, cache) = (self.dir.path().join("state"), self.dir.path().join("cache"));
+            let mut options = OpenOptions::new(self.store(), state, cache, credential);
+            change(&mut options);
+            match Workspace::open(options) {
+                // Another test may be starting a program, which holds all files until it runs.
+                Err(WorkspaceError::Locked { .. }) => std::thread::sleep(Duration::from_millis(20)),
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("the state directory stays locked");
     }
 
     /// Mounts with the usual options, for everybody.
@@ -67,7 +75,7 @@ impl Place {
         self.mount_with(|_| {}, MountOptions { allow_other: true, ..MountOptions::default() }, true)
     }
 
-    pub fn mount_with(&self, change: impl FnOnce(&mut OpenOptions), options: MountOptions, xattrs: bool) -> Mount {
+    pub fn mount_with(&self, change: impl Fn(&mut OpenOptions), options: MountOptions, xattrs: bool) -> Mount {
         let workspace = self.open(change);
         workspace.start();
         let fs = file_system(&workspace, xattrs);
