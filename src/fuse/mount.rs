@@ -162,7 +162,11 @@ impl Mounted {
     pub fn wait(&self) -> Result<(), MountError> {
         let mut running = self.session.lock();
         let Some(Running { session, teller }) = running.take() else { return Ok(()) };
-        let ended = session.join();
+        let ended = session.join().map(|ended| match ended {
+            // How the end of the connection shows when it finds a request half read.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            ended => ended,
+        });
         let removed = match ended {
             // The connection is gone, and almost always the mount with it.
             Ok(Ok(())) => mountpoint::clear_if_dead(&self.mountpoint, &self.device),
