@@ -182,6 +182,7 @@ fn refused(error: MountError) -> Failure {
 fn unmount_on_signal(unmount: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Other, format!("signals cannot be handled: {error}"));
     let (mut heard, sender) = UnixStream::pair().map_err(failed)?;
+    super::interrupt::hand_over();
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         let sender = sender.try_clone().map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?;

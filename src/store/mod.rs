@@ -165,8 +165,8 @@ pub enum StoreError {
         /// The store.
         store: String,
     },
-    /// There is no such bucket or directory.
-    #[error("{store}: no such bucket or directory")]
+    /// There is no such bucket; or no such directory, or nothing in it.
+    #[error("{store}: there is no store (no such bucket or directory, or an empty one)")]
     NoStore {
         /// The store.
         store: String,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::opened::Workspace;
-use super::{Result, Side, WorkspaceError};
+use super::select::is_reserved;
+use super::{Result, Side, WorkspaceError, split_path};
 use crate::base::ids::VersionId;
 use crate::blob::{BlobKind, Blobs, ChunkRef, Fault};
 use crate::version::diff::{Change, diff};
@@ -81,8 +82,13 @@ impl Workspace {
     /// Records a version now, even when nothing changed.
     pub fn snapshot(&self, message: Option<String>, tag: Option<String>) -> Result<Recorded> {
         self.check_writable()?;
-        if let Some(tag) = tag.as_ref().filter(|tag| !refs::tag_ok(tag)) {
-            return Err(WorkspaceError::BadTag { tag: tag.clone() });
+        if let Some(tag) = &tag {
+            if !refs::tag_ok(tag) || is_reserved(tag) {
+                return Err(WorkspaceError::BadTag { tag: tag.clone() });
+            }
+            if let Some(version) = refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)? {
+                return Err(WorkspaceError::TagTaken { tag: tag.clone(), version });
+            }
         }
         self.record(Reason { origin: Origin::Snapshot, message, tag, always: true })?.ok_or_else(|| unrecorded().into())
     }
@@ -102,6 +108,7 @@ impl Workspace {
     }
 
     /// What differs between two sides, at and below `path` (empty for everything), parents before children.
+    /// A path that neither side has is a mistake.
     pub fn diff(&self, before: Side, after: Side, path: &[u8]) -> Result<Vec<Change>> {
         let (before, after) = (self.side(before)?, self.side(after)?);
         let mut changes = Vec::new();
@@ -111,6 +118,11 @@ impl Workspace {
             }
             Ok(())
         })?;
+        let names = split_path(path);
+        if changes.is_empty() && self.find(&before, &names)?.is_none() && self.find(&after, &names)?.is_none() {
+            let path = String::from_utf8_lossy(path).into_owned();
+            return Err(VersionError::NoSuchPath { version: before.id, path }.into());
+        }
         Ok(changes)
     }
 

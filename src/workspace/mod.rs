@@ -37,6 +37,7 @@ pub use place::is_inside;
 pub use reports::{
     CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side,
 };
+pub use select::is_time;
 pub use status::{Offline, Status};
 
 /// The result of an operation of this room.
