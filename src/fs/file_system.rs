@@ -262,9 +262,11 @@ impl Fs {
         if !self.options.xattrs {
             return Err(FsError::SwitchedOff);
         }
-        let known =
-            XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace) && name.len() > namespace.len());
-        if known { Ok(()) } else { Err(WorkError::NotSupported.into()) }
+        match XATTR_NAMESPACES.into_iter().find(|namespace| name.starts_with(namespace)) {
+            Some(namespace) if name.len() > namespace.len() => Ok(()),
+            Some(_) => Err(WorkError::Invalid.into()),
+            None => Err(WorkError::NotSupported.into()),
+        }
     }
 
     /// The value of an extended attribute.
