@@ -296,7 +296,7 @@ impl Table {
     }
 
     /// Drops the names of clean directories, the longest unused first, until at most `inodes_max`
-    /// inodes are in memory.
+    /// inodes are in memory. The one that was used last stays: it is about to be used again.
     pub(super) fn shrink(&mut self, inodes_max: usize) {
         if self.inodes.len() <= inodes_max {
             return;
@@ -307,6 +307,7 @@ impl Table {
         };
         let mut candidates: Vec<(u64, Ino)> = self.inodes.values().filter_map(loaded).collect();
         candidates.sort_unstable();
+        candidates.pop();
         for (_, ino) in candidates {
             if self.inodes.len() <= inodes_max {
                 return;

@@ -50,7 +50,10 @@ impl Place {
     /// Forgets everything this machine knew of the workspace, as a fresh client would.
     pub fn forget_locally(&self) {
         for dir in ["state", "cache"] {
-            std::fs::remove_dir_all(self.dir.path().join(dir)).unwrap();
+            match std::fs::remove_dir_all(self.dir.path().join(dir)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+                _ => {}
+            }
         }
     }
 

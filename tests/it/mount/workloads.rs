@@ -1,7 +1,7 @@
 //! What programs do together: many writers of one database or log, trees that move, watchers.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -66,7 +66,8 @@ fn databases_outlive_the_death_of_their_writers() {
             "import sqlite3; c = sqlite3.connect('{mode}.db')\n\
              assert c.execute('pragma integrity_check').fetchall() == [('ok',)]\n\
              have = {{i for (i,) in c.execute('select i from t')}}\n\
-             assert not {{{rows}}} - have", rows = rows.join(",")
+             assert not {{{rows}}} - have",
+            rows = rows.join(",")
         );
         python(dir, &program);
     };
@@ -75,7 +76,8 @@ fn databases_outlive_the_death_of_their_writers() {
         for _ in 0..3 {
             let mut writers = Killed::start(mount.path(), 3, &writer(mode));
             // One of them is followed for a while; then all die in the middle of something.
-            let mut said: Vec<_> = writers.0.iter_mut().map(|child| BufReader::new(child.stdout.take().unwrap())).collect();
+            let mut said: Vec<_> =
+                writers.0.iter_mut().map(|child| BufReader::new(child.stdout.take().unwrap())).collect();
             rows.extend(said[0].by_ref().lines().take(15).map(Result::unwrap));
             writers.kill();
             // A line that a kill cut off has no end.
@@ -142,12 +144,15 @@ fn big_trees_move_and_what_is_newer_is_found() {
     // From one file system to another it is a copy, inside of one a rename.
     sh(place.path(), "mv outside/t mnt/t; test ! -e outside/t");
     assert_eq!(list(&mount.at("t")), before);
-    sh(mount.path(), "mkdir into; mv t into/u; mv into/u/7 into/u/8/deep/; mv into/u/8/deep/7 into/u/7");
+    sh(mount.path(), "mkdir into; mv t into/u; mv into/u/7 into/u/8/deep/moved; mv into/u/8/deep/moved into/u/7");
     assert_eq!(list(&mount.at("into/u")), before);
     sh(mount.path(), "touch mark; sleep 0.02; echo newer >> into/u/3/deep/3; touch into/u/4; mkdir into/u/5/new");
     let newer = sh(mount.path(), "find into -newer mark | sort");
     assert_eq!(newer, "into/u/3/deep/3\ninto/u/4\ninto/u/5\ninto/u/5/new\n");
-    sh(mount.path(), "find into -newer mark ! -newer mark | cmp - /dev/null; rmdir into/u/5/new; mv into/u ../outside/t");
+    sh(
+        mount.path(),
+        "find into -newer mark ! -newer mark | cmp - /dev/null; rmdir into/u/5/new; mv into/u ../outside/t",
+    );
     assert_eq!(fs::read_dir(mount.at("into")).unwrap().count(), 0);
     sh(&outside, "test $(find t -type f | wc -l) = 1002");
     mount.end();
@@ -168,7 +173,10 @@ fn sparse_files_stay_sparse_when_they_are_copied() {
     }
     mount.end();
     let mount = place.mount();
-    sh(mount.path(), "cmp holes auto; cmp holes always; cmp holes never; cp --sparse=auto holes again; cmp holes again");
+    sh(
+        mount.path(),
+        "cmp holes auto; cmp holes always; cmp holes never; cp --sparse=auto holes again; cmp holes again",
+    );
     let (data, hole) = (rustix::fs::SeekFrom::Data(0), rustix::fs::SeekFrom::Hole(0));
     let file = File::open(mount.at("again")).unwrap();
     assert_eq!(rustix::fs::seek(&file, hole).unwrap(), 0);
