@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use kura::worktree::Limits;
 use nix::dir::Dir;
@@ -110,4 +112,46 @@ fn a_listing_goes_on_where_it_was_told_to_though_its_directory_was_dropped() {
     assert!(child.wait().unwrap().success());
     assert_eq!(told.unwrap().unwrap(), "as it was");
     mount.end();
+}
+
+#[test]
+fn many_list_while_others_change_the_directory_and_it_is_dropped() {
+    let place = Place::new();
+    let mount = with_a_directory(&place);
+    let (mount, done) = (&mount, &AtomicBool::new(false));
+    let forever = |change: &dyn Fn(usize)| {
+        (0..).take_while(|_| !done.load(Ordering::Relaxed)).for_each(change);
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| forever(&|_| evict(mount)));
+        for who in ["!a", "n", "~z"] {
+            scope.spawn(move || {
+                forever(&|round| {
+                    let (one, two) =
+                        (mount.at(&format!("d/{who} {round}")), mount.at(&format!("d/{who} renamed {round}")));
+                    fs::write(&one, "").unwrap();
+                    fs::rename(&one, &two).unwrap();
+                    if round % 3 > 0 {
+                        fs::remove_file(&two).unwrap();
+                    }
+                });
+            });
+        }
+        let listers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..6 {
+                        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+                        for entry in fs::read_dir(mount.at("d")).unwrap() {
+                            *seen.entry(entry.unwrap().file_name().into_string().unwrap()).or_default() += 1;
+                        }
+                        assert_each_once(&seen);
+                    }
+                })
+            })
+            .collect();
+        let listed: Vec<_> = listers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        listed.into_iter().for_each(|listed| listed.unwrap());
+    });
 }

@@ -129,6 +129,36 @@ fn statfs_says_how_long_names_may_be_and_how_much_fits() {
 }
 
 #[test]
+fn what_fuse_does_not_pass_on_is_said_to_be_unsupported() {
+    if !has("python3") {
+        return;
+    }
+    let place = Place::new();
+    let mount = place.mount();
+    python(
+        mount.path(),
+        r#"
+import ctypes, errno, fcntl, os
+def fails(number, call, *args):
+    try: call(*args)
+    except OSError as e: assert e.errno == number, e
+    else: assert False, "no error"
+fails(errno.EOPNOTSUPP, os.open, ".", os.O_TMPFILE | os.O_RDWR)
+f = os.open("f", os.O_RDWR | os.O_CREAT); os.write(f, b"x" * 16384)
+c = ctypes.CDLL(None, use_errno=True)
+c.fallocate64.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+for mode in (8, 0x20, 0x40):  # collapse, insert, unshare
+    assert c.fallocate64(f, mode, 4096, 4096) == -1 and ctypes.get_errno() == errno.EOPNOTSUPP
+FICLONE, FS_IOC_GETFLAGS = 0x40049409, 0x80086601
+fails(errno.EOPNOTSUPP, fcntl.ioctl, os.open("g", os.O_RDWR | os.O_CREAT), FICLONE, f)
+fails(errno.ENOTTY, fcntl.ioctl, f, FS_IOC_GETFLAGS, bytes(8))
+assert open("f", "rb").read() == b"x" * 16384
+"#,
+    );
+    mount.end();
+}
+
+#[test]
 fn extended_attributes_are_kept_and_those_that_cannot_be_are_refused() {
     if !has("python3") {
         return;
@@ -165,7 +195,6 @@ for call in (os.setxattr, lambda f, n, v: os.getxattr(f, n), lambda f, n, v: os.
 fails(errno.ERANGE, os.setxattr, "f", "", b"x")
 fails(errno.ERANGE, os.setxattr, "f", "user." + "n" * 251, b"x")
 os.setxattr("f", "user." + "n" * 250, b"x"); os.removexattr("f", "user." + "n" * 250)
-fails(errno.EOPNOTSUPP, os.open, ".", os.O_TMPFILE | os.O_RDWR)
 fails(errno.EPERM, os.setxattr, "f", "user.kura.state", b"x")
 if os.getuid() == 0:
     os.setxattr("f", "trusted.t", b"t"); assert "trusted.t" in os.listxattr("f")
