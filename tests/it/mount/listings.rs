@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use kura::worktree::Limits;
 use nix::dir::Dir;
@@ -119,30 +120,28 @@ fn many_list_while_others_change_the_directory_and_it_is_dropped() {
     let place = Place::new();
     let mount = with_a_directory(&place);
     let (mount, done) = (&mount, &AtomicBool::new(false));
-    let forever = |change: &dyn Fn(usize)| {
-        (0..).take_while(|_| !done.load(Ordering::Relaxed)).for_each(change);
+    let change = |round: usize| {
+        for who in ["!a", "n", "~z"] {
+            let (one, two) = (mount.at(&format!("d/{who} {round}")), mount.at(&format!("d/{who} renamed {round}")));
+            fs::write(&one, "").unwrap();
+            fs::rename(&one, &two).unwrap();
+            if round % 3 > 0 {
+                fs::remove_file(&two).unwrap();
+            }
+        }
+        evict(mount);
     };
     thread::scope(|scope| {
-        scope.spawn(|| forever(&|_| evict(mount)));
-        for who in ["!a", "n", "~z"] {
-            scope.spawn(move || {
-                forever(&|round| {
-                    let (one, two) =
-                        (mount.at(&format!("d/{who} {round}")), mount.at(&format!("d/{who} renamed {round}")));
-                    fs::write(&one, "").unwrap();
-                    fs::rename(&one, &two).unwrap();
-                    if round % 3 > 0 {
-                        fs::remove_file(&two).unwrap();
-                    }
-                });
-            });
-        }
+        scope.spawn(move || (0..).take_while(|_| !done.load(Ordering::Relaxed)).for_each(change));
         let listers: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
                     for _ in 0..6 {
                         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-                        for entry in fs::read_dir(mount.at("d")).unwrap() {
+                        for (count, entry) in fs::read_dir(mount.at("d")).unwrap().enumerate() {
+                            if count % 50 == 0 {
+                                thread::sleep(Duration::from_millis(2));
+                            }
                             *seen.entry(entry.unwrap().file_name().into_string().unwrap()).or_default() += 1;
                         }
                         assert_each_once(&seen);
