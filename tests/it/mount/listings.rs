@@ -125,7 +125,7 @@ fn many_list_while_others_change_the_directory_and_it_is_dropped() {
             let (one, two) = (mount.at(&format!("d/{who} {round}")), mount.at(&format!("d/{who} renamed {round}")));
             fs::write(&one, "").unwrap();
             fs::rename(&one, &two).unwrap();
-            if round % 3 > 0 {
+            if !round.is_multiple_of(3) {
                 fs::remove_file(&two).unwrap();
             }
         }
