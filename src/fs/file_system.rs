@@ -233,16 +233,20 @@ impl Fs {
     }
 
     fn fill_live(&self, listing: &Listing, refer: bool, each: &mut dyn FnMut(&Line<'_>) -> bool) -> Result<()> {
-        let mut any = false;
+        let any = std::cell::Cell::new(false);
         let cookie = listing.offset.saturating_sub(2);
-        let filled = self.tree().readdir(listing.dir, cookie, refer, Wait::No, &mut |item| {
-            any = true;
-            let shown = Shown { attr: item.attr, lasting: true };
-            each(&Line { name: &item.name, offset: item.cookie + 2, shown })
-        });
-        match filled {
+        let mut fill = |wait| {
+            self.tree().readdir(listing.dir, cookie, refer, wait, &mut |item| {
+                any.set(true);
+                let shown = Shown { attr: item.attr, lasting: true };
+                each(&Line { name: &item.name, offset: item.cookie + 2, shown })
+            })
+        };
+        match fill(Wait::No) {
             // The lines so far are an answer; the next request goes on after them.
-            Err(WorkError::WouldBlock) if any => Ok(()),
+            Err(WorkError::WouldBlock) if any.get() => Ok(()),
+            // The names left memory again after they were made ready.
+            Err(WorkError::WouldBlock) => Ok(fill(Wait::Yes)?),
             filled => Ok(filled?),
         }
     }
@@ -262,9 +266,11 @@ impl Fs {
         if !self.options.xattrs {
             return Err(FsError::SwitchedOff);
         }
-        let known =
-            XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace) && name.len() > namespace.len());
-        if known { Ok(()) } else { Err(WorkError::NotSupported.into()) }
+        match XATTR_NAMESPACES.into_iter().find(|namespace| name.starts_with(namespace)) {
+            Some(namespace) if name.len() > namespace.len() => Ok(()),
+            Some(_) => Err(WorkError::Invalid.into()),
+            None => Err(WorkError::NotSupported.into()),
+        }
     }
 
     /// The value of an extended attribute.

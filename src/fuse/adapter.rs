@@ -33,9 +33,10 @@ const BLOCK_BYTES: u32 = 4096;
 const GENERATION: Generation = Generation(0);
 
 /// What is asked of the kernel, as far as it can do it. Writes are not cached there (their sizes and
-/// times would be unknown here), locks are left to it, and data is invalidated by us alone.
-const CAPABILITIES: [InitFlags; 8] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
+/// times would be unknown here), locks are left to it, and data is invalidated by us alone. Opening
+/// with `O_TRUNC` is not asked to cut here: the kernel asks before it has looked whether the file is a
+/// program that runs, which would be destroyed though the call fails.
+const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,

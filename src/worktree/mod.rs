@@ -25,6 +25,7 @@ mod attr;
 mod capture;
 mod checkpoint;
 mod content;
+mod cookies;
 mod edit;
 mod error;
 mod extents;

@@ -85,6 +85,7 @@ impl Worktree {
     ) -> Result<()> {
         let mut after = cookie;
         self.run(wait, |table| {
+            table.children(dir)?.listed = true;
             loop {
                 let names: Vec<(u64, super::Name, Ino)> = table
                     .children(dir)?

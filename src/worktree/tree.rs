@@ -398,10 +398,11 @@ impl Table {
         if !unloaded {
             return;
         }
-        let mut children = super::inode::Children::default();
+        let cookies = self.kept_cookies.take(dir);
+        let names = entries.iter().map(|(name, entry)| (name.clone(), entry.ino));
+        let children = super::inode::Children::load(names, cookies.as_ref());
         for (name, entry) in entries {
             let ino = entry.ino;
-            children.insert(name.clone(), ino);
             if !matches!(entry.body, Body::Link) && self.find(ino).is_none() {
                 self.insert(Inode::from_entry(entry, 1, false, Some((dir, name))));
             }

@@ -1,10 +1,14 @@
 //! Real mounts: the whole of it, through the kernel.
 
 mod cases;
+mod conformance;
 mod control;
+mod extremes;
 mod guard;
 mod kernel_cache;
 mod lifecycle;
+mod listings;
 mod permissions;
 mod programs;
 mod races;
+mod workloads;
