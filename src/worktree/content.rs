@@ -67,17 +67,18 @@ impl View {
         self.layers.iter().map(|layer| layer.clip).min().unwrap_or(u64::MAX).min(self.base.size)
     }
 
-    /// Fills `out` with the bytes from `offset` on; what lies beyond the end is zeros.
-    pub(super) fn read(&self, blobs: &Blobs, io: &dyn PageIo, offset: u64, out: &mut [u8]) -> Result<()> {
-        let end = offset + out.len() as u64;
+    /// Appends `len` bytes from `offset` on to `out`; what lies beyond the end is zeros.
+    pub(super) fn read(&self, from: &Reading<'_>, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        let end = offset + len as u64;
+        let before = out.len();
         if self.layers.iter().any(|layer| layer.extents.covers(offset, end)) {
-            out.fill(0);
+            out.resize(before + len, 0);
         } else {
-            read_body(&self.base, blobs, io, offset, self.base_clip(), out)?;
+            from.read_body(&self.base, offset, len, self.base_clip(), out)?;
         }
         for layer in &self.layers {
-            zero_from(out, offset, layer.clip);
-            layer.extents.overlay(offset, out);
+            zero_from(&mut out[before..], offset, layer.clip);
+            layer.extents.overlay(offset, &mut out[before..]);
         }
         Ok(())
     }
@@ -105,12 +106,6 @@ impl View {
         }
         Ok(merge(data))
     }
-
-    /// Whether the bytes are in memory, so that reading them does not wait.
-    pub(super) fn in_memory(&self, offset: u64, end: u64) -> bool {
-        let inline = matches!(self.base.content, Content::Empty | Content::Inline(_));
-        inline || offset >= self.base_clip() || self.layers.iter().any(|layer| layer.extents.covers(offset, end))
-    }
 }
 
 fn subtract(ranges: &mut Vec<Range<u64>>, hole: Range<u64>) {
@@ -133,45 +128,67 @@ pub(super) fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 fn zero_from(out: &mut [u8], offset: u64, clip: u64) {
     if clip < offset + out.len() as u64 {
-        let from = usize::try_from(clip.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let from = index(clip.saturating_sub(offset)).min(out.len());
         out[from..].fill(0);
     }
 }
 
-/// Fills `out` with a body's bytes from `offset` on, as far as they lie below `clip`; zeros elsewhere.
-pub fn read_body(
-    body: &FileBody,
-    blobs: &Blobs,
-    io: &dyn PageIo,
-    offset: u64,
-    clip: u64,
-    out: &mut [u8],
-) -> Result<()> {
-    out.fill(0);
-    let end = (offset + out.len() as u64).min(clip);
-    if offset >= end {
-        return Ok(());
-    }
-    if let Content::Inline(bytes) = &body.content {
-        copy(bytes, 0, offset, end, out);
-        return Ok(());
-    }
-    for (start, chunk) in body.content.chunks(io, offset, end)? {
-        let from = offset.max(start);
-        let to = end.min(start + u64::from(chunk.len));
-        let mut bytes = Vec::new();
-        let inside = |at: u64| u32::try_from(at - start).map_err(|_| WorkError::Invalid);
-        blobs.read_range(BlobKind::Content, &chunk, inside(from)?, inside(to)? - inside(from)?, &mut bytes)?;
-        copy(&bytes, from, offset, to, out);
-    }
-    Ok(())
+/// Where bodies are read from.
+pub struct Reading<'a> {
+    blobs: &'a Blobs,
+    /// Pages of long chunk lists.
+    io: &'a dyn PageIo,
+    memory_only: bool,
 }
 
-/// Copies what of `bytes` (which begin at file offset `start`) lies in `offset..end`.
-fn copy(bytes: &[u8], start: u64, offset: u64, end: u64, out: &mut [u8]) {
-    let (from, to) = (start.max(offset), (start + bytes.len() as u64).min(end));
-    if from < to {
-        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-        out[index(from - offset)..index(to - offset)].copy_from_slice(&bytes[index(from - start)..index(to - start)]);
+impl<'a> Reading<'a> {
+    /// Reads content wherever it is.
+    pub fn anywhere(blobs: &'a Blobs, io: &'a dyn PageIo) -> Self {
+        Self { blobs, io, memory_only: false }
     }
+
+    /// Reads what is in memory; gives up with [`WorkError::WouldBlock`] where a chunk is not.
+    pub(super) fn memory(blobs: &'a Blobs, io: &'a dyn PageIo) -> Self {
+        Self { blobs, io, memory_only: true }
+    }
+
+    /// Appends `len` bytes of a body from `offset` on to `out`, as far as they lie below `clip`; zeros elsewhere.
+    pub fn read_body(&self, body: &FileBody, offset: u64, len: usize, clip: u64, out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        let end = (offset + len as u64).min(clip);
+        let read = match &body.content {
+            _ if offset >= end => Ok(()),
+            Content::Empty => Ok(()),
+            Content::Inline(bytes) => {
+                let to = index(end).min(bytes.len());
+                out.extend_from_slice(&bytes[index(offset).min(to)..to]);
+                Ok(())
+            }
+            content => self.read_chunks(content, offset, end, out),
+        };
+        // Holes behind the last chunk; or as before.
+        out.resize(if read.is_ok() { before + len } else { before }, 0);
+        read
+    }
+
+    fn read_chunks(&self, content: &Content, offset: u64, end: u64, out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        for (start, chunk) in content.chunks(self.io, offset, end)? {
+            let (from, to) = (offset.max(start), end.min(start + u64::from(chunk.len)));
+            // A hole.
+            out.resize(before + index(from - offset), 0);
+            let inside = |at: u64| u32::try_from(at - start).map_err(|_| WorkError::Invalid);
+            let (from, len) = (inside(from)?, inside(to)? - inside(from)?);
+            if !self.memory_only {
+                self.blobs.read_range(BlobKind::Content, &chunk, from, len, out)?;
+            } else if !self.blobs.read_range_remembered(&chunk, from, len, out) {
+                return Err(WorkError::WouldBlock);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
