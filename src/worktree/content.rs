@@ -1,14 +1,17 @@
 //! Reading a file: layers over chunks.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::extents::PieceData;
 use super::inode::{File, Layer};
 use super::{Result, WorkError};
-use crate::blob::{BlobKind, Blobs};
+use crate::blob::{BlobKind, Blobs, ChunkRef};
 use crate::version::entry::{Content, FileBody};
-use crate::version::tree::PageIo;
+use crate::version::tree::{PageIo, TreeRef};
 
 /// What a file was made of at one moment; reading it needs no lock.
 pub(super) struct View {
@@ -138,18 +141,69 @@ pub struct Reading<'a> {
     blobs: &'a Blobs,
     /// Pages of long chunk lists.
     io: &'a dyn PageIo,
+    lists: Option<&'a ChunkLists>,
     memory_only: bool,
+}
+
+/// Parts of long chunk lists that were looked at lately, by the root of the list.
+#[derive(Default)]
+pub(super) struct ChunkLists(Mutex<VecDeque<(TreeRef, Arc<ChunkList>)>>);
+
+/// All chunks that touch a range, with their offsets.
+struct ChunkList {
+    range: Range<u64>,
+    chunks: Vec<(u64, ChunkRef)>,
+}
+
+const CHUNK_LISTS_MAX: usize = 8;
+/// How much of a file a part of its list is for.
+const CHUNK_LIST_BYTES: u64 = 32 * 1024 * 1024;
+
+impl ChunkLists {
+    /// The chunks of `content` that touch `from..to`.
+    fn chunks(&self, content: &Content, io: &dyn PageIo, from: u64, to: u64) -> Result<Vec<(u64, ChunkRef)>> {
+        let Content::Tree(tree) = content else { return Ok(content.chunks(io, from, to)?) };
+        let holds = |(root, list): &&(TreeRef, Arc<ChunkList>)| {
+            root == tree && list.range.start <= from && to <= list.range.end
+        };
+        let known = self.0.lock().iter().find(holds).map(|(_, list)| list.clone());
+        let list = match known {
+            Some(list) => list,
+            None => {
+                let range = from..to.max(from.saturating_add(CHUNK_LIST_BYTES));
+                let Ok(chunks) = content.chunks(io, range.start, range.end) else {
+                    // What is wrong may lie behind what is wanted.
+                    return Ok(content.chunks(io, from, to)?);
+                };
+                let list = Arc::new(ChunkList { range, chunks });
+                let mut lists = self.0.lock();
+                lists.retain(|(root, _)| root != tree);
+                lists.push_back((*tree, list.clone()));
+                if lists.len() > CHUNK_LISTS_MAX {
+                    lists.pop_front();
+                }
+                list
+            }
+        };
+        let first = list.chunks.partition_point(|(offset, chunk)| offset + u64::from(chunk.len) <= from);
+        Ok(list.chunks[first..].iter().take_while(|(offset, _)| *offset < to).copied().collect())
+    }
 }
 
 impl<'a> Reading<'a> {
     /// Reads content wherever it is.
     pub fn anywhere(blobs: &'a Blobs, io: &'a dyn PageIo) -> Self {
-        Self { blobs, io, memory_only: false }
+        Self { blobs, io, lists: None, memory_only: false }
+    }
+
+    /// Remembers parts of long chunk lists.
+    pub(super) fn with(self, lists: &'a ChunkLists) -> Self {
+        Self { lists: Some(lists), ..self }
     }
 
     /// Reads what is in memory; gives up with [`WorkError::WouldBlock`] where a chunk is not.
     pub(super) fn memory(blobs: &'a Blobs, io: &'a dyn PageIo) -> Self {
-        Self { blobs, io, memory_only: true }
+        Self { blobs, io, lists: None, memory_only: true }
     }
 
     /// Appends `len` bytes of a body from `offset` on to `out`, as far as they lie below `clip`; zeros elsewhere.
@@ -173,7 +227,11 @@ impl<'a> Reading<'a> {
 
     fn read_chunks(&self, content: &Content, offset: u64, end: u64, out: &mut Vec<u8>) -> Result<()> {
         let before = out.len();
-        for (start, chunk) in content.chunks(self.io, offset, end)? {
+        let chunks = match self.lists {
+            Some(lists) => lists.chunks(content, self.io, offset, end)?,
+            None => content.chunks(self.io, offset, end)?,
+        };
+        for (start, chunk) in chunks {
             let (from, to) = (offset.max(start), end.min(start + u64::from(chunk.len)));
             // A hole.
             out.resize(before + index(from - offset), 0);

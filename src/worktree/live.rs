@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::absorb::Absorber;
 use super::checkpoint::CheckpointState;
-use super::content::{Reading, View};
+use super::content::{ChunkLists, Reading, View};
 use super::graft::Invalidation;
 use super::inode::{File, Node};
 use super::journal::{FrameRef, Journal, Position};
@@ -144,6 +144,7 @@ pub struct Worktree {
     work: Condvar,
     work_waiting: Mutex<bool>,
     pub(super) dirty_bytes: AtomicU64,
+    lists: ChunkLists,
     stopped: AtomicBool,
     #[expect(clippy::type_complexity, reason = "one hook")]
     notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
@@ -173,6 +174,7 @@ impl Worktree {
             work: Condvar::new(),
             work_waiting: Mutex::new(false),
             dirty_bytes: AtomicU64::new(0),
+            lists: ChunkLists::default(),
             stopped: AtomicBool::new(false),
             notify: Mutex::new(None),
         }
@@ -389,8 +391,12 @@ impl Worktree {
             let blobs = &*self.parts.blobs;
             let mut out = Vec::with_capacity(len);
             let read = match wait {
-                Wait::No => view.read(&Reading::memory(blobs, &Remembered(blobs)), offset, len, &mut out),
-                Wait::Yes => view.read(&Reading::anywhere(blobs, &self.pages()), offset, len, &mut out),
+                Wait::No => {
+                    view.read(&Reading::memory(blobs, &Remembered(blobs)).with(&self.lists), offset, len, &mut out)
+                }
+                Wait::Yes => {
+                    view.read(&Reading::anywhere(blobs, &self.pages()).with(&self.lists), offset, len, &mut out)
+                }
             };
             match read {
                 Ok(()) => return Ok(out),
