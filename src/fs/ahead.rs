@@ -1,5 +1,5 @@
-//! Reading ahead: the kernel asks for little at a time (128 KiB, or 1 MiB where root mounts), so whoever reads a file
-//! in order, or the files of a directory one after another, is recognized here.
+//! Reading ahead: the kernel asks for at most 128 KiB at a time, so whoever reads a file in order, or
+//! the files of a directory one after another, is recognized here.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;

@@ -101,7 +101,6 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let device = mountpoint::device_of(&mountpoint);
     let session = run(session).map_err(refused)?;
     let device = device.ok_or_else(|| refused(io::Error::other("the mount is not in the system's list of mounts")))?;
-    mountpoint::raise_read_ahead(&device);
     Ok(Mounted { mountpoint, device, ended, server, session: Mutex::new(Some(Running { session, teller })) })
 }
 

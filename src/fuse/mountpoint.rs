@@ -10,7 +10,6 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 
 use super::mount::MountOptions;
-use crate::base::disk::{Disk, OpenMode, RealDisk};
 
 /// How our mounts show in the system's list.
 const FILE_SYSTEM_TYPE: &str = "fuse.kura";
@@ -213,18 +212,6 @@ pub(super) fn clear_if_dead(mountpoint: &Path, device: &str) -> Result<(), Mount
     match top_mount(mountpoint) {
         Some(line) if is_dead && line.is_ours(device) => detach(mountpoint),
         _ => Ok(()),
-    }
-}
-
-/// Lets the kernel ask for this much at once of a file that is read in order. Only root can raise it.
-const READ_AHEAD_KIB: &[u8] = b"1024";
-
-/// Raises the kernel's read-ahead for the mount with this device number, where that is allowed: fewer requests.
-pub(super) fn raise_read_ahead(device: &str) {
-    let path = Path::new("/sys/class/bdi").join(device).join("read_ahead_kb");
-    let raised = RealDisk.open(&path, OpenMode::ReadWrite).and_then(|file| file.write_at(READ_AHEAD_KIB, 0));
-    if let Err(error) = raised {
-        tracing::debug!("the kernel goes on reading ahead as it does: {error}");
     }
 }
 

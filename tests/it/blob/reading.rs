@@ -318,7 +318,10 @@ fn readers_in_order_open_no_frame_of_a_local_store_twice() {
         let frames = chunks.iter().map(|chunk| chunk.frame_count() as usize + 1).sum::<usize>() + bench.runs.len();
         let requests = bench.store.count();
         // Readers side by side may part, and one of them then comes back to what is gone.
-        assert!(requests <= frames * readers, "{requests} requests for {frames} frames, tables and runs, {readers} readers");
+        assert!(
+            requests <= frames * readers,
+            "{requests} requests for {frames} frames, tables and runs, {readers} readers"
+        );
     }
 }
 
