@@ -26,7 +26,7 @@ impl<'a> Part<'a> {
     }
 
     /// The part without the frames before `first`.
-    pub(super) fn from_frame(self, first: u32) -> Self {
+    pub(super) fn starting_at(self, first: u32) -> Self {
         Self { first, ..self }
     }
 

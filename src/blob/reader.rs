@@ -315,7 +315,7 @@ impl Reader {
         }
         let turn = self.source.is_local().then(|| self.turns[usize::from(chunk.id.as_bytes()[0]) % 16].lock());
         if turn.is_some() {
-            match self.copy_remembered(&part.from_frame(missing), out) {
+            match self.copy_remembered(&part.starting_at(missing), out) {
                 Some(still_missing) => missing = still_missing,
                 None => return Ok(()),
             }
