@@ -148,13 +148,13 @@ fn make(workspace: &Workspace, parent: Ino, name: &str, node: &NewNode, open: bo
     workspace.tree().make(parent, name.as_bytes(), node, 0o755, caller, open, Wait::Yes).unwrap().ino
 }
 
-fn publish(workspace: &Arc<Workspace>) {
+pub fn publish(workspace: &Arc<Workspace>) {
     workspace.snapshot(None, None).unwrap();
     workspace.flush(Some(Duration::from_secs(60))).unwrap();
 }
 
 /// A workspace below `root` without background threads: nothing happens that was not asked for.
-fn workspace(root: &Path) -> Arc<Workspace> {
+pub fn workspace(root: &Path) -> Arc<Workspace> {
     let passphrase = || Credential::Passphrase(Secret::from_text("benchmark".to_owned()));
     let store = StoreUrl::Dir(root.join("store"));
     let mut options = InitOptions::new(vec![NewSlot { label: "benchmark".to_owned(), credential: passphrase() }]);

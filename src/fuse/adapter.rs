@@ -308,16 +308,30 @@ impl Filesystem for Adapter {
     ) {
         self.server.counters.count(Operation::Read);
         let (node, handle, len) = (ino(node), Handle(fh.0), size as usize);
-        guarded(Operation::Read, || match self.server.fs.read(node, handle, offset, len, Wait::No) {
-            Ok(data) => reply.data(&data),
-            Err(error) if error.would_block() => self.server.put_off(
-                Operation::Read,
-                reply,
-                move |fs| fs.read(node, handle, offset, len, Wait::Yes),
-                |_, reply, data| reply.data(&data),
-                move |fs| fs.read_ahead(node, offset, len),
-            ),
-            Err(error) => refuse_logged(Operation::Read, reply, &error),
+        guarded(Operation::Read, || {
+            let fs = &self.server.fs;
+            let ahead = fs.ahead_due(node, offset, len);
+            let near = if fs.reads_near(node) { self.server.near.try_lock() } else { None };
+            let read = fs.read(node, handle, offset, len, if near.is_some() { Wait::Yes } else { Wait::No });
+            drop(near);
+            let is_due = ahead.is_some();
+            let fetch = move |fs: &Fs| ahead.into_iter().for_each(|ahead| fs.read_ahead(ahead));
+            match read {
+                Ok(data) => {
+                    reply.data(&data);
+                    if is_due {
+                        self.server.in_background(Operation::Read, fetch);
+                    }
+                }
+                Err(error) if error.would_block() => self.server.put_off(
+                    Operation::Read,
+                    reply,
+                    move |fs| fs.read(node, handle, offset, len, Wait::Yes),
+                    |_, reply, data| reply.data(&data),
+                    fetch,
+                ),
+                Err(error) => refuse_logged(Operation::Read, reply, &error),
+            }
         });
     }
 

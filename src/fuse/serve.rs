@@ -107,6 +107,8 @@ pub(super) struct Server {
     deadlines: Arc<Deadlines>,
     store: Pool,
     disk: Pool,
+    /// Held by the one session thread that may read the local disk; the others stay free for what is in memory.
+    pub(super) near: Mutex<()>,
 }
 
 /// A reply and what to do with it, until someone takes it.
@@ -132,6 +134,7 @@ impl Server {
             deadlines: Arc::default(),
             store: Pool::new("fuse-store", STORE_THREADS),
             disk: Pool::new("fuse-disk", DISK_THREADS),
+            near: Mutex::new(()),
         }
     }
 
@@ -159,6 +162,12 @@ impl Server {
             }
             Err(error) => refuse_logged(operation, reply, &error),
         });
+    }
+
+    /// Runs `work`, for which nobody waits, on the pool; when too much waits there it is left undone.
+    pub(super) fn in_background(&self, operation: Operation, work: impl FnOnce(&Fs) + Send + 'static) {
+        let fs = self.fs.clone();
+        self.store.submit(Box::new(move || guarded(operation, || work(&fs))));
     }
 
     /// Runs `work` on the pool, then `answer`, then `after`, for which the caller does not wait.

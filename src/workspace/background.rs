@@ -108,7 +108,8 @@ impl Workspace {
     fn keep_absorbing(&self) {
         while !self.background.is_stopping() {
             self.tree().wait_for_work(Duration::from_secs(1));
-            if self.tree().absorb_all().is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
+            let absorbed = self.tree().stage_ample().and(self.tree().absorb_all());
+            if absorbed.is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
                 return;
             }
         }

@@ -13,7 +13,7 @@ use crate::version::index::{IndexRecord, Origin};
 use crate::version::refs::{self, Listed};
 use crate::version::tree::{Edits, PageIo};
 use crate::version::{VersionError, index};
-use crate::worktree::{Checkpoint, Reason, Recorded, read_body};
+use crate::worktree::{Checkpoint, Reading, Reason, Recorded};
 
 /// Pages as they are stored; nothing is written.
 pub(super) struct Pages<'a>(pub(super) &'a Blobs);
@@ -74,8 +74,10 @@ impl Workspace {
     /// Reads a part of a file of some version; shorter only where the file ends.
     pub fn read_file(&self, file: &FileBody, offset: u64, len: usize) -> Result<Vec<u8>> {
         let len = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
-        let mut out = vec![0; len];
-        read_body(file, &self.parts.blobs, &Pages(&self.parts.blobs), offset, file.size, &mut out)?;
+        let mut out = Vec::with_capacity(len);
+        let pages = Pages(&self.parts.blobs);
+        let from = Reading::anywhere(&self.parts.blobs, &pages);
+        from.read_body(file, offset, len, file.size, &mut out)?;
         Ok(out)
     }
 

@@ -46,7 +46,7 @@ mod live;
 
 pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
 pub use checkpoint::{Checkpoint, Reason, Recorded};
-pub use content::read_body;
+pub use content::Reading;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
 pub use live::{Activity, FileState, Limits, Space, Wait, Worktree, WorktreeParts};

@@ -1,6 +1,7 @@
 //! From layers to published content: absorbing what is frozen, logging and staging drafts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::absorb::register;
 use super::content::View;
@@ -209,8 +210,28 @@ impl Worktree {
         Ok(())
     }
 
+    /// Where staging begins, so that writers who go on need not wait.
+    pub(super) fn dirty_bytes_ample(&self) -> u64 {
+        self.parts.limits.dirty_bytes_max / 4
+    }
+
+    /// Stages large drafts when much is dirty. Called by whoever absorbs in the background.
+    pub fn stage_ample(&self) -> Result<()> {
+        if self.dirty_bytes.load(Ordering::Relaxed) <= self.dirty_bytes_ample() {
+            return Ok(());
+        }
+        let drafts: Vec<Ino> = self.table().drafts.iter().copied().collect();
+        for ino in drafts.into_iter().filter(|ino| self.unlogged_draft(*ino) >= STAGE_LEN_MIN) {
+            self.stage(ino)?;
+        }
+        self.recount();
+        Ok(())
+    }
+
     /// Called by a writer when too much is dirty: makes room in its own time.
     pub(super) fn relieve(&self) -> Result<()> {
+        // Someone who absorbs already may make enough of it.
+        drop(self.absorbing.lock());
         if self.recount() <= self.parts.limits.dirty_bytes_max {
             return Ok(());
         }
