@@ -298,6 +298,7 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::Locked { .. } => (Exit::Locked, Some("`kura unmount` ends a mount")),
             WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } => (Exit::Usage, None),
             WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
+            WorkspaceError::NotInStore { .. } => (Exit::Unreachable, Some(TRY_AGAIN)),
             WorkspaceError::NoSuchTag { .. }
             | WorkspaceError::InTheWay { .. }
             | WorkspaceError::Unfit { .. }

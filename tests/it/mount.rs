@@ -8,3 +8,4 @@ mod lifecycle;
 mod permissions;
 mod programs;
 mod races;
+mod whole;
