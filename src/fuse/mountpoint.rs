@@ -51,8 +51,8 @@ pub enum MountError {
         /// The directory of ours.
         other: PathBuf,
     },
-    /// Another file system's mount there is dead.
-    #[error("{}: a mount of another file system there has died; unmount it first", path.display())]
+    /// The mount there is dead, and another file system's or another user's.
+    #[error("{}: the mount there is dead, and of another kind or another user; unmount it first", path.display())]
     DeadMount {
         /// The mount point.
         path: PathBuf,

@@ -130,7 +130,7 @@ impl Journal {
         if let Some(failed) = &state.failed {
             return Err(failed.clone().into());
         }
-        let identity = self.identity(state.segment, state.number, &state.previous);
+        let identity = identity(&self.id, state.segment, state.number, &state.previous);
         let sealed = self.keys.seal(Kind::Journal, &identity, &plain);
         let bytes = sealed.as_bytes();
         let mut frame = Vec::with_capacity(4 + bytes.len());
@@ -245,8 +245,8 @@ impl Journal {
     pub(super) fn go_on_in(&self, Spare { segment, file }: Spare) -> (u64, Tag) {
         let mut state = self.state.lock();
         let file = std::mem::replace(&mut state.file, file);
-        let older = Older { segment: state.segment, file, len: state.len, synced: false };
-        state.older.push(older);
+        let (before, len) = (state.segment, state.len);
+        state.older.push(Older { segment: before, file, len, synced: false });
         (state.segment, state.len, state.number) = (segment, 0, 0);
         (segment, state.previous)
     }
@@ -280,13 +280,9 @@ impl Journal {
             Ok(sealed)
         };
         let sealed = read().map_err(|error| WorkError::disk(&path, &error))?;
-        let identity = self.identity(place.at.segment, place.number, &place.previous);
+        let identity = identity(&self.id, place.at.segment, place.number, &place.previous);
         open_frame(&self.keys, &identity, &sealed)
             .ok_or_else(|| JournalError::Altered { path, offset: place.at.offset }.into())
-    }
-
-    fn identity(&self, segment: u64, number: u64, previous: &Tag) -> Vec<u8> {
-        identity(&self.id, segment, number, previous)
     }
 }
 
@@ -427,10 +423,8 @@ impl Replay<'_> {
             };
             let begins = records.iter().any(|record| matches!(record, Record::Begin));
             void = void || begins && !frames.commits(&at, len).map_err(fail)?;
-            if void {
-                // Others may have added content meanwhile, which counts.
-                records.retain(Record::is_blob);
-            }
+            // Others may have added content meanwhile, which counts.
+            records.retain(|record| !void || record.is_blob());
             each(at, records)?;
             at = next;
             *chain = at.previous;

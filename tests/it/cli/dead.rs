@@ -57,7 +57,8 @@ fn a_dead_mount_of_somebody_else_is_left_alone() {
     }
     // What this user mounted as a workspace goes, whichever it was.
     let dead = Dead::new(&path, "fuse.kura", 0);
-    let mount = home.mount(&store, "mnt");
+    run(home.kura(["mount"]).arg(&store).arg(&path)).ok();
+    let mount = Mount::at(&home, &path);
     assert_eq!(kind_at(&path), ["fuse.kura"]);
     fs::write(mount.file("f"), "x").unwrap();
     run(home.kura(["unmount"]).arg(&path)).ok();

@@ -122,7 +122,7 @@ fn write_and_kill(home: &Home, mount: &Mount, number: usize, kinds: &[&str]) -> 
     command.args(["-c", WRITER]).args([&round.dir, &round.acknowledgements]).args(kinds);
     let mut writer = Running(command.stdin(Stdio::null()).spawn().unwrap());
     assert!(wait_for(SOON, || kinds.iter().any(|kind| round.acknowledged(kind) > 0)), "{}: nothing done", round.name);
-    std::thread::sleep(Duration::from_micros(kura::base::random::number() % 250_000));
+    std::thread::sleep(Duration::from_micros(kura::base::random::number() % 300_000));
     let pid = mount.pid();
     signal(pid, Signal::SIGKILL);
     writer.0.kill().unwrap();
@@ -163,15 +163,17 @@ fn kill_again_and_again(rounds: usize, options: &[&str], kinds: &[&str], between
     for round in &done {
         round.check(kinds);
     }
-    assert!(acknowledged > rounds * kinds.len(), "{acknowledged} acknowledged in {rounds} rounds");
+    assert!(acknowledged > rounds, "{acknowledged} acknowledged in {rounds} rounds");
     let shown = tree(&mount.path);
     run(home.kura(["unmount"]).arg(&mount.path)).ok();
     // Another machine reads the same, but for what was not published when its writer was killed.
     let home = home.elsewhere();
     mount = home.mount(&store, "other");
-    let elsewhere: Vec<_> = tree(&mount.path);
-    let shared = elsewhere.iter().filter(|item| shown.contains(item)).count();
-    assert_eq!(shared, elsewhere.len(), "nothing else is there");
+    let is_written_on = |name: &str| ["append", "block", "mapped"].iter().any(|kind| name.ends_with(kind));
+    for (name, content) in tree(&mount.path).into_iter().filter(|(name, _)| !is_written_on(name)) {
+        let same = shown.iter().find(|(there, _)| *there == name).is_some_and(|(_, there)| *there == content);
+        assert!(same, "{name} is not what it was");
+    }
     let published: Vec<&str> = kinds.iter().copied().filter(|kind| !["close", "mapped"].contains(kind)).collect();
     for round in &mut done {
         round.dir = mount.file(&round.name);
