@@ -37,7 +37,8 @@ Examples:
   kura mount 's3://my-bucket/work?region=eu-central-1' ~/work
   kura mount ~/work --foreground       ends with Ctrl-C
 
-Options of -o: ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty."
+Options of -o: ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty,
+fsync=store (an fsync returns once the store has what was synced; after 30 seconds without, it fails)."
 )]
 pub struct MountArgs {
     /// [STORE] MOUNTPOINT: a directory or s3://BUCKET/PREFIX, and the directory to mount it on

@@ -302,6 +302,7 @@ impl From<WorkspaceError> for Failure {
                 (Exit::Usage, None)
             }
             WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
+            WorkspaceError::NotInStore { .. } => (Exit::Unreachable, Some(TRY_AGAIN)),
             WorkspaceError::NoSuchTag { .. }
             | WorkspaceError::InTheWay { .. }
             | WorkspaceError::Unfit { .. }

@@ -269,7 +269,7 @@ impl Filesystem for Adapter {
             Operation::Open,
             reply,
             move |fs, wait| fs.open(caller, ino(node), how, wait),
-            |_, reply, opened| reply.opened(FileHandle(opened.handle.0), open_flags(opened.caching)),
+            |_, reply, opened| reply.opened(FileHandle(opened.handle.0), open_flags(&opened)),
         );
     }
 
@@ -289,7 +289,7 @@ impl Filesystem for Adapter {
             reply,
             move |fs, wait| fs.create(caller, ino(parent), &name, mode, how, wait),
             |_, reply, (Named(shown), opened)| {
-                let (handle, flags) = (FileHandle(opened.handle.0), open_flags(opened.caching));
+                let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened));
                 reply.created(&ttl(shown.lasting), &file_attr(&shown.attr), GENERATION, handle, flags);
             },
         );
@@ -368,9 +368,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.server.counters.count(Operation::Flush);
-        reply.ok();
+    fn flush(&self, _: &Request, node: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.server.serve(Operation::Flush, reply, move |fs, wait| fs.flush(ino(node), wait), empty);
     }
 
     fn release(

@@ -112,6 +112,7 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         WorkspaceError::Slot(_)
         | WorkspaceError::Disk { .. }
         | WorkspaceError::Unfinished { .. }
+        | WorkspaceError::NotInStore { .. }
         | WorkspaceError::RolledBackUnderChanges { .. } => Errno::EIO,
     }
 }

@@ -180,7 +180,8 @@ impl Server {
         after: impl FnOnce(&Fs) + Send + 'static,
     ) {
         let (pool, limit) = match operation {
-            Operation::Fsync | Operation::Fsyncdir => (&self.disk, self.deadline),
+            Operation::Flush => (&self.disk, self.deadline),
+            Operation::Fsync | Operation::Fsyncdir if !self.fs.fsync_waits_for_store() => (&self.disk, self.deadline),
             Operation::Write | Operation::Mkdir | Operation::Rmdir => (&self.store, self.control_deadline),
             _ => (&self.store, self.deadline),
         };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::fsync::Rounds;
 use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
 use crate::base::random;
@@ -35,6 +36,7 @@ pub(super) struct Background {
     wake: Condvar,
     sleep: Mutex<()>,
     slept: Condvar,
+    pub(super) fsyncs: Rounds,
 }
 
 impl Background {
@@ -47,6 +49,7 @@ impl Background {
         self.stopping.store(true, Ordering::Release);
         drop(self.sleep.lock());
         self.slept.notify_all();
+        self.fsyncs.stop();
         drop(self.publish.lock());
         self.wake.notify_all();
         for thread in std::mem::take(&mut *self.threads.lock()) {
@@ -95,7 +98,9 @@ impl Workspace {
             ("kura-versions", Self::keep_recording),
             ("kura-publish", Self::keep_publishing),
         ];
-        for (name, run) in work {
+        let fsyncs: Option<(&str, Work)> =
+            self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));
+        for (name, run) in work.into_iter().chain(fsyncs) {
             let workspace = self.clone();
             match std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&workspace)) {
                 Ok(thread) => self.background.threads.lock().push(thread),

@@ -91,6 +91,12 @@ pub enum WorkspaceError {
     /// The workspace is open for reading only.
     #[error("the workspace is open read-only")]
     ReadOnly,
+    /// An fsync that shall wait for the store has waited long enough.
+    #[error("what was synced is durable here, and not in the store yet: {reason}")]
+    NotInStore {
+        /// What keeps it from being published.
+        reason: String,
+    },
     /// A tag that cannot be one.
     #[error(
         "`{tag}` cannot name a version: at most {} bytes, no `/`, `:`, spaces at the ends or control characters,          and nothing that reads as `latest`, a time or an id",

@@ -15,6 +15,7 @@ mod background;
 mod close;
 mod error;
 mod export;
+mod fsync;
 mod history;
 mod import;
 mod init;
@@ -32,7 +33,7 @@ mod xattr;
 
 pub use error::WorkspaceError;
 pub use opened::Workspace;
-pub use options::{CredentialSource, InitOptions, InitReport, Intervals, OpenOptions};
+pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, OpenOptions};
 pub use place::is_inside;
 pub use reports::{
     CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side,

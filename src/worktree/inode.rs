@@ -88,6 +88,8 @@ pub(super) struct Layer {
     pub(super) mtime: Timestamp,
     /// The smallest size the layer was cut to since this was last set to the maximum.
     pub(super) low_water: u64,
+    /// Whether the journal says that the layer is all there, and published.
+    pub(super) complete: bool,
 }
 
 /// A directory.
@@ -199,7 +201,16 @@ impl Children {
 
 impl Layer {
     pub(super) fn new(id: u32, size: u64, mtime: Timestamp) -> Self {
-        Self { id, extents: Extents::default(), base: None, clip: size, size, mtime, low_water: u64::MAX }
+        Self {
+            id,
+            extents: Extents::default(),
+            base: None,
+            clip: size,
+            size,
+            mtime,
+            low_water: u64::MAX,
+            complete: false,
+        }
     }
 
     /// The layer with only the pieces that touch `from..to`.
@@ -250,6 +261,11 @@ impl File {
     /// Whether it holds content that is not absorbed.
     pub(super) fn is_dirty(&self) -> bool {
         self.draft.is_some() || !self.frozen.is_empty()
+    }
+
+    /// Bytes of all layers that the journal does not have.
+    pub(super) fn unlogged_len(&self) -> u64 {
+        self.frozen.iter().map(|layer| &**layer).chain(&self.draft).map(|layer| layer.extents.unlogged_len()).sum()
     }
 
     /// Whether a version may record it, now or when its layers are absorbed.

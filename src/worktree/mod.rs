@@ -13,6 +13,7 @@
 //!   and acknowledged; replaying the journal applies the same records by the same code;
 //! - a journal record never refers to bytes outside the journal that are not durable, so the journal
 //!   alone has to be synced;
+//! - what changes many names at once counts whole or not at all, after a crash, too;
 //! - versions hold only published states; what is not published is carried over into the next
 //!   journal segment;
 //! - after a failed journal write or sync the tree is read-only until it is opened again.

@@ -419,7 +419,9 @@ pub(super) fn mark_frozen_logged(table: &mut Table, ino: Ino) {
     let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) else { return };
     for frozen in &mut file.frozen {
         if frozen.extents.unlogged_len() > 0 {
-            std::sync::Arc::make_mut(frozen).extents.set_logged(true);
+            let frozen = std::sync::Arc::make_mut(frozen);
+            frozen.extents.set_logged(true);
+            frozen.complete = true;
         }
     }
 }

@@ -11,4 +11,5 @@ mod listings;
 mod permissions;
 mod programs;
 mod races;
+mod whole;
 mod workloads;
