@@ -1,13 +1,9 @@
-//! What an interrupt does: it ends a command at once, with the terminal as it was.
+//! What an interrupt does: it ends a command at once, unless somebody else has to clean up first.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
-use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::control::{Exit, Failure};
@@ -31,43 +27,14 @@ pub fn hand_over() {
     AT_ONCE.store(false, Ordering::SeqCst);
 }
 
-/// While it lives, an interrupt first gives the terminal its settings back, as a prompt turns the echo off.
-pub struct EchoGuard {
-    signals: Vec<SigId>,
-}
-
-impl EchoGuard {
-    /// Without a terminal it does nothing.
-    pub fn new() -> Self {
-        Self { signals: Self::watch().unwrap_or_default() }
+/// Runs a prompt, which turns the terminal's echo off. An interrupt ends the prompt, which turns it on
+/// again, and then the process.
+pub fn during_prompt<T>(prompt: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    hand_over();
+    let answer = prompt();
+    AT_ONCE.store(true, Ordering::SeqCst);
+    if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+        signal_hook::low_level::raise(SIGINT)?;
     }
-
-    fn watch() -> Option<Vec<SigId>> {
-        let tty = File::open("/dev/tty").ok()?;
-        let before = tcgetattr(&tty).ok()?;
-        let (mut receiver, sender) = UnixStream::pair().ok()?;
-        let register = |signal| signal_hook::low_level::pipe::register(signal, sender.try_clone().ok()?).ok();
-        let signals = [SIGINT, SIGTERM].into_iter().filter_map(register).collect();
-        hand_over();
-        std::thread::spawn(move || {
-            // Nothing comes when the guard is dropped, which closes the other ends.
-            if matches!(receiver.read(&mut [0]), Ok(1)) {
-                tcsetattr(&tty, SetArg::TCSANOW, &before).ok();
-                std::process::exit(i32::from(Exit::Interrupted.code()));
-            }
-        });
-        Some(signals)
-    }
-}
-
-impl Drop for EchoGuard {
-    fn drop(&mut self) {
-        if self.signals.is_empty() {
-            return;
-        }
-        AT_ONCE.store(true, Ordering::SeqCst);
-        for signal in self.signals.drain(..) {
-            signal_hook::low_level::unregister(signal);
-        }
-    }
+    answer
 }

@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::Common;
 use super::config::{PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR, PASSPHRASE_FILE_VAR, PASSPHRASE_VAR};
 use super::harden::{PASSPHRASE_LEN_MAX, handed_over};
-use super::interrupt::EchoGuard;
+use super::interrupt::during_prompt;
 use crate::control::{Exit, Failure};
 use crate::crypto::slots::{Credential, Secret};
 
@@ -214,8 +214,7 @@ fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
             format!("set {PASSPHRASE_VAR}, {PASSPHRASE_FILE_VAR} or {PASSPHRASE_COMMAND_VAR}, or give --key-file"),
         ));
     }
-    let _echo = EchoGuard::new();
-    let text = rpassword::prompt_password(prompt).map_err(|error| {
+    let text = during_prompt(|| rpassword::prompt_password(prompt)).map_err(|error| {
         Failure::new(Exit::Other, format!("the passphrase cannot be read from the terminal: {error}"))
     })?;
     Ok(Zeroizing::new(text.into_bytes()))

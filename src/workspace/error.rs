@@ -99,7 +99,8 @@ pub enum WorkspaceError {
     },
     /// A tag that cannot be one.
     #[error(
-        "`{tag}` cannot name a version: at most {} bytes, no `/`, `:`, spaces at the ends or control characters,          and nothing that reads as `latest`, a time or an id",
+        "`{tag}` cannot name a version: at most {} bytes, no `/`, `:`, spaces at the ends or control characters, \
+         and nothing that reads as `latest`, a time or an id",
         crate::version::refs::TAG_LEN_MAX
     )]
     BadTag {

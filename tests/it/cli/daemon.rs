@@ -100,7 +100,7 @@ fn a_request_that_is_not_understood_is_answered() {
     let reply = ask(&mount, r#"{"op": "snapshot", "message": "by hand"}"#);
     assert_eq!((&reply["ok"], &reply["data"]["message"]), (&true.into(), &"by hand".into()));
     let hex = ask(&mount, r#"{"op": "diff", "from": "latest", "path": {"hex": "ff2f"}}"#);
-    assert_eq!(hex["ok"], true, "{hex}");
+    assert_eq!(hex["exit"], 1, "understood, and there is no such path: {hex}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn init_refuses_what_would_not_protect() {
     let init = |secret: &str| {
         run(home.bare().args(["init", "--kdf-memory-mib", "8"]).arg(&store).env("KURA_PASSPHRASE", secret))
     };
-    init("").fails(2, &["passphrase is empty"]);
+    init("").fails(2, &["empty passphrase"]);
     assert!(!store.join("kura.json").exists());
     run(home.kura(["init", "--kdf-memory-mib", "1"]).arg(&store)).fails(2, &["--kdf-memory-mib"]);
     let key = home.path("key");
