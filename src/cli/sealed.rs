@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ Examples:
 The password is asked for, or comes from KURA_SEALED_PASSWORD, KURA_SEALED_PASSWORD_FILE or
 KURA_SEALED_PASSWORD_COMMAND; a new one from KURA_SEALED_NEW_PASSWORD and so on. Ids may come from
 KURA_SEALED_IDS, since other users of the machine see command lines. Backups of what was replaced
-lie in .kura-sealed beside the file. A file of which others have earlier copies shows them which
+lie in .kura-sealed beside the file until you remove them. A file of which others have earlier copies shows them which
 slots changed since; `kura sealed refresh` changes those of several documents at once.")]
 pub struct SealedArgs {
     #[command(subcommand)]
@@ -228,7 +229,7 @@ pub fn run(context: &Context, args: SealedArgs) -> Result<Exit, Failure> {
             };
             let settings = Settings { field, slots, capacity: capacity_kib.saturating_mul(1024), kdf };
             let json = document.read()?;
-            let made = sealed::create_file(&machine, &place(&file)?, &settings, &access.obtain()?, &json)?;
+            let made = sealed::create_file(&machine, &writable(&file)?, &settings, &access.obtain()?, &json)?;
             tell_ids(context, &made)
         }
         SealedCommand::Add { file, known, access, document, output } => {
@@ -258,6 +259,7 @@ pub fn run(context: &Context, args: SealedArgs) -> Result<Exit, Failure> {
         }
         SealedCommand::Clean { directory } => {
             let dir = place(&directory)?.join(sealed::WORK_DIR);
+            check_work_dir(&dir)?;
             let swept = sealed::cleanup_stale_temp_files(&machine, &dir, LOCK_TIMEOUT_MS)?;
             if context.output.json {
                 context.output.json(&json!({ "removed": swept.removed, "in_use": swept.in_use }))?;
@@ -280,10 +282,28 @@ fn place(file: &Path) -> Result<PathBuf, Failure> {
     Ok(path.canonicalize().ok().or(in_real_parent).unwrap_or(path))
 }
 
+/// Refuses a work directory that somebody else could put links or files into.
+fn check_work_dir(dir: &Path) -> Result<(), Failure> {
+    let Ok(found) = std::fs::symlink_metadata(dir) else { return Ok(()) };
+    let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if own {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Denied, format!("{} is not a directory of yours alone (0700)", dir.display()))
+        .hint("move it away, or `chmod 700` it if it is yours"))
+}
+
+/// A place to write to.
+fn writable(file: &Path) -> Result<PathBuf, Failure> {
+    let path = place(file)?;
+    check_work_dir(&sealed::work_dir(&path))?;
+    Ok(path)
+}
+
 impl OutputArgs {
     fn place(&self, file: &Path) -> Result<Place, Failure> {
         let input = place(file)?;
-        let output = self.output.as_ref().map_or_else(|| Ok(input.clone()), |output| place(output))?;
+        let output = writable(self.output.as_deref().unwrap_or(file))?;
         Ok(Place { input, output, backup: !self.no_backup })
     }
 }

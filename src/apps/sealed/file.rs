@@ -14,7 +14,7 @@ use super::layout::{FRAME_SHARE_LEN, Header, Settings};
 use super::lock::{
     LOCK_TIMEOUT_MS, Machine, Operation, TempResources, cleanup_stale_temp_files, create_temp_resources, work_dir,
 };
-use super::open::{Damage, open_checked};
+use super::open::Damage;
 use super::rewrite::{self, Document, NewAccess, Written};
 use crate::base::disk::{DiskFile, OpenMode};
 use crate::crypto::slots::Secret;
@@ -140,7 +140,7 @@ pub fn verify_file(machine: &Machine, path: &Path, credentials: Option<&Credenti
     with_image(machine, path, |image| {
         match credentials {
             Some(credentials) => {
-                open_checked(image, credentials)?.1.json()?;
+                rewrite::read(image, credentials, Damage::Refuse)?;
             }
             None => image.check(&image.digests()?, None)?,
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -24,8 +25,9 @@ pub const LOCK_TIMEOUT_MS: u64 = 3_600_000;
 const MAGIC: [u8; 4] = *b"kusl";
 const VERSION: u8 = 1;
 const RECORD_LEN: usize = 88;
-/// How often taking a lock begins anew because its file was removed meanwhile.
+/// How often taking a lock begins anew because its file was removed meanwhile, or its holder is about to be done.
 const ATTEMPTS: usize = 16;
+const RETRY_DELAY_MS: u64 = 5;
 
 /// What an operation needs of the machine.
 #[derive(Clone)]
@@ -149,16 +151,19 @@ pub fn create_temp_resources(
 }
 
 /// The operating system's lock on a lock file, unless its record says that somebody works on it whom that lock does
-/// not reach. `None` when the file is gone again.
+/// not reach. `None` when it is worth trying again.
 fn try_take(machine: &Machine, path: &Path, file: Uuid, timeout_ms: u64) -> Result<Option<Arc<dyn DiskFile>>> {
     let held = machine.disk.open(path, OpenMode::ReadWrite).map_err(disk("opening", path))?;
     let free = held.try_lock().map_err(disk("locking", path))?;
     let record = read_file(machine.disk.as_ref(), path, RECORD_LEN).ok().and_then(|bytes| LockRecord::decode(&bytes));
     let locked = |pid| SealedError::Locked { file: file.to_string(), pid };
-    if !free {
-        return Err(locked(record.map_or(0, |record| record.holder.pid)));
-    }
     match record {
+        Some(record) if !free && record.operation == Operation::Write as u8 => Err(locked(record.holder.pid)),
+        // Somebody sweeps, or has not yet said what it does: over soon.
+        _ if !free => {
+            std::thread::sleep(Duration::from_millis(RETRY_DELAY_MS));
+            Ok(None)
+        }
         Some(record) if !is_stale(machine, &record, timeout_ms) => Err(locked(record.holder.pid)),
         _ => Ok(Some(held)),
     }

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::content::Head;
 use super::error::{Result, SealedError};
-use super::ids::{Credentials, ShareIds};
+use super::ids::ShareIds;
 use super::image::Image;
 use super::layout::{DESCRIPTION_LEN, DOCUMENT_HEAD_LEN, SLOT_HEAD_LEN};
 use crate::crypto::document::{DocumentKey, FRAME_TAG_LEN, SALT_LEN, SlotKey};
@@ -101,14 +101,6 @@ pub fn open<'a>(image: &'a Image<'a>, ids: &ShareIds, key: &DocumentKey, damage:
     let head = Head::decode(&head, image.header.capacity())
         .ok_or_else(|| image.damaged("the document's head makes no sense; take a backup of the file"))?;
     Ok(Opened { image, slots, description, head, damage })
-}
-
-/// Opens the document of the credentials and checks that the whole file is what its documents' owners made it.
-pub fn open_checked<'a>(image: &'a Image<'a>, credentials: &Credentials) -> Result<(DocumentKey, Opened<'a>)> {
-    let key = credentials.key(&image.header)?;
-    let opened = open(image, &credentials.ids, &key, Damage::Refuse)?;
-    image.check(&image.digests()?, Some(&opened.head.root_key))?;
-    Ok((key, opened))
 }
 
 /// The key and description of a slot, if it was written under the document's key.

@@ -10,7 +10,7 @@ use super::ids::{Credentials, ShareIds};
 use super::image::Image;
 use super::json::check_object;
 use super::layout::Header;
-use super::open::{Damage, Opened, open, open_checked};
+use super::open::{Damage, Opened, open};
 use super::write::{NewDocument, Writer, confirm, confirm_document};
 use crate::base::clock::Timestamp;
 use crate::crypto::document::RootKey;
@@ -85,7 +85,7 @@ pub(super) fn change_password_into(
 ) -> Result<Written> {
     let new = Credentials { password: new_password, ids: old.ids.clone() };
     let new_key = new.key(&source.header)?;
-    let (_, opened) = open_checked(source, old)?;
+    let opened = open(source, &old.ids, &old.key(&source.header)?, Damage::Refuse)?;
     let json = opened.json()?;
     let head = next_head(&opened, &json, now);
     let threshold = opened.description.threshold;

@@ -202,3 +202,21 @@ fn a_killed_command_leaves_a_whole_file() {
     assert_eq!(fs::read_dir(home.path(".kura-sealed")).unwrap().count(), 0);
     ok(&home, &["verify", "f", "--ids", "2,3,7"]);
 }
+
+/// In a directory that others may write to, a prepared link would let us write to its target.
+#[test]
+fn a_work_directory_of_others_is_refused() {
+    let home = made();
+    let update = ["update", "f", "--ids", "2,3,7", "--document", "two.json"];
+    let work = home.path(".kura-sealed");
+    fs::set_permissions(&work, fs::Permissions::from_mode(0o777)).unwrap();
+    for args in [&update[..], &["clean"], &["create", "g", "--document", "two.json"]] {
+        fails(&home, args, 14, &[".kura-sealed", "0700"]);
+    }
+    fs::remove_dir(&work).unwrap();
+    std::os::unix::fs::symlink(home.dir("target"), &work).unwrap();
+    fails(&home, &update, 14, &[".kura-sealed"]);
+    assert_eq!(fs::read_dir(home.path("target")).unwrap().count(), 0);
+    fs::remove_file(&work).unwrap();
+    ok(&home, &update);
+}

@@ -179,10 +179,15 @@ fn a_disk_that_forgets_is_noticed_before_anything_is_replaced() {
             result.unwrap();
             break;
         }
-        assert!(result.is_err(), "write {write}");
-        assert_eq!(bytes(&machine), before);
         assert_eq!(leftovers(&machine), [""; 0]);
-        forgotten += 1;
+        if result.is_ok() {
+            // It was a copy of a slot that was written once more.
+            assert_eq!(text(&machine, &one()), "{\"name\":\"new\"}", "write {write}");
+            assert!(verify_file(&machine, Path::new(FILE), Some(&one())).is_ok(), "write {write}");
+        } else {
+            assert_eq!(bytes(&machine), before);
+            forgotten += 1;
+        }
     }
     assert!(forgotten > 10);
 }

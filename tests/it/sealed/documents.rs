@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kura::apps::sealed::{
     Credentials, Damage, NewAccess, NewIds, Place, SealedError, Settings, ShareIds, add_document, change_password,
-    create_file, read_document, refresh_file, update, update_file, verify_file,
+    create_file, read_document, refresh_file, update_file, verify_file,
 };
 use kura::base::clock::Timestamp;
 use kura::crypto::sharing::Field;
@@ -114,7 +114,7 @@ fn bytes_in_memory_are_updated_like_a_file() {
     let [one, two] = make_two(&machine, &small(Field::Gf256, 6));
     let before = bytes(&machine);
     let now = Timestamp::from_parts(1_800_000_000, 0);
-    let after = update(&before, b"{\"new\":1}", &one, now).unwrap();
+    let after = kura::apps::sealed::update(&before, b"{\"new\":1}", &one, now).unwrap();
     assert_eq!(changed_slots(&before, &after, slot_len(&machine)), [1, 4, 5]);
     assert_eq!(bytes(&machine), before);
     replace(&machine, &after);
@@ -123,7 +123,7 @@ fn bytes_in_memory_are_updated_like_a_file() {
         ("{\"new\":1}".to_owned(), "{\"name\":\"two\"}".to_owned())
     );
     assert_eq!(read(&machine, &one).unwrap().changed, now);
-    let wrong = update(&before, b"{}", &credentials("wrong", &[1, 4, 5]), now);
+    let wrong = kura::apps::sealed::update(&before, b"{}", &credentials("wrong", &[1, 4, 5]), now);
     assert!(matches!(wrong, Err(SealedError::NoDocument { .. })));
 }
 

@@ -54,7 +54,7 @@ fn a_file_can_be_read_by_its_description() {
             nonce_bytes[..4].copy_from_slice(&nonce.to_le_bytes());
             let mut plain = body.to_vec();
             let tag = Tag::try_from(tag).unwrap();
-            cipher.decrypt_inout_detached(&Nonce::from(nonce_bytes), &[], plain[..].as_mut().into(), &tag).unwrap();
+            cipher.decrypt_inout_detached(&Nonce::from(nonce_bytes), &[], plain.as_mut_slice().into(), &tag).unwrap();
             plain
         };
         let description = open(u32::MAX, &slot[64..112]);

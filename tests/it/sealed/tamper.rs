@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kura::apps::sealed::{Credentials, Damage, SealedError, create_file, read_document, verify_file};
 use kura::crypto::sharing::Field;
+use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::support::*;
@@ -209,5 +210,29 @@ fn a_hostile_header_costs_nothing() {
     for other in [&b""[..], b"kusealed", &[0; 4096], b"{\"a\":1}"] {
         replace(&machine, other);
         assert!(matches!(read(&machine, &one), Err(SealedError::NotSealed { .. })));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Random bytes, with as much of a true beginning as may be, never open and never panic.
+    #[test]
+    fn random_bytes_are_refused(
+        kept in 0..HEADER_LEN,
+        tail in prop::collection::vec(any::<u8>(), 0..4000),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let machine = machine(&disk());
+        make_two(&machine, &small(Field::Gf256, 6));
+        let good = bytes(&machine);
+        let mut bad = good[..kept].to_vec();
+        bad.extend(&tail);
+        replace(&machine, &bad);
+        prop_assert!(verify_file(&machine, Path::new(FILE), None).is_err());
+        let mut changed = good.clone();
+        changes.iter().for_each(|(at, value)| changed[at.index(FRONT_LEN)] = *value);
+        replace(&machine, &changed);
+        let same_but_authentication = changed[..128] == good[..128];
+        prop_assert_eq!(verify_file(&machine, Path::new(FILE), None).is_ok(), same_but_authentication);
     }
 }
