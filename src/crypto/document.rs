@@ -128,3 +128,26 @@ impl RootKey {
         mac
     }
 }
+
+/// Bytes of stack that [`on_wiped_stack`] wipes: more than the deepest of our calls use.
+const STACK_LEN: usize = 128 * 1024;
+
+/// Does the work, then overwrites the part of the stack that it used: hashes and ciphers keep pieces of what they were
+/// given in variables of theirs, which nobody else can wipe.
+pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
+    let result = apart(work);
+    wipe_stack();
+    result
+}
+
+/// Keeps the work's variables out of its caller's frame.
+#[inline(never)]
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn wipe_stack() {
+    let mut space = [0u8; STACK_LEN];
+    black_box(&mut space);
+}

@@ -17,6 +17,7 @@ use super::lock::{
 use super::open::Damage;
 use super::rewrite::{self, Document, NewAccess, Written};
 use crate::base::disk::{DiskFile, OpenMode};
+use crate::crypto::document::on_wiped_stack;
 use crate::crypto::slots::Secret;
 
 /// Where an operation reads from and writes to. Paths are absolute.
@@ -72,7 +73,8 @@ pub fn create_file(
     let resources = begin(machine, path, header.uuid)?;
     let target = new_file(machine, &resources.temporary, header.file_len())?;
     let name = path.display().to_string();
-    let ids = rewrite::create_into(&header, &target, &name, access, json, machine.clock.now())?;
+    let now = machine.clock.now();
+    let ids = on_wiped_stack(|| rewrite::create_into(&header, &target, &name, access, json, now))?;
     target.sync().map_err(disk("writing", &resources.temporary))?;
     publish_new(machine, &resources.temporary, path)?;
     Ok(Outcome { uuid: header.uuid, backup: None, result: ids })
@@ -150,7 +152,9 @@ pub fn verify_file(machine: &Machine, path: &Path, credentials: Option<&Credenti
 
 fn with_image<T>(machine: &Machine, path: &Path, work: impl FnOnce(&Image<'_>) -> Result<T>) -> Result<T> {
     let file = machine.disk.open(path, OpenMode::Read).map_err(disk("opening", path))?;
-    work(&Image::open(&file, &path.display().to_string())?)
+    let name = path.display().to_string();
+    let image = Image::open(&file, &name)?;
+    on_wiped_stack(|| work(&image))
 }
 
 /// Sweeps the work directory beside a file and takes the file's lock.

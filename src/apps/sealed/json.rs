@@ -39,12 +39,14 @@ pub enum JsonError {
 pub fn check_object(text: &[u8]) -> Result<(), JsonError> {
     let mut reader = Reader { text, at: 0, key: random::bytes() };
     reader.skip_space();
-    if reader.peek().is_some_and(|byte| byte != b'{') {
-        return reader.value(0).and(Err(JsonError::NoObject));
-    }
+    let is_object = reader.peek() == Some(b'{');
     reader.value(0)?;
     reader.skip_space();
-    if reader.at == text.len() { Ok(()) } else { reader.wrong() }
+    match reader.peek() {
+        Some(_) => reader.wrong(),
+        None if !is_object => Err(JsonError::NoObject),
+        None => Ok(()),
+    }
 }
 
 struct Reader<'a> {

@@ -75,15 +75,17 @@ impl Header {
         if !(2..=slots_max).contains(&settings.slots) {
             return wrong(format!("there must be 2 to {slots_max} slots in this field, not {}", settings.slots));
         }
-        let mut share_len = SHARE_LEN_MIN;
-        while Self::capacity_of(settings.field, share_len) < settings.capacity && share_len < SHARE_LEN_MAX {
-            let missing = settings.capacity - Self::capacity_of(settings.field, share_len);
-            share_len = (share_len + missing.next_multiple_of(SHARE_LEN_UNIT)).min(SHARE_LEN_MAX);
-        }
         let capacity_max = Self::capacity_of(settings.field, SHARE_LEN_MAX);
         if settings.capacity > capacity_max {
             return wrong(format!("documents can have {capacity_max} bytes at most, not {}", settings.capacity));
         }
+        let mut share_len = SHARE_LEN_MIN;
+        while Self::capacity_of(settings.field, share_len) < settings.capacity {
+            let missing = settings.capacity - Self::capacity_of(settings.field, share_len);
+            share_len += missing.next_multiple_of(SHARE_LEN_UNIT);
+        }
+        // Field 2 takes a little more than what was missing, which may be more than fits.
+        let share_len = share_len.min(SHARE_LEN_MAX);
         Ok(Self {
             uuid: uuid::Builder::from_random_bytes(random::bytes()).into_uuid(),
             field: settings.field,

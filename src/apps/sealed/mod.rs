@@ -12,7 +12,8 @@
 //! - an operation writes one document (`refresh_file` all that are named); slots that are not named keep their bytes,
 //!   which is checked before the new file takes the place of the old one;
 //! - no file is ever written to in place: temporary file, read back, sync, backup, rename, sync of the directory;
-//! - plaintext is in memory only, one document at most, and wiped; shares pass through one frame at a time;
+//! - plaintext is in memory only, one document at most, and wiped, with the
+//!   stack that was used; shares pass through one frame at a time;
 //! - a wrong password, wrong ids and an absent document are one error, after the same work.
 //!
 //! Lock order: the lock file of one file of documents; no operation takes two.

