@@ -63,7 +63,7 @@ enum SealedCommand {
         #[arg(long, value_enum, default_value_t = FieldName::Gf256)]
         field: FieldName,
         /// Memory that each guess of a password shall cost, in MiB (8 to 1024)
-        #[arg(long, value_name = "MIB", default_value_t = 32)]
+        #[arg(long, value_name = "MIB", default_value_t = 24)]
         kdf_memory_mib: u32,
         #[command(flatten)]
         access: AccessArgs,
@@ -197,7 +197,7 @@ enum FieldName {
 const INPUT_LEN_MAX: usize = 16 * 1024 * 1024;
 const INPUT_LEN_FIRST: usize = 64 * 1024;
 /// Argon2id passes over the memory.
-const KDF_PASSES: u32 = 6;
+const KDF_PASSES: u32 = 8;
 
 const PASSWORD: PasswordVars = PasswordVars {
     value: SEALED_PASSWORD_VAR,
@@ -221,7 +221,7 @@ pub fn run(context: &Context, args: SealedArgs) -> Result<Exit, Failure> {
     match args.command {
         SealedCommand::Create { file, slots, capacity_kib, field, kdf_memory_mib, access, document } => {
             let kdf = KdfParams::new(kdf_memory_mib.saturating_mul(1024), KDF_PASSES, 1).ok_or_else(|| {
-                Failure::new(Exit::Usage, "--kdf-memory-mib must be between 8 and 1024").hint("32 is the default")
+                Failure::new(Exit::Usage, "--kdf-memory-mib must be between 8 and 1024").hint("24 is the default")
             })?;
             let field = match field {
                 FieldName::Gf256 => Field::Gf256,
@@ -333,7 +333,7 @@ impl AccessArgs {
 impl DocumentArgs {
     fn read(&self) -> Result<Zeroizing<Vec<u8>>, Failure> {
         if self.document == Path::new("-") {
-            return read_wiped(io::stdin().lock(), "standard input");
+            return read_wiped(io::stdin().lock(), INPUT_LEN_FIRST, "standard input");
         }
         open_wiped(&self.document)
     }
@@ -365,12 +365,14 @@ impl KnownArgs {
 fn open_wiped(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let what = path.display().to_string();
     let file = File::open(path).map_err(|error| unreadable(&what, &error))?;
-    read_wiped(file, &what)
+    let len = file.metadata().ok().and_then(|found| usize::try_from(found.len()).ok()).unwrap_or(0);
+    // One byte more, in which the end shows.
+    read_wiped(file, len.saturating_add(1).clamp(INPUT_LEN_FIRST, INPUT_LEN_MAX), &what)
 }
 
 /// Reads everything, leaving no copy behind when the buffer grows.
-fn read_wiped(mut source: impl Read, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let mut bytes = Zeroizing::new(vec![0; INPUT_LEN_FIRST]);
+fn read_wiped(mut source: impl Read, len_first: usize, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut bytes = Zeroizing::new(vec![0; len_first]);
     let mut filled = 0;
     loop {
         if filled == bytes.len() {

@@ -45,9 +45,10 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// GF(2^8), 64 slots, documents up to 16 KiB, 32 MiB and six passes for each password.
+    /// GF(2^8), 64 slots, documents up to 16 KiB; for each password the work of 64 MiB and three passes, in 24 MiB, so
+    /// that 64 MiB are enough for everything.
     fn default() -> Self {
-        let kdf = KdfParams::new(32 * 1024, 6, 1).unwrap_or_default();
+        let kdf = KdfParams::new(24 * 1024, 8, 1).unwrap_or_default();
         Self { field: Field::Gf256, slots: 64, capacity: 16 * 1024, kdf }
     }
 }
@@ -84,8 +85,6 @@ impl Header {
             let missing = settings.capacity - Self::capacity_of(settings.field, share_len);
             share_len += missing.next_multiple_of(SHARE_LEN_UNIT);
         }
-        // Field 2 takes a little more than what was missing, which may be more than fits.
-        let share_len = share_len.min(SHARE_LEN_MAX);
         Ok(Self {
             uuid: uuid::Builder::from_random_bytes(random::bytes()).into_uuid(),
             field: settings.field,

@@ -167,20 +167,39 @@ fn read_frame(
 impl Opened<'_> {
     /// Its JSON, as it was given.
     pub fn json(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let mut json = Zeroizing::new(Vec::with_capacity(self.head.json_len()));
+        self.each_part(|part| json.extend_from_slice(part))?;
+        if self.head.fits(&json) { Ok(json) } else { Err(self.image.damaged("a document is not what was written")) }
+    }
+
+    /// Whether this is its JSON.
+    pub fn is_json(&self, expected: &[u8]) -> Result<bool> {
+        let mut left = expected;
+        let mut same = self.head.fits(expected);
+        self.each_part(|part| match left.split_at_checked(part.len()) {
+            Some((front, rest)) => {
+                same &= front == part;
+                left = rest;
+            }
+            None => same = false,
+        })?;
+        Ok(same && left.is_empty())
+    }
+
+    /// Gives the JSON part by part.
+    fn each_part(&self, mut each: impl FnMut(&[u8])) -> Result<()> {
         let header = &self.image.header;
         let end = DOCUMENT_HEAD_LEN + self.head.json_len();
-        let mut json = Zeroizing::new(Vec::with_capacity(self.head.json_len()));
         let mut start = 0;
         for frame in 0..header.frames() {
             let mut part = Zeroizing::new(vec![0; header.field.secret_len(header.frame_share_len(frame))]);
             if start < end {
                 let threshold = self.description.threshold.into();
                 read_frame(self.image, &self.slots, threshold, frame, self.damage, &mut part)?;
-                let from = DOCUMENT_HEAD_LEN.saturating_sub(start);
-                json.extend_from_slice(&part[from..part.len().min(end - start)]);
+                each(&part[DOCUMENT_HEAD_LEN.saturating_sub(start)..part.len().min(end - start)]);
             }
             start += part.len();
         }
-        if self.head.fits(&json) { Ok(json) } else { Err(self.image.damaged("a document is not what was written")) }
+        Ok(())
     }
 }

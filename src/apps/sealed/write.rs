@@ -149,7 +149,7 @@ pub fn confirm(target: &Image<'_>, digests: &Digests, root_key: &RootKey) -> Res
 pub fn confirm_document(target: &Image<'_>, document: &NewDocument<'_>) -> Result<()> {
     let opened = open(target, document.ids, document.key, Damage::Refuse)
         .map_err(|_| not_written(target, "the document does not open"))?;
-    let same = *opened.json()? == document.json && opened.head.revision == document.head.revision;
+    let same = opened.is_json(document.json)? && opened.head.revision == document.head.revision;
     if same { Ok(()) } else { Err(not_written(target, "the document differs")) }
 }
 
