@@ -220,7 +220,7 @@ impl Reader<'_> {
         Ok(plain)
     }
 
-    /// `uXXXX`, or a pair of surrogates.
+    /// `u` and four digits, or a pair of surrogates.
     fn unicode(&mut self) -> Result<char, JsonError> {
         let high = self.unit()?;
         let code = if (0xd800..0xdc00).contains(&high) {

@@ -1,7 +1,6 @@
 //! Which process holds a lock, and whether it still lives. A number alone does not tell: numbers come again, and after
 //! a restart of the machine all of them do.
 
-use std::fs;
 
 use data_encoding::HEXLOWER;
 
@@ -41,7 +40,7 @@ impl Processes for SystemProcesses {
 
 /// The field `starttime` of `/proc/PID/stat`; what precedes it may hold spaces, but ends with a parenthesis.
 fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
     let dead = matches!(fields.next()?, "Z" | "X");
@@ -50,7 +49,7 @@ fn start_ticks(pid: u32) -> Option<u64> {
 }
 
 fn boot() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     HEXLOWER.decode(digits.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).unwrap_or_default()
 }
