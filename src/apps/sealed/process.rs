@@ -1,7 +1,6 @@
 //! Which process holds a lock, and whether it still lives. A number alone does not tell: numbers come again, and after
 //! a restart of the machine all of them do.
 
-
 use data_encoding::HEXLOWER;
 
 /// One process, for ever.

@@ -167,7 +167,7 @@ proptest! {
     #[test]
     fn any_shares_as_many_as_the_threshold_give_the_secret(
         secret in prop::collection::vec(any::<u8>(), 1..200),
-        mut ids in prop::collection::hash_set(1..=255u16, 2..12).prop_map(|ids| Vec::from_iter(ids)),
+        mut ids in prop::collection::hash_set(1..=255u16, 2..12).prop_map(Vec::from_iter),
         threshold in 2..12usize,
         start in any::<prop::sample::Index>(),
         prime in any::<bool>(),
