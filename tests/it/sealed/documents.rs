@@ -62,7 +62,7 @@ fn updates_leave_all_other_slots_and_the_header_as_they_were() {
     let (rounds, updates) = if is_long() { (20, 50) } else { (5, 20) };
     for round in 0..rounds {
         let mut dice = Dice(round);
-        let machine = machine(&disk());
+        let mut machine = machine(&disk());
         let field = FIELDS[round as usize % 2];
         let count = 1 + (round * 19 / (rounds - 1)) as usize;
         let settings = small(field, 80);
@@ -90,6 +90,7 @@ fn updates_leave_all_other_slots_and_the_header_as_they_were() {
             let chosen = dice.below(count as u64) as usize;
             let json = format!("{{\"x\":\"{}\"}}", "y".repeat(dice.below(290) as usize));
             let before = bytes(&machine);
+            machine = machine_with(&before);
             update(&machine, &documents[chosen].0, &json).unwrap();
             documents[chosen].1 = json;
             let after = bytes(&machine);

@@ -95,6 +95,14 @@ pub fn bytes(machine: &Machine) -> Vec<u8> {
     read_file(machine.disk.as_ref(), Path::new(FILE), usize::MAX).unwrap()
 }
 
+/// A machine whose disk holds a file of these bytes and nothing else. (A simulated disk remembers all that was ever
+/// written to it, which is too much for thousands of rounds.)
+pub fn machine_with(bytes: &[u8]) -> Machine {
+    let machine = machine(&disk());
+    replace(&machine, bytes);
+    machine
+}
+
 /// Puts other bytes in the place of the file.
 pub fn replace(machine: &Machine, bytes: &[u8]) {
     kura::base::disk::replace_file(machine.disk.as_ref(), Path::new(FILE), bytes).unwrap();

@@ -37,8 +37,8 @@ fn the_checksum_is_as_it_is_drawn() {
 }
 
 /// Every operation refuses the file; nothing of it changes.
-fn refused(machine: &kura::apps::sealed::Machine, bytes: &[u8], credentials: &Credentials, what: &str) {
-    replace(machine, bytes);
+fn refused(bytes: &[u8], credentials: &Credentials, what: &str) {
+    let machine = &machine_with(bytes);
     let answers = [
         read(machine, credentials).map(|_| ()).unwrap_err(),
         update(machine, credentials, "{}").unwrap_err(),
@@ -60,19 +60,19 @@ fn every_altered_byte_is_noticed() {
     let machine = machine(&disk());
     let [one, _] = make_two(&machine, &small(Field::Gf256, 6));
     let good = bytes(&machine);
-    let step = if is_long() { 1 } else { 37 };
+    let step = if is_long() { 7 } else { 37 };
     for at in (0..FRONT_LEN).chain((FRONT_LEN..good.len()).step_by(step)) {
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
-        refused(&machine, &bad, &one, &format!("byte {at}"));
+        refused(&bad, &one, &format!("byte {at}"));
         // Accidents show without a password; only the authentication itself needs one.
-        let seen = verify_file(&machine, Path::new(FILE), None);
+        let seen = verify_file(&machine_with(&bad), Path::new(FILE), None);
         assert_eq!(seen.is_err(), !(128..160).contains(&at), "byte {at}");
     }
     for len in (0..good.len()).step_by(step).chain([good.len() - 1]) {
-        refused(&machine, &good[..len], &one, &format!("cut to {len}"));
+        refused(&good[..len], &one, &format!("cut to {len}"));
     }
-    refused(&machine, &[&good[..], &[0]].concat(), &one, "one byte more");
+    refused(&[&good[..], &[0]].concat(), &one, "one byte more");
 }
 
 /// Whoever computes the checksum anew is noticed as well, by the owner of any document, wherever the byte lies: in
@@ -90,8 +90,9 @@ fn an_alteration_on_purpose_is_noticed_by_all_owners_alike() {
                 let mut bad = good.clone();
                 bad[FRONT_LEN + (id - 1) * slot_len + within] ^= 0x10;
                 let bad = with_checksum(bad, 6);
-                refused(&machine, &bad, &one, &format!("slot {id}, byte {within}"));
-                refused(&machine, &bad, &two, &format!("slot {id}, byte {within}"));
+                refused(&bad, &one, &format!("slot {id}, byte {within}"));
+                refused(&bad, &two, &format!("slot {id}, byte {within}"));
+                let machine = machine_with(&bad);
                 assert!(verify_file(&machine, Path::new(FILE), None).is_ok());
                 let stranger = read(&machine, &credentials("wrong", &[1, 4, 5]));
                 assert!(matches!(stranger, Err(SealedError::NoDocument { .. })));
@@ -113,15 +114,15 @@ fn slots_of_other_places_times_and_files_are_noticed() {
         let mut bad = good.clone();
         bad[slot(a)].copy_from_slice(&good[slot(b)]);
         bad[slot(b)].copy_from_slice(&good[slot(a)]);
-        refused(&machine, &with_checksum(bad, 6), &one, &format!("slots {a} and {b} exchanged"));
+        refused(&with_checksum(bad, 6), &one, &format!("slots {a} and {b} exchanged"));
     }
     for ids in [&[1][..], &[1, 4], &[1, 4, 5]] {
         let mut bad = good.clone();
         for id in ids {
             bad[slot(*id)].copy_from_slice(&old[slot(*id)]);
         }
-        refused(&machine, &with_checksum(bad.clone(), 6), &one, &format!("slots {ids:?} of an earlier time"));
-        refused(&machine, &with_checksum(bad, 6), &two, &format!("slots {ids:?} of an earlier time"));
+        refused(&with_checksum(bad.clone(), 6), &one, &format!("slots {ids:?} of an earlier time"));
+        refused(&with_checksum(bad, 6), &two, &format!("slots {ids:?} of an earlier time"));
     }
     // The same documents under the same passwords in another file.
     let foreign = Path::new("/dir/foreign.sealed");
@@ -129,7 +130,7 @@ fn slots_of_other_places_times_and_files_are_noticed() {
     let foreign = kura::base::disk::read_file(machine.disk.as_ref(), foreign, usize::MAX).unwrap();
     let mut bad = good.clone();
     bad[slot(1)].copy_from_slice(&foreign[slot(1)]);
-    refused(&machine, &with_checksum(bad, 6), &one, "a slot of another file");
+    refused(&with_checksum(bad, 6), &one, "a slot of another file");
     // A whole earlier file is one that was right; nothing in it can tell.
     replace(&machine, &old);
     assert_eq!((text(&machine, &one), read(&machine, &one).unwrap().revision), ("{\"name\":\"one\"}".to_owned(), 1));
