@@ -151,7 +151,7 @@ fn from_command(command: &str, var: &str) -> Result<Zeroizing<Vec<u8>>, Failure>
     if !status.success() {
         return Err(failed(format!("`{program}` failed ({status})")));
     }
-    not_empty(first_line(output?), PASSPHRASE_COMMAND_VAR)
+    not_empty(first_line(output?), var)
 }
 
 fn not_empty(secret: Zeroizing<Vec<u8>>, source: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
