@@ -13,6 +13,7 @@ pub mod version;
 pub mod worktree;
 pub mod sync;
 pub mod workspace;
+pub mod apps;
 pub mod control;
 pub mod fs;
 pub mod fuse;

@@ -15,6 +15,11 @@ pub const PASSPHRASE_COMMAND_VAR: &str = "KURA_PASSPHRASE_COMMAND";
 /// Set by kura for itself: the descriptor of the pipe that holds what was in [`PASSPHRASE_VAR`].
 pub const PASSPHRASE_FD_VAR: &str = "KURA_PASSPHRASE_FD";
 
+/// The password of a sealed document.
+pub const SEALED_PASSWORD_VAR: &str = "KURA_SEALED_PASSWORD";
+/// The new password of a sealed document.
+pub const SEALED_NEW_PASSWORD_VAR: &str = "KURA_SEALED_NEW_PASSWORD";
+
 const KEYS: [&str; 6] = ["store", "state_dir", "cache_dir", "cache_size", "version_quiet", "version_max"];
 
 const DATA_VAR: &str = "XDG_DATA_HOME";

@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, setrlimit};
 use zeroize::Zeroizing;
 
-use super::config::{PASSPHRASE_FD_VAR, PASSPHRASE_VAR};
+use super::config::{PASSPHRASE_FD_VAR, PASSPHRASE_VAR, SEALED_NEW_PASSWORD_VAR, SEALED_PASSWORD_VAR};
 use crate::control::{Exit, Failure};
 
 /// Longest passphrase, in bytes; it must fit into a pipe that nobody reads yet.
@@ -24,33 +24,52 @@ pub fn forbid_core_dumps() {
     nix::sys::prctl::set_dumpable(false).ok();
 }
 
-/// Gets a passphrase out of the environment, where every child would inherit it and `/proc` shows
-/// it: puts it into a pipe and starts this program anew without it. Returns when there is none.
+/// Variables that hold secrets, and those that name the pipes which hold them instead.
+const HANDED_OVER: [(&str, &str); 3] = [
+    (PASSPHRASE_VAR, PASSPHRASE_FD_VAR),
+    (SEALED_PASSWORD_VAR, "KURA_SEALED_PASSWORD_FD"),
+    (SEALED_NEW_PASSWORD_VAR, "KURA_SEALED_NEW_PASSWORD_FD"),
+];
+
+/// Gets secrets out of the environment, where every child would inherit them and `/proc` shows
+/// them: puts each into a pipe and starts this program anew without it. Returns when there is none.
 pub fn take_passphrase_out_of_environment() -> Result<(), Failure> {
-    let Some(passphrase) = std::env::var_os(PASSPHRASE_VAR) else { return Ok(()) };
-    let passphrase = Zeroizing::new(OsString::into_vec(passphrase));
-    if passphrase.len() > PASSPHRASE_LEN_MAX {
-        return Err(Failure::new(Exit::Usage, format!("{PASSPHRASE_VAR} is longer than {PASSPHRASE_LEN_MAX} bytes")));
-    }
     let failed = |error: std::io::Error| {
         Failure::new(Exit::Other, format!("the passphrase cannot be taken out of the environment: {error}"))
     };
-    let (reader, mut writer) = std::io::pipe().map_err(failed)?;
-    writer.write_all(&passphrase).map_err(failed)?;
-    drop(writer);
-    fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
+    let mut pipes = Vec::new();
+    for (var, fd_var) in HANDED_OVER {
+        let Some(secret) = std::env::var_os(var) else { continue };
+        let secret = Zeroizing::new(OsString::into_vec(secret));
+        if secret.len() > PASSPHRASE_LEN_MAX {
+            return Err(Failure::new(Exit::Usage, format!("{var} is longer than {PASSPHRASE_LEN_MAX} bytes")));
+        }
+        let (reader, mut writer) = std::io::pipe().map_err(failed)?;
+        writer.write_all(&secret).map_err(failed)?;
+        fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| failed(error.into()))?;
+        pipes.push((var, fd_var, reader));
+    }
+    if pipes.is_empty() {
+        return Ok(());
+    }
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     if let Some(name) = std::env::args_os().next() {
         command.arg0(name);
     }
-    let error = command
-        .args(std::env::args_os().skip(1))
-        .env_remove(PASSPHRASE_VAR)
-        .env(PASSPHRASE_FD_VAR, fd.to_string())
-        .exec();
-    Err(failed(error))
+    command.args(std::env::args_os().skip(1));
+    for (var, fd_var, reader) in &pipes {
+        command.env_remove(var).env(fd_var, std::os::fd::AsRawFd::as_raw_fd(reader).to_string());
+    }
+    Err(failed(command.exec()))
+}
+
+/// The secret of a variable that [`take_passphrase_out_of_environment`] handed over. It can be had once.
+pub fn handed_over_once(var: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    let Some((_, fd_var)) = HANDED_OVER.iter().find(|(known, _)| *known == var) else { return Ok(None) };
+    let Some(fd) = std::env::var_os(fd_var) else { return Ok(None) };
+    let read = read_pipe(fd.to_str());
+    read.map(Some).map_err(|reason| Failure::new(Exit::Usage, format!("{fd_var} is set by kura itself only: {reason}")))
 }
 
 /// The passphrase that [`take_passphrase_out_of_environment`] handed over.

@@ -25,6 +25,7 @@ mod options;
 mod output;
 mod progress;
 mod restore;
+mod sealed;
 mod secret;
 mod state;
 mod unmount;
@@ -60,6 +61,7 @@ Environment:
   KURA_PASSPHRASE          the passphrase
   KURA_PASSPHRASE_FILE     a file that holds it
   KURA_PASSPHRASE_COMMAND  a command that prints it (no shell; quotes work)
+  KURA_SEALED_PASSWORD     the password of a sealed document; _FILE and _COMMAND as above
   KURA_STORE               the store to use when none is named
   KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
@@ -115,6 +117,7 @@ enum Command {
     Cat(files::CatArgs),
     Export(files::ExportArgs),
     Import(files::ImportArgs),
+    Sealed(sealed::SealedArgs),
     Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
@@ -177,6 +180,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Cat(args) => files::cat(context, &args),
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
+        Command::Sealed(args) => sealed::run(context, args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }

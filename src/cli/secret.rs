@@ -115,21 +115,25 @@ fn from_environment() -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     if let Some(passphrase) = handed_over()? {
         return not_empty(passphrase, PASSPHRASE_VAR).map(Some);
     }
-    if let Some(path) = std::env::var_os(PASSPHRASE_FILE_VAR) {
+    from_file_or_command(PASSPHRASE_FILE_VAR, PASSPHRASE_COMMAND_VAR)
+}
+
+fn from_file_or_command(file_var: &str, command_var: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    if let Some(path) = std::env::var_os(file_var) {
         let path = Path::new(&path);
-        let what = format!("{PASSPHRASE_FILE_VAR} ({})", path.display());
+        let what = format!("{file_var} ({})", path.display());
         let file = std::fs::File::open(path)
             .map_err(|error| Failure::new(Exit::Usage, format!("{what} cannot be read: {error}")))?;
         return not_empty(first_line(read_bounded(file, PASSPHRASE_LEN_MAX as u64, &what)?), &what).map(Some);
     }
-    if let Ok(command) = std::env::var(PASSPHRASE_COMMAND_VAR) {
-        return from_command(&command).map(Some);
+    if let Ok(command) = std::env::var(command_var) {
+        return from_command(&command, command_var).map(Some);
     }
     Ok(None)
 }
 
-fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let failed = |reason: String| Failure::new(Exit::Usage, format!("{PASSPHRASE_COMMAND_VAR}: {reason}"));
+fn from_command(command: &str, var: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |reason: String| Failure::new(Exit::Usage, format!("{var}: {reason}"));
     let words = split_words(command).ok_or_else(|| failed("a quote is not closed".to_owned()))?;
     let (program, arguments) = words.split_first().ok_or_else(|| failed("it is empty".to_owned()))?;
     let mut child = Command::new(program)
@@ -140,14 +144,14 @@ fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         .spawn()
         .map_err(|error| failed(format!("`{program}` cannot be run: {error}")))?;
     let output = match child.stdout.take() {
-        Some(stdout) => read_bounded(stdout, PASSPHRASE_LEN_MAX as u64, PASSPHRASE_COMMAND_VAR),
+        Some(stdout) => read_bounded(stdout, PASSPHRASE_LEN_MAX as u64, var),
         None => Err(failed("it has no output".to_owned())),
     };
     let status = child.wait().map_err(|error| failed(error.to_string()))?;
     if !status.success() {
         return Err(failed(format!("`{program}` failed ({status})")));
     }
-    not_empty(first_line(output?), PASSPHRASE_COMMAND_VAR)
+    not_empty(first_line(output?), var)
 }
 
 fn not_empty(secret: Zeroizing<Vec<u8>>, source: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -218,4 +222,35 @@ fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         Failure::new(Exit::Other, format!("the passphrase cannot be read from the terminal: {error}"))
     })?;
     Ok(Zeroizing::new(text.into_bytes()))
+}
+
+/// The environment variables that a password of a sealed document comes from.
+pub struct PasswordVars {
+    /// Holds it; taken out of the environment at the start.
+    pub value: &'static str,
+    /// Names a file whose first line it is.
+    pub file: &'static str,
+    /// Names a command that prints it.
+    pub command: &'static str,
+}
+
+/// The password of a sealed document; a new one is asked for twice.
+pub fn obtain_password(vars: &PasswordVars, what: &str, is_new: bool) -> Result<Secret, Failure> {
+    let given = match super::harden::handed_over_once(vars.value)? {
+        Some(password) => Some(password),
+        None => from_file_or_command(vars.file, vars.command)?,
+    };
+    let is_given = given.is_some();
+    let password = match given {
+        Some(password) => password,
+        None if !std::io::stdin().is_terminal() && std::fs::File::open("/dev/tty").is_err() => {
+            return Err(Failure::new(Exit::Usage, format!("{what} is needed and there is no terminal to ask for it"))
+                .hint(format!("set {}, {} or {}", vars.value, vars.file, vars.command)));
+        }
+        None => ask(&format!("{what}: "))?,
+    };
+    if is_new && !is_given && *ask("The same again: ")? != *password {
+        return Err(Failure::new(Exit::Usage, "the two passwords differ").hint("nothing was changed; try again"));
+    }
+    Ok(Secret::new(password.to_vec()))
 }

@@ -1,5 +1,6 @@
 //! The one table of failures: exit code, stable word, and what to do.
 
+use crate::apps::sealed::SealedError;
 use crate::blob::BlobError;
 use crate::crypto::slots::{SlotError, UnlockError};
 use crate::store::{StoreError, UrlError};
@@ -307,6 +308,38 @@ impl From<WorkspaceError> for Failure {
             | WorkspaceError::InTheWay { .. }
             | WorkspaceError::Unfit { .. }
             | WorkspaceError::Disk { .. } => (Exit::Other, None),
+        };
+        Failure::of(exit, &error, hint)
+    }
+}
+
+impl From<SealedError> for Failure {
+    fn from(error: SealedError) -> Self {
+        let (exit, hint) = match &error {
+            SealedError::NotSealed { .. } | SealedError::NewerFormat { .. } | SealedError::Memory(_) => {
+                (Exit::Other, None)
+            }
+            SealedError::Damaged { .. } => (
+                Exit::Damaged,
+                Some("backups lie in .kura-sealed beside the file; `--accept-damage` reads what is left"),
+            ),
+            SealedError::NoDocument { .. } => (Exit::WrongKey, Some("check both; nobody can say which is wrong")),
+            SealedError::Ids(_)
+            | SealedError::Settings(_)
+            | SealedError::EmptyPassword
+            | SealedError::Document(_)
+            | SealedError::TooLarge { .. } => (Exit::Usage, None),
+            SealedError::RestNotDeclared { .. } => {
+                (Exit::Usage, Some("name all documents with --known, then say --rest-is-unused"))
+            }
+            SealedError::Full { .. } => (Exit::Other, Some("make another file, with more slots")),
+            SealedError::Occupied(_) => (Exit::Usage, Some("choose another name")),
+            SealedError::Locked { .. } => (Exit::Locked, Some("wait until it is done")),
+            SealedError::NotWritten { .. } => (Exit::Other, Some("check the disk, then try again")),
+            SealedError::Disk { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                (Exit::Denied, None)
+            }
+            SealedError::Disk { .. } => (Exit::Other, None),
         };
         Failure::of(exit, &error, hint)
     }

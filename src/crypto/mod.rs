@@ -8,12 +8,15 @@
 //! - everything sealed is bound to its format version, kind, epoch, workspace and own identity, so
 //!   opening it in another place fails;
 //! - plaintext is returned only after its tag was checked;
+//! - sealed documents are files of their own, drawn apart: what of them needs a key is in [`document`];
 //! - the workspace header is the only thing stored that can be read without a key.
 //!
 //! Lock order: none; key rings do not change once they are built.
 
+pub mod document;
 mod keys;
 mod sealed;
+pub mod sharing;
 pub mod slots;
 
 pub use keys::{IdDomain, Keys, OpenError};

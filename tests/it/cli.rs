@@ -7,4 +7,4 @@ mod doors;
 mod failures;
 mod first_steps;
 mod kill;
-mod support;
+pub mod support;

@@ -21,6 +21,7 @@ mod mount;
 mod publish;
 mod rig;
 mod s3_server;
+mod sealed;
 mod sim_disk;
 mod space;
 mod store_decorators;

@@ -56,13 +56,18 @@ impl KdfParams {
         Self { memory_kib: MEMORY_KIB_MIN, passes: 1, lanes: 1 }
     }
 
+    /// Memory in KiB, passes and lanes.
+    pub fn costs(self) -> (u32, u32, u32) {
+        (self.memory_kib, self.passes, self.lanes)
+    }
+
     fn is_bounded(self) -> bool {
         (MEMORY_KIB_MIN..=MEMORY_KIB_MAX).contains(&self.memory_kib)
             && (1..=PASSES_MAX).contains(&self.passes)
             && (1..=LANES_MAX).contains(&self.lanes)
     }
 
-    fn stretch(self, passphrase: &[u8], salt: &[u8; 16]) -> Result<KeyBytes, argon2::Error> {
+    pub(in crate::crypto) fn stretch(self, passphrase: &[u8], salt: &[u8; 16]) -> Result<KeyBytes, argon2::Error> {
         let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(KEY_LEN))?;
         let mut out = KeyBytes::new([0; KEY_LEN]);
         argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params).hash_password_into(

@@ -1,0 +1,15 @@
+//! Sealed documents: several JSON documents in one file.
+
+mod command_line;
+mod crash;
+mod documents;
+mod format;
+mod golden;
+mod json;
+mod large;
+mod locks;
+mod secrets;
+mod sharing;
+mod slots_look_alike;
+mod support;
+mod tamper;
