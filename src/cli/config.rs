@@ -12,6 +12,10 @@ pub const PASSPHRASE_VAR: &str = "KURA_PASSPHRASE";
 pub const PASSPHRASE_FILE_VAR: &str = "KURA_PASSPHRASE_FILE";
 /// A command that prints the passphrase.
 pub const PASSPHRASE_COMMAND_VAR: &str = "KURA_PASSPHRASE_COMMAND";
+/// A file whose first line is the new passphrase of a key slot.
+pub const NEW_PASSPHRASE_FILE_VAR: &str = "KURA_NEW_PASSPHRASE_FILE";
+/// A command that prints the new passphrase of a key slot.
+pub const NEW_PASSPHRASE_COMMAND_VAR: &str = "KURA_NEW_PASSPHRASE_COMMAND";
 /// Set by kura for itself: the descriptor of the pipe that holds what was in [`PASSPHRASE_VAR`].
 pub const PASSPHRASE_FD_VAR: &str = "KURA_PASSPHRASE_FD";
 
@@ -156,7 +160,7 @@ fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// Bytes from `4096`, `500M`, `10GiB` (units are powers of 1024).
-fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text[digits.len()..].to_ascii_lowercase();
     let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {

@@ -18,6 +18,8 @@ mod files;
 mod harden;
 mod history;
 mod init;
+mod key;
+mod keyring;
 mod mount;
 mod mounts;
 mod options;
@@ -61,6 +63,8 @@ Environment:
   KURA_PASSPHRASE          the passphrase
   KURA_PASSPHRASE_FILE     a file that holds it
   KURA_PASSPHRASE_COMMAND  a command that prints it (no shell; quotes work)
+  KURA_NEW_PASSPHRASE_FILE, KURA_NEW_PASSPHRASE_COMMAND
+                           the same for the new passphrase of `kura key add` and `kura key passwd`
   KURA_STORE               the store to use when none is named
   KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
@@ -88,8 +92,11 @@ pub(crate) struct Common {
     /// Open it with the content of this file instead of a passphrase
     #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
     key_file: Option<PathBuf>,
-    /// The secret that is given or asked for is the recovery code
+    /// Open it with the key that `kura key add --to-keyring` left in the keyring of this session
     #[arg(long, global = true, conflicts_with = "key_file", help_heading = "Common options")]
+    keyring: bool,
+    /// The secret that is given or asked for is the recovery code
+    #[arg(long, global = true, conflicts_with_all = ["key_file", "keyring"], help_heading = "Common options")]
     recovery: bool,
     /// Print JSON for programs instead of text for people
     #[arg(long, global = true, help_heading = "Common options")]
@@ -116,6 +123,7 @@ enum Command {
     Cat(files::CatArgs),
     Export(files::ExportArgs),
     Import(files::ImportArgs),
+    Key(key::KeyArgs),
     Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
@@ -189,6 +197,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Cat(args) => files::cat(context, &args),
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
+        Command::Key(args) => key::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }

@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Common;
-use super::config::{PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR, PASSPHRASE_FILE_VAR, PASSPHRASE_VAR};
+use super::config::{
+    NEW_PASSPHRASE_COMMAND_VAR, NEW_PASSPHRASE_FILE_VAR, PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR,
+    PASSPHRASE_FILE_VAR, PASSPHRASE_VAR,
+};
 use super::harden::{PASSPHRASE_LEN_MAX, handed_over};
 use crate::control::{Exit, Failure};
 use crate::crypto::slots::{Credential, Secret};
@@ -71,6 +74,9 @@ pub fn obtain(common: &Common, workspace: &str) -> Result<Key, Failure> {
     if let Some(path) = &common.key_file {
         return read_key_file(path).map(Key::File);
     }
+    if common.keyring {
+        return super::keyring::load(workspace).map(Key::File);
+    }
     let wrap = if common.recovery { Key::Recovery } else { Key::Passphrase };
     if let Some(passphrase) = from_environment()? {
         return Ok(wrap(passphrase));
@@ -88,12 +94,26 @@ pub fn obtain_new(common: &Common) -> Result<Key, Failure> {
         check_new(&passphrase)?;
         return Ok(Key::Passphrase(passphrase));
     }
+    ask_twice().map(Key::Passphrase)
+}
+
+/// A passphrase for a key slot of an existing workspace, asked for twice.
+pub fn obtain_new_passphrase() -> Result<Key, Failure> {
+    let passphrase = match from_file_or_command(NEW_PASSPHRASE_FILE_VAR, NEW_PASSPHRASE_COMMAND_VAR)? {
+        Some(passphrase) => passphrase,
+        None => return ask_twice().map(Key::Passphrase),
+    };
+    check_new(&passphrase)?;
+    Ok(Key::Passphrase(passphrase))
+}
+
+fn ask_twice() -> Result<Zeroizing<Vec<u8>>, Failure> {
     let passphrase = ask("New passphrase: ")?;
     check_new(&passphrase)?;
     if *ask("The same again: ")? != *passphrase {
-        return Err(Failure::new(Exit::Usage, "the two passphrases differ").hint("nothing was made; try again"));
+        return Err(Failure::new(Exit::Usage, "the two passphrases differ").hint("nothing was changed; try again"));
     }
-    Ok(Key::Passphrase(passphrase))
+    Ok(passphrase)
 }
 
 fn check_new(passphrase: &[u8]) -> Result<(), Failure> {
@@ -114,21 +134,25 @@ fn from_environment() -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     if let Some(passphrase) = handed_over()? {
         return Ok(Some(passphrase));
     }
-    if let Some(path) = std::env::var_os(PASSPHRASE_FILE_VAR) {
+    from_file_or_command(PASSPHRASE_FILE_VAR, PASSPHRASE_COMMAND_VAR)
+}
+
+fn from_file_or_command(file_var: &str, command_var: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    if let Some(path) = std::env::var_os(file_var) {
         let path = Path::new(&path);
-        let what = format!("{PASSPHRASE_FILE_VAR} ({})", path.display());
+        let what = format!("{file_var} ({})", path.display());
         let file = std::fs::File::open(path)
             .map_err(|error| Failure::new(Exit::Usage, format!("{what} cannot be read: {error}")))?;
         return read_bounded(file, PASSPHRASE_LEN_MAX as u64, &what).map(first_line).map(Some);
     }
-    if let Ok(command) = std::env::var(PASSPHRASE_COMMAND_VAR) {
-        return from_command(&command).map(Some);
+    if let Ok(command) = std::env::var(command_var) {
+        return from_command(&command, command_var).map(Some);
     }
     Ok(None)
 }
 
-fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let failed = |reason: String| Failure::new(Exit::Usage, format!("{PASSPHRASE_COMMAND_VAR}: {reason}"));
+fn from_command(command: &str, var: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |reason: String| Failure::new(Exit::Usage, format!("{var}: {reason}"));
     let words = split_words(command).ok_or_else(|| failed("a quote is not closed".to_owned()))?;
     let (program, arguments) = words.split_first().ok_or_else(|| failed("it is empty".to_owned()))?;
     let mut child = Command::new(program)
@@ -139,7 +163,7 @@ fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         .spawn()
         .map_err(|error| failed(format!("`{program}` cannot be run: {error}")))?;
     let output = match child.stdout.take() {
-        Some(stdout) => read_bounded(stdout, PASSPHRASE_LEN_MAX as u64, PASSPHRASE_COMMAND_VAR),
+        Some(stdout) => read_bounded(stdout, PASSPHRASE_LEN_MAX as u64, var),
         None => Err(failed("it has no output".to_owned())),
     };
     let status = child.wait().map_err(|error| failed(error.to_string()))?;
@@ -173,7 +197,8 @@ fn split_words(text: &str) -> Option<Vec<String>> {
     quote.is_none().then_some(words)
 }
 
-fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// The content of a key file.
+pub fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let what = format!("the key file {}", path.display());
     let file = std::fs::File::open(path)
         .map_err(|error| Failure::new(Exit::Usage, format!("{what} cannot be read: {error}")))?;

@@ -10,11 +10,11 @@
 //! - plaintext is returned only after its tag was checked;
 //! - the workspace header is the only thing stored that can be read without a key.
 //!
-//! Lock order: none; key rings do not change once they are built.
+//! Lock order: none; a key ring only gains epochs, and its lock is held for a look-up.
 
 mod keys;
 mod sealed;
 pub mod slots;
 
-pub use keys::{IdDomain, Keys, OpenError};
+pub use keys::{IdDomain, Keys, OpenError, envelope_epoch};
 pub use sealed::{Kind, SEAL_OVERHEAD, Sealed};

@@ -101,12 +101,17 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         WorkspaceError::Store(error) => of_store(error),
         WorkspaceError::Sync(error) => of_sync(error),
         WorkspaceError::ReadOnly => Errno::EROFS,
-        WorkspaceError::BadTag { .. } | WorkspaceError::Unfit { .. } => Errno::EINVAL,
-        WorkspaceError::NoSuchTag { .. } | WorkspaceError::NoWorkspace { .. } => Errno::ENOENT,
+        WorkspaceError::BadTag { .. } | WorkspaceError::Unfit { .. } | WorkspaceError::AmbiguousSlot { .. } => {
+            Errno::EINVAL
+        }
+        WorkspaceError::NoSuchTag { .. } | WorkspaceError::NoWorkspace { .. } | WorkspaceError::NoSuchSlot { .. } => {
+            Errno::ENOENT
+        }
         WorkspaceError::Exists { .. } | WorkspaceError::InTheWay { .. } => Errno::EEXIST,
         WorkspaceError::NotEmpty { .. } => Errno::ENOTEMPTY,
         WorkspaceError::Locked { .. } => Errno::EBUSY,
         WorkspaceError::NoCredential { .. } | WorkspaceError::Unlock(_) => Errno::EACCES,
+        WorkspaceError::KeysChanged { .. } => Errno::EAGAIN,
         WorkspaceError::Slot(_)
         | WorkspaceError::Disk { .. }
         | WorkspaceError::Unfinished { .. }
@@ -120,6 +125,7 @@ fn of_sync(error: &SyncError) -> Errno {
         SyncError::Version(error) => of_version(error),
         SyncError::Work(error) => of_work(error),
         SyncError::Blob(error) => of_blob(error),
+        SyncError::Keys(_) => Errno::EACCES,
         SyncError::Diverged { .. }
         | SyncError::RolledBack { .. }
         | SyncError::Lost { .. }

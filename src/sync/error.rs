@@ -1,7 +1,9 @@
 //! What can stop publishing.
 
 use crate::base::ids::VersionId;
-use crate::blob::BlobError;
+use crate::blob::{BlobError, Fault};
+use crate::crypto::OpenError;
+use crate::crypto::slots::UnlockError;
 use crate::store::StoreError;
 use crate::version::VersionError;
 use crate::worktree::WorkError;
@@ -18,6 +20,9 @@ pub enum SyncError {
     /// The local queue or base cannot be read or written.
     #[error(transparent)]
     Work(#[from] WorkError),
+    /// A new key epoch has begun that does not open here.
+    #[error("the keys of the workspace were changed: {0}")]
+    Keys(#[from] UnlockError),
     /// A waiting object cannot be read.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -59,4 +64,24 @@ pub enum SyncError {
         /// Number of attempts.
         attempts: u32,
     },
+}
+
+impl SyncError {
+    /// Whether something is sealed under an epoch that began after the keys were opened.
+    pub fn is_unknown_epoch(&self) -> bool {
+        let blob = |error: &BlobError| match error {
+            BlobError::Damaged { fault, .. } | BlobError::DamagedObject { fault, .. } => {
+                matches!(fault, Fault::Open(OpenError::UnknownEpoch { .. }))
+            }
+            _ => false,
+        };
+        match self {
+            SyncError::Version(VersionError::Unopened { source, .. }) => {
+                matches!(source, OpenError::UnknownEpoch { .. })
+            }
+            SyncError::Version(VersionError::Blob(error)) | SyncError::Blob(error) => blob(error),
+            SyncError::Work(WorkError::Version(VersionError::Blob(error))) => blob(error),
+            _ => false,
+        }
+    }
 }

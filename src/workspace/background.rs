@@ -216,13 +216,18 @@ impl Workspace {
             return Ok(Published::default());
         }
         let is_troubled = { self.trouble.lock().offline.is_some() };
-        let outcome = self.parts.publisher.publish_once(stop).and_then(|published| {
+        let attempt = || -> Result<Published, SyncError> {
+            let published = self.parts.publisher.publish_once(stop)?;
             // Without anything to publish the store was not asked whether it is back.
             if published.version.is_none() && is_troubled {
                 read_head(&*self.parts.store, &self.parts.keys)?;
             }
             Ok(published)
-        });
+        };
+        let outcome = match attempt() {
+            Err(error) if error.is_unknown_epoch() => self.follow_epochs().and_then(|()| attempt()),
+            outcome => outcome,
+        };
         let mut trouble = self.trouble.lock();
         match &outcome {
             Ok(_) => *trouble = Trouble::default(),

@@ -27,6 +27,7 @@ mod reports;
 mod restore;
 mod revert;
 mod select;
+mod slots;
 mod status;
 mod xattr;
 
@@ -37,6 +38,7 @@ pub use place::is_inside;
 pub use reports::{
     CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side,
 };
+pub use slots::{KeySlots, SlotInfo, SlotState};
 pub use status::{Offline, Status};
 
 /// The result of an operation of this room.

@@ -14,8 +14,8 @@ use crate::base::disk::{DiskFile, OpenMode};
 use crate::base::ids::WorkspaceId;
 use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef};
 use crate::crypto::Keys;
-use crate::crypto::slots::unlock;
-use crate::store::{self, ObjectStore, StoreError};
+use crate::crypto::slots::{OpenSlot, UnlockError, unlock_slot};
+use crate::store::{self, ETag, ObjectStore, StoreError};
 use crate::sync::{ClientMemory, Publisher, PublisherParts, Seen, SyncError, read_head};
 use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
@@ -35,9 +35,9 @@ pub(super) fn open(options: OpenOptions) -> Result<Arc<Workspace>> {
 pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Result<Arc<Workspace>> {
     let mut opening = Opening::find(store, options)?;
     let lock = opening.lock()?;
-    let keys = opening.unlock()?;
+    let (keys, slot) = opening.unlock()?;
     let (memory, is_copy) = opening.memory(&keys)?;
-    let head = opening.read_head(&keys)?;
+    let head = opening.read_head(&keys, &slot)?;
     let outbox = Arc::new(Outbox::open(opening.options.disk.clone(), opening.dir.join("outbox"))?);
     let blobs = Arc::new(opening.blobs(&keys, &outbox)?);
     let ahead = Ahead { opening: &opening, keys: &keys, memory: &memory, blobs: &blobs };
@@ -58,6 +58,7 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
     Ok(Workspace::assemble(Parts {
         id,
         keys,
+        slot,
         store,
         dir,
         tree,
@@ -119,16 +120,47 @@ impl Opening {
         }
     }
 
-    fn unlock(&self) -> Result<Keys> {
+    fn unlock(&mut self) -> Result<(Keys, OpenSlot)> {
         let credential = (self.options.credential)().map_err(|reason| WorkspaceError::NoCredential { reason })?;
         let objects = &self.objects;
-        let keys = unlock(&objects.header, &objects.slots, &objects.epochs, &credential)?;
+        let (keys, slot) = unlock_slot(&objects.header, &objects.slots, &objects.epochs, &credential)?;
         if self.offline.is_none() {
+            self.check_epochs(&keys, &slot)?;
             let disk = &*self.options.disk;
-            objects.write_copies(disk, &self.dir)?;
+            self.objects.write_copies(disk, &self.dir)?;
             KnownStores { disk, state_root: &self.options.state_dir }.remember(self.store.address(), self.id)?;
         }
-        Ok(keys)
+        Ok((keys, slot))
+    }
+
+    /// Refuses a store that shows older epochs than this client has seen, or others. When that is accepted, the epochs
+    /// that the store has lost are put back from the copies: local state is sealed under them.
+    fn check_epochs(&mut self, keys: &Keys, slot: &OpenSlot) -> Result<()> {
+        let Ok(copies) = KeyObjects::read_copies(&*self.options.disk, &self.dir) else { return Ok(()) };
+        let gone = match self.objects.check_against(&copies, keys, slot) {
+            Err(WorkspaceError::Unlock(gone @ UnlockError::EpochGone { .. })) => gone,
+            outcome => return outcome,
+        };
+        if !self.options.accept_rollback || !keys.adopt(&slot.remembered(&copies.header, &copies.epochs)?) {
+            return Err(gone.into());
+        }
+        if !self.options.read_only {
+            copies.put_back_epochs(&*self.store, self.conditional_writes)?;
+        }
+        self.objects.epochs = copies.epochs;
+        Ok(())
+    }
+
+    /// HEAD as it is now, and the epoch that it is sealed under, which may have begun a moment ago.
+    fn read_newest_head(&self, keys: &Keys, slot: &OpenSlot) -> Result<(Head, ETag, Seen)> {
+        match read_head(&*self.store, keys) {
+            Err(error) if error.is_unknown_epoch() => {
+                let objects = KeyObjects::fetch(&*self.store)?;
+                slot.follow(keys, &objects.header, &objects.epochs)?;
+                Ok(read_head(&*self.store, keys)?)
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
     fn memory(&self, keys: &Keys) -> Result<(Arc<ClientMemory>, bool)> {
@@ -138,23 +170,23 @@ impl Opening {
     }
 
     /// HEAD, unless the store is away.
-    fn read_head(&mut self, keys: &Keys) -> Result<Option<(Head, Seen)>> {
+    fn read_head(&mut self, keys: &Keys, slot: &OpenSlot) -> Result<Option<(Head, Seen)>> {
         if self.offline.is_some() {
             return Ok(None);
         }
-        match read_head(&*self.store, keys) {
+        match self.read_newest_head(keys, slot) {
             Ok((head, _, seen)) => Ok(Some((head, seen))),
-            Err(SyncError::Store(StoreError::NotFound { .. })) => {
+            Err(WorkspaceError::Sync(SyncError::Store(StoreError::NotFound { .. }))) => {
                 match Base::read(&*self.options.disk, &self.dir, keys)? {
                     Some(base) => Err(SyncError::RolledBack { seen: base.head_generation, found: 0 }.into()),
                     None => Err(WorkspaceError::Unfinished { store: self.store.address().to_owned() }),
                 }
             }
-            Err(SyncError::Store(error @ (StoreError::Unreachable { .. } | StoreError::NoStore { .. }))) => {
+            Err(error) if is_away(&error) => {
                 self.offline = Some(offline(self.options.clock.now(), &error));
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 

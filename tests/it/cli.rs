@@ -5,4 +5,5 @@ mod daemon;
 mod doors;
 mod failures;
 mod first_steps;
+mod keys;
 mod support;

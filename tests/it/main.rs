@@ -13,6 +13,7 @@ mod crash;
 mod crypto;
 mod crypto_slots;
 mod golden;
+mod keys;
 mod leaks;
 mod model;
 mod mount;
