@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::control::{Exit, Failure};
+use crate::control::{Exit, Failure, parse_size};
 use crate::store::StoreUrl;
 
 /// The passphrase itself.
@@ -157,22 +157,6 @@ fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
         }
     }
     Ok(values)
-}
-
-/// Bytes from `4096`, `500M`, `10GiB` (units are powers of 1024).
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text[digits.len()..].to_ascii_lowercase();
-    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(format!("`{text}` is no size; write for example 500MiB or 10GiB")),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is no size; write for example 10GiB"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// Milliseconds from `500ms`, `2s`, `5m`, `1h`.

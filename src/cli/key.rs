@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::door::{Target, workspace_options};
+use super::door::{Door, Purpose, Target, workspace_options};
 use super::output::{local_time, warn};
+use super::progress::Bar;
 use super::secret::{self, Key};
 use super::{Context, keyring, mounts};
-use crate::control::{Exit, Failure};
+use crate::control::{Exit, Failure, Reply, Request, parse_size, reencryption_text};
 use crate::crypto::slots::{Credential, CredentialKind, KdfParams, NewSlot, RecoveryCode};
 use crate::store::StoreUrl;
 use crate::workspace::{KeySlots, SlotInfo, SlotState};
@@ -63,7 +64,21 @@ enum KeyCommand {
         new: NewKey,
     },
     /// Begin a new key epoch: everything written from now on is sealed under a new key
-    Rotate {},
+    Rotate {
+        /// Then store everything anew under it
+        #[arg(long)]
+        reencrypt: bool,
+        #[command(flatten)]
+        pace: Pace,
+    },
+    /// Store everything anew that is sealed under an earlier epoch's key
+    ///
+    /// Beside all other use; a mount does it in the background and `kura status` tells how far it is.
+    /// It can be ended and repeated at any time.
+    Reencrypt {
+        #[command(flatten)]
+        pace: Pace,
+    },
     /// Make a new recovery code; the one before opens nothing any more
     Recovery {},
 }
@@ -77,6 +92,21 @@ struct NewKey {
     /// Memory that each guess of a passphrase shall cost, in MiB (8 to 1024)
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     kdf_memory_mib: u32,
+}
+
+/// How fast.
+#[derive(Args)]
+struct Pace {
+    /// At most so many bytes a second, e.g. 20MiB/s
+    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
+    limit: Option<u64>,
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    parse_size(text.strip_suffix("/s").unwrap_or(text)).and_then(|rate| match rate {
+        0 => Err("at no bytes a second it would never end".to_owned()),
+        rate => Ok(rate),
+    })
 }
 
 const RECOVERY_LABEL: &str = "recovery code";
@@ -97,13 +127,32 @@ pub fn run(context: &Context, args: &KeyArgs) -> Result<Exit, Failure> {
             let text = format!("the secret of key slot {} is changed", slots.own());
             done(context, &text, &json!({ "slot": slots.own().to_string() }))?;
         }
-        KeyCommand::Rotate {} => {
+        KeyCommand::Rotate { reencrypt: also, pace } => {
             let epoch = slots.rotate()?;
             done(context, &rotated(epoch), &json!({ "epoch": epoch }))?;
+            if *also {
+                return reencrypt(context, pace);
+            }
         }
+        KeyCommand::Reencrypt { pace } => return reencrypt(context, pace),
         KeyCommand::Recovery {} => recovery(context, &slots)?,
     }
     Ok(Exit::Ok)
+}
+
+/// In the background of a mount, else here with a bar.
+fn reencrypt(context: &Context, pace: &Pace) -> Result<Exit, Failure> {
+    let (door, _) = Door::open(context, Purpose::Write)?;
+    let reply = match &door {
+        Door::Mounted(_) => door.ask(&Request::Reencrypt { limit: pace.limit })?,
+        Door::Opened(workspace, _) => {
+            let bar = Bar::new(&context.output, "Re-encrypting", None);
+            let done = workspace.reencrypt(pace.limit, &|| false, &mut |done| bar.set(done.bytes))?;
+            Reply::done(reencryption_text(&done), json!({ "objects": done.objects, "bytes": done.bytes }))
+        }
+    };
+    door.close()?;
+    context.output.reply(&reply)
 }
 
 /// The store, also that of a mount: keys are changed beside it.

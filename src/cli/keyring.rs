@@ -1,8 +1,8 @@
 //! The keyring of the desktop session (the Secret Service of freedesktop.org), which holds a random key for a key
 //! slot.
 //!
-//! The session with it is not encrypted on its own: it is a socket of the user, and whoever can listen there can ask the
-//! keyring as well.
+//! The session with it is not encrypted on its own: it is a socket of the user, and whoever can listen there can ask
+//! the keyring as well.
 
 use std::collections::HashMap;
 

@@ -16,7 +16,9 @@ mod demo;
 mod door;
 mod files;
 mod harden;
+mod health;
 mod history;
+mod iam;
 mod init;
 mod key;
 mod keyring;
@@ -123,7 +125,10 @@ enum Command {
     Cat(files::CatArgs),
     Export(files::ExportArgs),
     Import(files::ImportArgs),
+    Check(health::CheckArgs),
+    Repair(health::RepairArgs),
     Key(key::KeyArgs),
+    Iam(iam::IamArgs),
     Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
@@ -197,7 +202,10 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Cat(args) => files::cat(context, &args),
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
+        Command::Check(args) => health::check(context, &args),
+        Command::Repair(args) => health::repair(context, &args),
         Command::Key(args) => key::run(context, &args),
+        Command::Iam(args) => iam::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }

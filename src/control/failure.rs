@@ -233,6 +233,7 @@ impl From<SyncError> for Failure {
             SyncError::RolledBack { .. } => {
                 (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
             }
+            SyncError::Untrusted { .. } => (Exit::RolledBack, Some("check the address, and where the id comes from")),
             SyncError::Lost { .. } => (Exit::Damaged, Some(CHECK_STORE)),
             SyncError::Contended { .. } => (Exit::Conflict, Some("try again")),
             SyncError::Stopped => (Exit::Partial, Some("what is left is published later")),

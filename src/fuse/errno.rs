@@ -128,6 +128,7 @@ fn of_sync(error: &SyncError) -> Errno {
         SyncError::Keys(_) => Errno::EACCES,
         SyncError::Diverged { .. }
         | SyncError::RolledBack { .. }
+        | SyncError::Untrusted { .. }
         | SyncError::Lost { .. }
         | SyncError::Stopped
         | SyncError::Contended { .. } => Errno::EIO,

@@ -152,7 +152,8 @@ impl Publisher {
     /// HEAD is continued when it is the one our line builds on, or one of our own on the way.
     fn relation(&self, head: &Head, queue: &[(u64, Queued)], built_on: u64) -> Result<Relation, SyncError> {
         let Some((_, newest)) = queue.last() else { return Ok(Relation::Published { same: false }) };
-        let is = |queued: &Queued| head.version == queued.record.id && head.refs == queued.refs;
+        let is =
+            |queued: &Queued| head.version == queued.record.id && head.refs == queued.refs && head.runs == queued.runs;
         if is(newest) {
             return Ok(Relation::Published { same: true });
         }

@@ -11,12 +11,12 @@ use super::status::Offline;
 use super::{OpenOptions, Result, WorkspaceError};
 use crate::base::clock::Timestamp;
 use crate::base::disk::{DiskFile, OpenMode};
-use crate::base::ids::WorkspaceId;
-use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef};
+use crate::base::ids::{VersionId, WorkspaceId};
+use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef, location};
 use crate::crypto::Keys;
 use crate::crypto::slots::{OpenSlot, UnlockError, unlock_slot};
-use crate::store::{self, ETag, ObjectStore, StoreError};
-use crate::sync::{ClientMemory, Publisher, PublisherParts, Seen, SyncError, read_head};
+use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError};
+use crate::sync::{ClientMemory, Publisher, PublisherParts, Rollback, Seen, SyncError, read_head};
 use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
 use crate::version::refs;
@@ -41,9 +41,10 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
     let outbox = Arc::new(Outbox::open(opening.options.disk.clone(), opening.dir.join("outbox"))?);
     let blobs = Arc::new(opening.blobs(&keys, &outbox)?);
     let ahead = Ahead { opening: &opening, keys: &keys, memory: &memory, blobs: &blobs };
-    if let Some((head, seen)) = &head {
-        ahead.check(head, seen)?;
-    }
+    let accepted = match &head {
+        Some((head, seen)) => ahead.check(head, seen)?,
+        None => None,
+    };
     ahead.prepare_base(head.as_ref().map(|(head, _)| head), is_copy)?;
     let tree = Arc::new(Worktree::recover(
         opening.tree_parts(&keys, &memory, &blobs, &outbox),
@@ -55,7 +56,7 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
     }
     let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory);
     let Opening { store, options, id, dir, conditional_writes, offline, .. } = opening;
-    Ok(Workspace::assemble(Parts {
+    let workspace = Workspace::assemble(Parts {
         id,
         keys,
         slot,
@@ -69,7 +70,16 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         options,
         lock: Mutex::new(Some(lock)),
         offline,
-    }))
+    });
+    if let Some(Rollback { seen, .. }) = accepted.filter(|_| !workspace.is_read_only()) {
+        // It stands in the history, where every client finds it.
+        let message = format!(
+            "accepted that the store went back behind generation {} of HEAD with version {}",
+            seen.generation, seen.version
+        );
+        workspace.snapshot(Some(message), None)?;
+    }
+    Ok(workspace)
 }
 
 /// What is known while a workspace is being opened.
@@ -178,7 +188,14 @@ impl Opening {
             Ok((head, _, seen)) => Ok(Some((head, seen))),
             Err(WorkspaceError::Sync(SyncError::Store(StoreError::NotFound { .. }))) => {
                 match Base::read(&*self.options.disk, &self.dir, keys)? {
-                    Some(base) => Err(SyncError::RolledBack { seen: base.head_generation, found: 0 }.into()),
+                    Some(base) => {
+                        let seen = Seen {
+                            generation: base.head_generation,
+                            digest: base.index.digest(),
+                            version: base.index.id,
+                        };
+                        Err(SyncError::RolledBack(Box::new(Rollback::new(seen, None))).into())
+                    }
                     None => Err(WorkspaceError::Unfinished { store: self.store.address().to_owned() }),
                 }
             }
@@ -261,19 +278,52 @@ struct Ahead<'a> {
 }
 
 impl Ahead<'_> {
-    /// Refuses a HEAD that is older than what was seen, or whose history does not hold it.
-    fn check(&self, head: &Head, now: &Seen) -> Result<()> {
-        if self.opening.options.accept_rollback {
-            return Ok(());
+    /// Refuses a HEAD that is older than what was seen, or whose history does not hold it or what the user trusts.
+    /// A rollback that is accepted is returned.
+    fn check(&self, head: &Head, now: &Seen) -> Result<Option<Rollback>> {
+        if let Some(trusted) = self.opening.options.trust
+            && !self.lists(head, trusted)?
+        {
+            return Err(SyncError::Untrusted { trusted, found: head.version }.into());
         }
-        self.memory.check(now)?;
-        let Some(seen) = self.memory.get().seen.filter(|seen| seen.version != head.version) else { return Ok(()) };
+        let mut rollback = match self.memory.check(now) {
+            Ok(()) => match self.memory.get().seen {
+                Some(seen) if !self.lists(head, seen.version)? => Rollback::new(seen, Some(*now)),
+                _ => return Ok(None),
+            },
+            Err(SyncError::RolledBack(rollback)) => *rollback,
+            Err(error) => return Err(error.into()),
+        };
+        if self.opening.options.accept_rollback {
+            return Ok(Some(rollback));
+        }
+        rollback.missing = self.missing(&rollback.seen)?;
+        Err(SyncError::RolledBack(Box::new(rollback)).into())
+    }
+
+    fn lists(&self, head: &Head, version: VersionId) -> Result<bool> {
+        if version == head.version {
+            return Ok(true);
+        }
         let index = self.blobs.index();
         index.set_runs(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
-        match refs::lists(&head.refs, &super::history::Pages(self.blobs), seen.version)? {
-            true => Ok(()),
-            false => Err(SyncError::RolledBack { seen: seen.generation, found: now.generation }.into()),
+        Ok(refs::lists(&head.refs, &super::history::Pages(self.blobs), version)?)
+    }
+
+    /// What the newest version seen needs and the store has no more: its record and its location runs.
+    fn missing(&self, seen: &Seen) -> Result<Vec<String>> {
+        let opening = self.opening;
+        let base = Base::read(&*opening.options.disk, &opening.dir, self.keys)?;
+        let runs = base.iter().flat_map(|base| &base.runs).map(|run| location::run_key(run.id));
+        let mut missing = Vec::new();
+        for key in [IndexRecord::key(seen.version)].into_iter().chain(runs) {
+            match opening.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: 1 }) {
+                Err(StoreError::NotFound { .. }) => missing.push(key.to_string()),
+                // What cannot be asked is not called missing.
+                Ok(_) | Err(_) => {}
+            }
         }
+        Ok(missing)
     }
 
     /// Moves a local base without changes of its own forward to HEAD.

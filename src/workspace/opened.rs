@@ -63,6 +63,8 @@ pub(super) struct Trouble {
     pub(super) offline: Option<Offline>,
     pub(super) blocked: Option<Offline>,
     pub(super) diverged: bool,
+    /// How far re-encryption is, when it was asked for.
+    pub(super) reencryption: Option<String>,
 }
 
 impl Workspace {

@@ -12,8 +12,8 @@ use super::{OpenOptions, Result, Workspace, WorkspaceError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::ids::SlotId;
 use crate::crypto::slots::{
-    Credential, CredentialKind, KdfParams, Member, NewSlot, OpenSlot, SlotError, UnlockError, add_member, change_credential,
-    members, new_slot, remove_slot, rotate, slot_facts, unlock_slot,
+    Credential, CredentialKind, KdfParams, Member, NewSlot, OpenSlot, SlotError, UnlockError, add_member,
+    change_credential, members, new_slot, remove_slot, rotate, slot_facts, unlock_slot,
 };
 use crate::crypto::{Keys, Sealed, envelope_epoch};
 use crate::store::{self, Object, ObjectKey, ObjectStore, PutCondition, StoreError};

@@ -65,3 +65,41 @@ fn without_a_keyring_that_is_said() {
     run(&mut add).fails(1, &["keyring", "--key-file"]);
     assert!(!PASSPHRASE.is_empty());
 }
+
+#[test]
+fn damage_is_found_told_and_cut_from_the_command_line() {
+    let home = Home::new();
+    let store = home.store("store");
+    let source = home.dir("source");
+    fs::write(source.join("small"), "small").unwrap();
+    // Unlike bytes, so that it is an object of its own.
+    let large: Vec<u8> =
+        (0..700_000_u64).flat_map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7).to_le_bytes()).collect();
+    fs::write(source.join("large"), &large).unwrap();
+    home.ok(&store, ["import", source.to_str().unwrap()]);
+    assert!(home.ok(&store, ["check", "--read-data"]).contains("nothing is wrong"));
+    let check = |args: &[&str]| run(home.kura(args).arg("-w").arg(&store));
+    check(&["check", "--read-data=half"]).fails(2, &["half", "5%"]);
+    fs::remove_dir_all(store.join("objects")).unwrap();
+    check(&["check"]).fails(13, &["objects/", "missing from the store", "large", "kura repair"]);
+    let told = check(&["check", "--json"]);
+    assert_eq!((told.code, json_lines(&told.out)[0]["affected"][0]["paths"][0].as_str()), (Some(13), Some("large")));
+    check(&["repair"]).fails(13, &["lost", "large", "--cut"]);
+    check(&["repair", "--cut"]).ok();
+    assert!(check(&["check", "--read-data=100%"]).ok().contains("nothing is wrong"));
+    assert_eq!(check(&["cat", "latest:small"]).ok(), "small");
+}
+
+#[test]
+fn policies_are_printed_as_json() {
+    let home = Home::new();
+    let print = |args: &[&str]| run(home.bare().args(["iam"]).args(args));
+    let policy: serde_json::Value =
+        serde_json::from_str(&print(&["--role", "reader", "--bucket", "bkt", "--prefix", "p/"]).ok()).unwrap();
+    assert_eq!(policy["Statement"][1]["Resource"][0], "arn:aws:s3:::bkt/p/*");
+    let other = print(&["-w", "s3://bkt/p?endpoint=http://localhost:1&region=r"]);
+    assert!(other.err.contains("--without-conditions") && other.code == Some(0), "{other:?}");
+    assert!(!print(&["--bucket", "bkt", "--without-conditions"]).out.contains("if-none-match"));
+    print(&["--role", "owner", "--bucket", "bkt"]).code.map(|code| assert_eq!(code, 2)).unwrap();
+    print(&[]).fails(2, &["--bucket"]);
+}
