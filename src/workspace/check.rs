@@ -7,13 +7,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::history::Pages;
-use super::keep::KeyObjects;
 use super::opened::Workspace;
 use super::{Result, WorkspaceError};
 use crate::base::ids::{BlobId, Sha256, VersionId};
 use crate::base::random;
 use crate::blob::{BlobError, BlobKind, Blobs, BlobsConfig, ChunkRef, Location, Outbox, Place, RunRef, location};
-use crate::crypto::slots::{UnlockError, members, slot_facts};
 use crate::store::{ObjectKey, StoreError};
 use crate::sync::read_head;
 use crate::version::entry::{Body, Content, Entry, LinkRecord};
@@ -78,7 +76,7 @@ pub(super) struct Damage {
 
 /// Reads the store of a workspace.
 pub(super) struct Checker<'a> {
-    workspace: &'a Workspace,
+    pub(super) workspace: &'a Workspace,
     pub(super) blobs: Blobs,
     locations: HashMap<BlobId, Location>,
     /// Objects that are there, with their lengths in bytes.
@@ -119,37 +117,7 @@ impl<'a> Checker<'a> {
         Ok(Self { workspace, blobs, locations, present, seen, report })
     }
 
-    /// Looks at what opens the workspace: the header, the newest epoch record and the slots.
-    pub(super) fn check_keys(&mut self) -> Result<()> {
-        let parts = &self.workspace.parts;
-        let objects = match KeyObjects::fetch(&*parts.store) {
-            Err(WorkspaceError::NoWorkspace { .. }) => {
-                self.problem("kura.json", "missing from the store");
-                return Ok(());
-            }
-            outcome => outcome?,
-        };
-        match parts.slot.follow(&parts.keys, &objects.header, &objects.epochs) {
-            Ok(()) => {}
-            Err(error @ UnlockError::DamagedHeader { .. }) => self.problem("kura.json", &error.to_string()),
-            Err(error) => self.problem(&format!("epochs/{}", parts.keys.epoch()), &error.to_string()),
-        }
-        for (id, record) in &objects.slots {
-            if let Err(error) = slot_facts(*id, record) {
-                self.problem(&format!("keys/{id}"), &error.to_string());
-            }
-        }
-        let newest = objects.epochs.iter().find(|(number, _)| *number == parts.keys.epoch());
-        let members = newest.and_then(|(_, record)| members(&parts.keys, &objects.header, record).ok());
-        for member in members.iter().flatten() {
-            if !objects.slots.iter().any(|(id, _)| *id == member.id) {
-                self.problem(&format!("keys/{}", member.id), "missing from the store");
-            }
-        }
-        Ok(())
-    }
-
-    fn problem(&mut self, object: &str, what: &str) {
+    pub(super) fn problem(&mut self, object: &str, what: &str) {
         self.report.problems.entry(object.to_owned()).or_insert_with(|| what.to_owned());
     }
 

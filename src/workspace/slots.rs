@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::check::Checker;
 use super::init::{key, put_checked};
 use super::keep::KeyObjects;
 use super::{OpenOptions, Result, Workspace, WorkspaceError};
@@ -353,6 +354,38 @@ impl Workspace {
         tracing::info!("the workspace has key epoch {} now", parts.keys.epoch());
         if let Err(error) = objects.write_copies(&*parts.options.disk, &parts.dir) {
             tracing::warn!("the local copies of the keys are not up to date: {error}");
+        }
+        Ok(())
+    }
+}
+
+impl Checker<'_> {
+    /// Looks at what opens the workspace: the header, the newest epoch record and the slots.
+    pub(super) fn check_keys(&mut self) -> Result<()> {
+        let parts = &self.workspace.parts;
+        let objects = match KeyObjects::fetch(&*parts.store) {
+            Err(WorkspaceError::NoWorkspace { .. }) => {
+                self.problem("kura.json", "missing from the store");
+                return Ok(());
+            }
+            outcome => outcome?,
+        };
+        match parts.slot.follow(&parts.keys, &objects.header, &objects.epochs) {
+            Ok(()) => {}
+            Err(error @ UnlockError::DamagedHeader { .. }) => self.problem("kura.json", &error.to_string()),
+            Err(error) => self.problem(&format!("epochs/{}", parts.keys.epoch()), &error.to_string()),
+        }
+        for (id, record) in &objects.slots {
+            if let Err(error) = slot_facts(*id, record) {
+                self.problem(&format!("keys/{id}"), &error.to_string());
+            }
+        }
+        let newest = objects.epochs.iter().find(|(number, _)| *number == parts.keys.epoch());
+        let members = newest.and_then(|(_, record)| members(&parts.keys, &objects.header, record).ok());
+        for member in members.iter().flatten() {
+            if !objects.slots.iter().any(|(id, _)| *id == member.id) {
+                self.problem(&format!("keys/{}", member.id), "missing from the store");
+            }
         }
         Ok(())
     }
