@@ -317,10 +317,10 @@ impl Ahead<'_> {
         let runs = base.iter().flat_map(|base| &base.runs).map(|run| location::run_key(run.id));
         let mut missing = Vec::new();
         for key in [IndexRecord::key(seen.version)].into_iter().chain(runs) {
-            match opening.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: 1 }) {
-                Err(StoreError::NotFound { .. }) => missing.push(key.to_string()),
-                // What cannot be asked is not called missing.
-                Ok(_) | Err(_) => {}
+            // What cannot be asked is not called missing.
+            let answer = opening.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: 1 });
+            if matches!(answer, Err(StoreError::NotFound { .. })) {
+                missing.push(key.to_string());
             }
         }
         Ok(missing)
