@@ -141,6 +141,16 @@ uuid_id!(
     RunId, "location run id"
 );
 
+impl VersionId {
+    /// When it was recorded, in milliseconds as the id has it.
+    pub fn time(&self) -> Timestamp {
+        let mut millis = [0; 8];
+        millis[2..].copy_from_slice(&self.as_bytes()[..6]);
+        let millis = i64::from_be_bytes(millis);
+        Timestamp::from_parts(millis / 1000, u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000)
+    }
+}
+
 impl FileId {
     /// A fresh identity.
     pub fn random() -> Self {

@@ -137,6 +137,19 @@ impl LocationIndex {
         Ok(answers)
     }
 
+    /// Hands every record of a run to `each`.
+    pub fn each_record(&self, run: &RunRef, each: &mut dyn FnMut(BlobId, Location)) -> Result<()> {
+        for frame in 0..run.frame_count() {
+            let records = self.read_frames(run, frame, 1)?;
+            for position in 0..records.len() {
+                let location =
+                    records.location(position).map_err(|fault| BlobError::damaged_object(&run_key(run.id), fault))?;
+                each(records.id(position), location);
+            }
+        }
+        Ok(())
+    }
+
     fn find_in(&self, run: &RunRef, id: &BlobId) -> Result<Option<Location>> {
         let (mut low, mut high) = (0, run.frame_count());
         let is_small = run.count <= SMALL_RUN_RECORDS;

@@ -48,6 +48,11 @@ impl Outbox {
         Ok(Self { disk, dir, objects: Mutex::new(objects) })
     }
 
+    /// An outbox that holds nothing, for reading the store alone. Nothing may be added to it.
+    pub fn none(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, dir: PathBuf::new(), objects: Mutex::new(HashMap::new()) }
+    }
+
     /// Writes an object (all or nothing, not yet synced). Objects are immutable: one that is here
     /// and synced stays; one that may be torn from before a power cut is written anew.
     pub fn add(&self, key: &ObjectKey, sealed: &Sealed) -> Result<()> {

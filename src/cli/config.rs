@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::control::{Exit, Failure};
+use crate::control::{Exit, Failure, parse_size};
 use crate::store::StoreUrl;
 
 /// The passphrase itself.
@@ -12,6 +12,10 @@ pub const PASSPHRASE_VAR: &str = "KURA_PASSPHRASE";
 pub const PASSPHRASE_FILE_VAR: &str = "KURA_PASSPHRASE_FILE";
 /// A command that prints the passphrase.
 pub const PASSPHRASE_COMMAND_VAR: &str = "KURA_PASSPHRASE_COMMAND";
+/// A file whose first line is the new passphrase of a key slot.
+pub const NEW_PASSPHRASE_FILE_VAR: &str = "KURA_NEW_PASSPHRASE_FILE";
+/// A command that prints the new passphrase of a key slot.
+pub const NEW_PASSPHRASE_COMMAND_VAR: &str = "KURA_NEW_PASSPHRASE_COMMAND";
 /// Set by kura for itself: the descriptor of the pipe that holds what was in [`PASSPHRASE_VAR`].
 pub const PASSPHRASE_FD_VAR: &str = "KURA_PASSPHRASE_FD";
 
@@ -166,22 +170,6 @@ fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
         }
     }
     Ok(values)
-}
-
-/// Bytes from `4096`, `500M`, `10GiB` (units are powers of 1024).
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text[digits.len()..].to_ascii_lowercase();
-    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(format!("`{text}` is no size; write for example 500MiB or 10GiB")),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is no size; write for example 10GiB"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// Milliseconds from `500ms`, `2s`, `5m`, `1h`.

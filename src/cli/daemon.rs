@@ -11,6 +11,7 @@ use super::mounts::Record;
 use super::options::MountFlags;
 use super::secret::Key;
 use super::{Context, door, output};
+use crate::base::ids::VersionId;
 use crate::control::{self, Exit, Failure, Reply, Request};
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountError, MountOptions, Mounted};
@@ -29,6 +30,8 @@ pub struct Serve {
     pub accept_damage: bool,
     /// Go on with a store that went back.
     pub accept_rollback: bool,
+    /// A version that the history must hold.
+    pub trust: Option<VersionId>,
     /// The key.
     pub key: Key,
 }
@@ -76,6 +79,7 @@ fn start(context: &Context, serve: Serve) -> Result<Served, Failure> {
     open.fsync = serve.flags.fsync;
     open.accept_damage = serve.accept_damage;
     open.accept_rollback = serve.accept_rollback;
+    open.trust = serve.trust;
     let workspace = Workspace::open(open)?;
     let mounted = mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {
         if let Err(error) = workspace.close(false) {

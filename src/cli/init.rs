@@ -47,9 +47,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
         None => StoreUrl::Dir(context.config.default_store()?),
     };
     refuse_inside_a_mount(&store)?;
-    let kdf = KdfParams::new(args.kdf_memory_mib.saturating_mul(1024), KDF_PASSES, 1).ok_or_else(|| {
-        Failure::new(Exit::Usage, "--kdf-memory-mib must be between 8 and 1024").hint("64 is the default")
-    })?;
+    let kdf = kdf(args.kdf_memory_mib)?;
     let key = secret::obtain_new(&context.common)?;
     let report = make(&store, &key, args.label.clone(), !args.no_recovery_code, kdf)?;
     tell(context, &store, &report)?;
@@ -58,6 +56,23 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
 
 /// Argon2id passes over the memory.
 const KDF_PASSES: u32 = 3;
+
+/// What passphrases shall cost.
+pub fn kdf(memory_mib: u32) -> Result<KdfParams, Failure> {
+    KdfParams::new(memory_mib.saturating_mul(1024), KDF_PASSES, 1).ok_or_else(|| {
+        Failure::new(Exit::Usage, "--kdf-memory-mib must be between 8 and 1024").hint("64 is the default")
+    })
+}
+
+/// A recovery code, and what to do with it.
+pub fn recovery_text(code: &str) -> String {
+    format!(
+        "\nRecovery code, shown only this once:\n\n    {code}\n\n\
+         It opens the workspace when the passphrase or key file is lost. Write it down and keep it\n\
+         apart from this machine. Whoever has it can read everything; without passphrase and code\n\
+         nobody can, and nobody can help."
+    )
+}
 
 /// A store inside of a mounted workspace would store itself.
 fn refuse_inside_a_mount(store: &StoreUrl) -> Result<(), Failure> {
@@ -111,13 +126,7 @@ fn tell(context: &Context, store: &StoreUrl, report: &InitReport) -> Result<(), 
     }
     output.note(&format!("made workspace {} in {store}", report.workspace))?;
     match code {
-        Some(code) => output.line(&format!(
-            "\nRecovery code, shown only this once:\n\n    {}\n\n\
-             It opens the workspace when the passphrase or key file is lost. Write it down and keep it\n\
-             apart from this machine. Whoever has it can read everything; without passphrase and code\n\
-             nobody can, and nobody can help.",
-            code.as_str()
-        )),
+        Some(code) => output.line(&recovery_text(code)),
         None => Ok(()),
     }
 }

@@ -16,9 +16,13 @@ mod demo;
 mod door;
 mod files;
 mod harden;
+mod health;
 mod history;
+mod iam;
 mod init;
 mod interrupt;
+mod key;
+mod keyring;
 mod mount;
 mod mounts;
 mod options;
@@ -62,6 +66,8 @@ Environment:
   KURA_PASSPHRASE_FILE     a file that holds it
   KURA_PASSPHRASE_COMMAND  a command that prints it (no shell; quotes work)
   KURA_SEALED_PASSWORD     the password of a sealed document; _FILE and _COMMAND as above
+  KURA_NEW_PASSPHRASE_FILE, KURA_NEW_PASSPHRASE_COMMAND
+                           the same for the new passphrase of `kura key add` and `kura key passwd`
   KURA_STORE               the store to use when none is named
   KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
@@ -89,8 +95,11 @@ pub(crate) struct Common {
     /// Open it with the content of this file instead of a passphrase
     #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
     key_file: Option<PathBuf>,
-    /// The secret that is given or asked for is the recovery code
+    /// Open it with the key that `kura key add --to-keyring` left in the keyring of this session
     #[arg(long, global = true, conflicts_with = "key_file", help_heading = "Common options")]
+    keyring: bool,
+    /// The secret that is given or asked for is the recovery code
+    #[arg(long, global = true, conflicts_with_all = ["key_file", "keyring"], help_heading = "Common options")]
     recovery: bool,
     /// Print JSON for programs instead of text for people
     #[arg(long, global = true, help_heading = "Common options")]
@@ -118,6 +127,10 @@ enum Command {
     Export(files::ExportArgs),
     Import(files::ImportArgs),
     Sealed(sealed::SealedArgs),
+    Check(health::CheckArgs),
+    Repair(health::RepairArgs),
+    Key(key::KeyArgs),
+    Iam(iam::IamArgs),
     Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
@@ -181,6 +194,10 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
         Command::Sealed(args) => sealed::run(context, args),
+        Command::Check(args) => health::check(context, &args),
+        Command::Repair(args) => health::repair(context, &args),
+        Command::Key(args) => key::run(context, &args),
+        Command::Iam(args) => iam::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }

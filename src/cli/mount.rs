@@ -18,6 +18,7 @@ use super::output::outcome;
 use super::secret::{self, Key};
 use super::{Context, init, mounts};
 use crate::base::disk::{Disk, RealDisk};
+use crate::base::ids::VersionId;
 use crate::control::{Exit, Failure, Reply};
 use crate::store::StoreUrl;
 use crate::workspace::is_inside;
@@ -59,6 +60,10 @@ pub struct MountArgs {
     /// Go on with a store that shows an older state than this machine has seen
     #[arg(long)]
     accept_rollback: bool,
+    /// Refuse a store whose history does not hold this version (a full id, as `kura log --json` shows it): what a
+    /// machine that has not seen the workspace yet can go by
+    #[arg(long, value_name = "VERSION")]
+    trust: Option<VersionId>,
     /// The process in the background: the key comes through standard input
     #[arg(long, hide = true)]
     daemon: bool,
@@ -80,6 +85,7 @@ pub fn run(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
         flags: flags.clone(),
         accept_damage: args.accept_damage,
         accept_rollback: args.accept_rollback,
+        trust: args.trust,
         key,
     };
     if args.daemon {
@@ -182,6 +188,9 @@ fn start(context: &Context, args: &MountArgs, serve: &Serve) -> Result<(), Failu
         (args.accept_rollback, "--accept-rollback"),
     ];
     command.args(switches.iter().filter(|(on, _)| *on).map(|(_, name)| name));
+    if let Some(version) = args.trust {
+        command.arg("--trust").arg(version.to_string());
+    }
     command.env_remove(PASSPHRASE_VAR).env_remove(PASSPHRASE_FD_VAR);
     command.env("KURA_STATE_DIR", &config.state_dir).env("KURA_CACHE_DIR", &config.cache_dir);
     if let Some(path) = std::env::var_os("KURA_CONFIG") {

@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Common;
-use super::config::{PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR, PASSPHRASE_FILE_VAR, PASSPHRASE_VAR};
+use super::config::{
+    NEW_PASSPHRASE_COMMAND_VAR, NEW_PASSPHRASE_FILE_VAR, PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR,
+    PASSPHRASE_FILE_VAR, PASSPHRASE_VAR,
+};
 use super::harden::{PASSPHRASE_LEN_MAX, handed_over};
 use super::interrupt::during_prompt;
 use crate::control::{Exit, Failure};
@@ -72,6 +75,9 @@ pub fn obtain(common: &Common, workspace: &str) -> Result<Key, Failure> {
     if let Some(path) = &common.key_file {
         return read_key_file(path).map(Key::File);
     }
+    if common.keyring {
+        return super::keyring::load(workspace).map(Key::File);
+    }
     let wrap = if common.recovery { Key::Recovery } else { Key::Passphrase };
     if let Some(passphrase) = from_environment()? {
         return Ok(wrap(passphrase));
@@ -89,12 +95,26 @@ pub fn obtain_new(common: &Common) -> Result<Key, Failure> {
         check_new(&passphrase)?;
         return Ok(Key::Passphrase(passphrase));
     }
+    ask_twice().map(Key::Passphrase)
+}
+
+/// A passphrase for a key slot of an existing workspace, asked for twice.
+pub fn obtain_new_passphrase() -> Result<Key, Failure> {
+    let passphrase = match from_file_or_command(NEW_PASSPHRASE_FILE_VAR, NEW_PASSPHRASE_COMMAND_VAR)? {
+        Some(passphrase) => passphrase,
+        None => return ask_twice().map(Key::Passphrase),
+    };
+    check_new(&passphrase)?;
+    Ok(Key::Passphrase(passphrase))
+}
+
+fn ask_twice() -> Result<Zeroizing<Vec<u8>>, Failure> {
     let passphrase = ask("New passphrase: ")?;
     check_new(&passphrase)?;
     if *ask("The same again: ")? != *passphrase {
-        return Err(Failure::new(Exit::Usage, "the two passphrases differ").hint("nothing was made; try again"));
+        return Err(Failure::new(Exit::Usage, "the two passphrases differ").hint("nothing was changed; try again"));
     }
-    Ok(Key::Passphrase(passphrase))
+    Ok(passphrase)
 }
 
 fn check_new(passphrase: &[u8]) -> Result<(), Failure> {
@@ -185,7 +205,8 @@ fn split_words(text: &str) -> Option<Vec<String>> {
     quote.is_none().then_some(words)
 }
 
-fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// The content of a key file.
+pub fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let what = format!("the key file {}", path.display());
     let file = std::fs::File::open(path)
         .map_err(|error| Failure::new(Exit::Usage, format!("{what} cannot be read: {error}")))?;

@@ -231,10 +231,12 @@ impl From<SyncError> for Failure {
             SyncError::Version(error) => return error.into(),
             SyncError::Work(error) => return error.into(),
             SyncError::Blob(error) => return error.into(),
+            SyncError::Keys(error) => return error.into(),
             SyncError::Diverged { .. } => (Exit::Conflict, Some("nothing is lost; both lines of versions are kept")),
             SyncError::RolledBack { .. } => {
                 (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
             }
+            SyncError::Untrusted { .. } => (Exit::RolledBack, Some("check the address, and where the id comes from")),
             SyncError::Lost { .. } => (Exit::Damaged, Some(CHECK_STORE)),
             SyncError::Contended { .. } => (Exit::Conflict, Some("try again")),
             SyncError::Stopped => (Exit::Partial, Some("what is left is published later")),
@@ -256,6 +258,9 @@ impl From<UnlockError> for Failure {
             | UnlockError::DamagedEpoch { .. }
             | UnlockError::DamagedHeader { .. }
             | UnlockError::TooManySlots { .. } => (Exit::Damaged, Some(CHECK_STORE)),
+            UnlockError::EpochGone { .. } => {
+                (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
+            }
             UnlockError::Memory { .. } | UnlockError::NewerFormat { .. } => (Exit::Other, None),
         };
         Failure::of(exit, &error, hint)
@@ -269,6 +274,7 @@ impl From<SlotError> for Failure {
             SlotError::Memory { .. } | SlotError::PublicKey { .. } | SlotError::EpochCount => {
                 Failure::of(Exit::Other, &error, None)
             }
+            SlotError::LastSlot { .. } => Failure::of(Exit::Other, &error, Some("`kura key add` adds one")),
             SlotError::SlotCount
             | SlotError::EmptyPassphrase
             | SlotError::KeyFileLen { .. }
@@ -298,6 +304,10 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::Exists { .. } | WorkspaceError::NotEmpty { .. } => (Exit::Other, None),
             WorkspaceError::Unfinished { .. } => (Exit::NoWorkspace, None),
             WorkspaceError::RolledBackUnderChanges { .. } => (Exit::RolledBack, None),
+            WorkspaceError::KeysChanged { .. } => {
+                (Exit::Conflict, Some("look at `kura key list`, then try again if that is still needed"))
+            }
+            WorkspaceError::NoSuchSlot { .. } | WorkspaceError::AmbiguousSlot { .. } => (Exit::Usage, None),
             WorkspaceError::Locked { .. } => (Exit::Locked, Some("`kura unmount` ends a mount")),
             WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } | WorkspaceError::TagTaken { .. } => {
                 (Exit::Usage, None)

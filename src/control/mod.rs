@@ -13,6 +13,7 @@
 
 mod changes;
 mod failure;
+mod health;
 mod path;
 mod patch;
 mod reply;
@@ -21,6 +22,7 @@ mod run;
 
 pub use changes::ChangeInfo;
 pub use failure::{Exit, Failure};
+pub use health::{parse_size, reencryption_text};
 pub use path::PathText;
 pub use reply::{CountsInfo, Reply, VersionInfo};
 pub use request::{REQUEST_LEN_MAX, Request};

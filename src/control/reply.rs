@@ -37,7 +37,7 @@ impl Reply {
         Self::with(Exit::Partial, message, data)
     }
 
-    fn with(exit: Exit, message: impl Into<String>, data: impl Serialize) -> Self {
+    pub(super) fn with(exit: Exit, message: impl Into<String>, data: impl Serialize) -> Self {
         match serde_json::to_value(data) {
             Ok(data) => Self {
                 ok: exit == Exit::Ok,

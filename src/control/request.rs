@@ -88,6 +88,27 @@ pub enum Request {
         /// The directory, absolute.
         to: PathText,
     },
+    /// Checks what is stored.
+    Check {
+        /// How much content is read: `5%`, `10GiB`, `100%`; none when missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        read_data: Option<String>,
+    },
+    /// Checks, and repairs what can be repaired.
+    Repair {
+        /// How much content is read, as for `check`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        read_data: Option<String>,
+        /// Whether to take out what is lost.
+        #[serde(default)]
+        cut: bool,
+    },
+    /// Stores everything anew that is sealed under an earlier key epoch. A mount does it in the background.
+    Reencrypt {
+        /// At most so many bytes a second; as fast as possible when missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+    },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},
 }

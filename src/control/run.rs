@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::changes::{ChangeInfo, list_changes};
 use super::failure::{Exit, Failure};
+use super::health::{checked, reencrypt, repaired, sample};
 use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
@@ -87,6 +88,9 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             }
             export(workspace, version, paths, dir, &mut |_| {})
         }
+        Request::Check { read_data } => Ok(checked(&workspace.check(sample(read_data.as_deref())?)?)),
+        Request::Repair { read_data, cut } => Ok(repaired(&workspace.repair(sample(read_data.as_deref())?, *cut)?)),
+        Request::Reencrypt { limit } => reencrypt(workspace, *limit),
         Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
     }
 }

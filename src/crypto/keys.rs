@@ -7,6 +7,7 @@ use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
+use parking_lot::RwLock;
 use sha2::Sha256 as Sha2;
 use zeroize::Zeroizing;
 
@@ -39,6 +40,10 @@ impl KeyBytes {
 
     pub(super) fn as_array(&self) -> &[u8; KEY_LEN] {
         &self.0
+    }
+
+    fn copy(&self) -> Self {
+        Self(self.0.clone())
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
@@ -88,7 +93,7 @@ pub enum OpenError {
     Forged,
 }
 
-/// The opened key ring. Clones share the keys.
+/// The opened key ring. Clones share the keys, and what one of them [adopts](Keys::adopt).
 #[derive(Clone)]
 pub struct Keys(Arc<Ring>);
 
@@ -96,15 +101,15 @@ struct Ring {
     workspace: WorkspaceId,
     /// Kept to write epoch records; never leaves this room.
     id_key: KeyBytes,
-    /// Oldest first; the index is the epoch number. Never empty.
-    epoch_keys: Vec<KeyBytes>,
-    /// Ciphers per epoch, in step with `epoch_keys`.
-    epochs: Vec<EpochCiphers>,
+    /// Oldest first; the index is the epoch number. Never empty; epochs are added and never taken away.
+    epochs: RwLock<Vec<Arc<EpochKeys>>>,
     ids: [Hmac<Sha2>; 3],
     chunk_seed: u64,
 }
 
-struct EpochCiphers {
+/// The key of one epoch, and its ciphers.
+pub(super) struct EpochKeys {
+    key: KeyBytes,
     by_kind: [Aes256GcmSiv; Kind::ALL.len()],
 }
 
@@ -122,11 +127,10 @@ impl Keys {
         seed_bytes.copy_from_slice(&seed.as_array()[..8]);
         Self(Arc::new(Ring {
             workspace,
-            epochs: epoch_keys.iter().map(|key| EpochCiphers::new(workspace, key)).collect(),
+            epochs: RwLock::new(epoch_keys.into_iter().map(|key| Arc::new(EpochKeys::new(workspace, key))).collect()),
             ids: [id("content"), id("page"), id("lease")],
             chunk_seed: u64::from_le_bytes(seed_bytes),
             id_key,
-            epoch_keys,
         }))
     }
 
@@ -139,17 +143,43 @@ impl Keys {
         &self.0.id_key
     }
 
-    /// The newest epoch's key, and those before it, oldest first.
-    pub(super) fn newest_and_older(&self) -> (&KeyBytes, &[KeyBytes]) {
-        self.0.epoch_keys.split_last().unwrap_or_else(|| unreachable!("a key ring has at least one epoch"))
+    /// All epochs, oldest first.
+    pub(super) fn epochs(&self) -> Vec<Arc<EpochKeys>> {
+        self.0.epochs.read().clone()
     }
 
-    /// A ring with a fresh epoch after the newest.
+    /// A ring of its own with a fresh epoch after the newest.
     pub(super) fn with_next_epoch(&self) -> Self {
-        let copy = |key: &KeyBytes| KeyBytes(key.0.clone());
-        let mut epoch_keys: Vec<KeyBytes> = self.0.epoch_keys.iter().map(copy).collect();
+        let mut epoch_keys: Vec<KeyBytes> = self.epochs().iter().map(|epoch| epoch.key.copy()).collect();
         epoch_keys.push(KeyBytes::random());
-        Self::new(self.0.workspace, copy(&self.0.id_key), epoch_keys)
+        Self::new(self.0.workspace, self.0.id_key.copy(), epoch_keys)
+    }
+
+    /// Whether this ring has all that `older` has, and perhaps newer epochs.
+    pub fn continues(&self, older: &Keys) -> bool {
+        let (ours, theirs) = (self.epochs(), older.epochs());
+        let same = |(ours, theirs): (&Arc<EpochKeys>, &Arc<EpochKeys>)| ours.key.as_array() == theirs.key.as_array();
+        self.0.workspace == older.0.workspace
+            && self.0.id_key.as_array() == older.0.id_key.as_array()
+            && ours.len() >= theirs.len()
+            && ours.iter().zip(&theirs).all(same)
+    }
+
+    /// Takes over the epochs that a ring has which [continues](Self::continues) this one; every clone has them, and
+    /// seals under the newest, from then on. False, and nothing happens, when it does not continue this one.
+    pub fn adopt(&self, newer: &Keys) -> bool {
+        if Arc::ptr_eq(&self.0, &newer.0) {
+            return true;
+        }
+        let continues = newer.continues(self);
+        if continues {
+            let newer = newer.epochs();
+            let mut epochs = self.0.epochs.write();
+            if newer.len() > epochs.len() {
+                *epochs = newer;
+            }
+        }
+        continues
     }
 
     /// The workspace the keys belong to.
@@ -159,7 +189,13 @@ impl Keys {
 
     /// The newest epoch: the one new envelopes are sealed under.
     pub fn epoch(&self) -> u32 {
-        u32::try_from(self.0.epochs.len().saturating_sub(1)).unwrap_or(u32::MAX)
+        self.newest().0
+    }
+
+    fn newest(&self) -> (u32, Arc<EpochKeys>) {
+        let epochs = self.0.epochs.read();
+        let newest = epochs.last().unwrap_or_else(|| unreachable!("a key ring has at least one epoch"));
+        (u32::try_from(epochs.len() - 1).unwrap_or(u32::MAX), newest.clone())
     }
 
     /// The 64-bit seed of the content-defined chunker's gear table.
@@ -189,9 +225,9 @@ impl Keys {
     }
 
     fn seal_onto(&self, kind: Kind, identity: &[u8], parts: &[&[u8]], out: &mut Vec<u8>) {
-        let epoch = self.epoch();
+        let (epoch, keys) = self.newest();
         let place = Place { workspace: self.0.workspace, kind, epoch, identity };
-        place.seal_parts(&self.0.epochs[epoch as usize].by_kind[kind as usize - 1], parts, out);
+        place.seal_parts(&keys.by_kind[kind as usize - 1], parts, out);
     }
 
     /// Opens one envelope that was sealed as `kind` for `identity`.
@@ -211,12 +247,18 @@ impl Keys {
         buffer: &mut Vec<u8>,
     ) -> Result<usize, OpenError> {
         let epoch = read_header(kind, sealed)?;
-        let Some(ciphers) = self.0.epochs.get(epoch as usize) else {
-            return Err(OpenError::UnknownEpoch { epoch });
-        };
+        let keys = self.0.epochs.read().get(epoch as usize).cloned();
+        let Some(keys) = keys else { return Err(OpenError::UnknownEpoch { epoch }) };
         let place = Place { workspace: self.0.workspace, kind, epoch, identity };
-        place.open_into(&ciphers.by_kind[kind as usize - 1], sealed, buffer)
+        place.open_into(&keys.by_kind[kind as usize - 1], sealed, buffer)
     }
+}
+
+/// The epoch that an envelope says it was sealed under; `None` when the bytes do not begin with one. Nothing is
+/// authenticated by it.
+pub fn envelope_epoch(sealed: &[u8]) -> Option<u32> {
+    let header = sealed.first_chunk::<HEADER_LEN>().filter(|header| header[..2] == MAGIC)?;
+    Some(u32::from_le_bytes([header[4], header[5], header[6], header[7]]))
 }
 
 /// Checks the header of an envelope and returns its epoch.
@@ -307,9 +349,13 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-impl EpochCiphers {
-    fn new(workspace: WorkspaceId, key: &KeyBytes) -> Self {
-        Self { by_kind: Kind::ALL.map(|kind| kind_cipher(workspace, key, kind)) }
+impl EpochKeys {
+    fn new(workspace: WorkspaceId, key: KeyBytes) -> Self {
+        Self { by_kind: Kind::ALL.map(|kind| kind_cipher(workspace, &key, kind)), key }
+    }
+
+    pub(super) fn key(&self) -> &KeyBytes {
+        &self.key
     }
 }
 

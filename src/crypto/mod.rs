@@ -11,7 +11,7 @@
 //! - sealed documents are files of their own, drawn apart: what of them needs a key is in [`document`];
 //! - the workspace header is the only thing stored that can be read without a key.
 //!
-//! Lock order: none; key rings do not change once they are built.
+//! Lock order: none; a key ring only gains epochs, and its lock is held for a look-up.
 
 pub mod document;
 mod keys;
@@ -19,5 +19,5 @@ mod sealed;
 pub mod sharing;
 pub mod slots;
 
-pub use keys::{IdDomain, Keys, OpenError};
+pub use keys::{IdDomain, Keys, OpenError, envelope_epoch};
 pub use sealed::{Kind, SEAL_OVERHEAD, Sealed};

@@ -101,14 +101,19 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         WorkspaceError::Store(error) => of_store(error),
         WorkspaceError::Sync(error) => of_sync(error),
         WorkspaceError::ReadOnly => Errno::EROFS,
-        WorkspaceError::BadTag { .. } | WorkspaceError::Unfit { .. } => Errno::EINVAL,
-        WorkspaceError::NoSuchTag { .. } | WorkspaceError::NoWorkspace { .. } => Errno::ENOENT,
+        WorkspaceError::BadTag { .. } | WorkspaceError::Unfit { .. } | WorkspaceError::AmbiguousSlot { .. } => {
+            Errno::EINVAL
+        }
+        WorkspaceError::NoSuchTag { .. } | WorkspaceError::NoWorkspace { .. } | WorkspaceError::NoSuchSlot { .. } => {
+            Errno::ENOENT
+        }
         WorkspaceError::Exists { .. } | WorkspaceError::InTheWay { .. } | WorkspaceError::TagTaken { .. } => {
             Errno::EEXIST
         }
         WorkspaceError::NotEmpty { .. } => Errno::ENOTEMPTY,
         WorkspaceError::Locked { .. } => Errno::EBUSY,
         WorkspaceError::NoCredential { .. } | WorkspaceError::Unlock(_) => Errno::EACCES,
+        WorkspaceError::KeysChanged { .. } => Errno::EAGAIN,
         WorkspaceError::Slot(_)
         | WorkspaceError::Disk { .. }
         | WorkspaceError::Unfinished { .. }
@@ -123,8 +128,10 @@ fn of_sync(error: &SyncError) -> Errno {
         SyncError::Version(error) => of_version(error),
         SyncError::Work(error) => of_work(error),
         SyncError::Blob(error) => of_blob(error),
+        SyncError::Keys(_) => Errno::EACCES,
         SyncError::Diverged { .. }
         | SyncError::RolledBack { .. }
+        | SyncError::Untrusted { .. }
         | SyncError::Lost { .. }
         | SyncError::Stopped
         | SyncError::Contended { .. } => Errno::EIO,

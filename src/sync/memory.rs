@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::SyncError;
+use super::{Rollback, SyncError};
 use crate::base::disk::{Disk, read_file, replace_file};
 use crate::base::ids::{ClientId, Sha256, VersionId};
 use crate::crypto::{Keys, Kind};
@@ -102,7 +102,7 @@ impl ClientMemory {
                 if now.generation < seen.generation
                     || now.generation == seen.generation && now.digest != seen.digest =>
             {
-                Err(SyncError::RolledBack { seen: seen.generation, found: now.generation })
+                Err(SyncError::RolledBack(Box::new(Rollback::new(seen, Some(*now)))))
             }
             _ => Ok(()),
         }

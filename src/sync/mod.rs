@@ -15,6 +15,6 @@ mod error;
 mod memory;
 mod publisher;
 
-pub use error::SyncError;
+pub use error::{Rollback, SyncError};
 pub use memory::{ClientMemory, Memory, Seen};
 pub use publisher::{Published, Publisher, PublisherParts, Waiting, read_head};

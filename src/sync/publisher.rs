@@ -10,11 +10,13 @@ use super::{ClientMemory, Seen, SyncError};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::ids::VersionId;
-use crate::blob::{Blobs, Outbox};
+use crate::blob::{BlobKind, Blobs, ChunkRef, Outbox};
 use crate::crypto::{Keys, Sealed};
 use crate::store::{ETag, ObjectKey, ObjectStore, PutCondition, RangeRequest, StoreError};
+use crate::version::VersionError;
 use crate::version::head::Head;
 use crate::version::index::IndexRecord;
+use crate::version::tree::PageIo;
 use crate::worktree::{Queued, Worktree};
 
 /// Sealed bytes that are in memory at once for uploading.
@@ -150,11 +152,12 @@ impl Publisher {
     /// HEAD is continued when it is the one our line builds on, or one of our own on the way.
     fn relation(&self, head: &Head, queue: &[(u64, Queued)], built_on: u64) -> Result<Relation, SyncError> {
         let Some((_, newest)) = queue.last() else { return Ok(Relation::Published { same: false }) };
-        let is = |queued: &Queued| head.version == queued.record.id && head.refs == queued.refs;
+        let is =
+            |queued: &Queued| head.version == queued.record.id && head.refs == queued.refs && head.runs == queued.runs;
         if is(newest) {
             return Ok(Relation::Published { same: true });
         }
-        if head.generation == built_on || queue.iter().any(|(_, queued)| is(queued)) {
+        if head.generation == built_on || queue.iter().any(|(_, queued)| is(queued)) || self.is_resealed(head, queue)? {
             return Ok(Relation::Continued);
         }
         let is_version = newest.objects.contains(&IndexRecord::key(newest.record.id));
@@ -162,6 +165,22 @@ impl Publisher {
             return Ok(Relation::Published { same: false });
         }
         Err(SyncError::Diverged { theirs: head.version, ours: newest.record.id })
+    }
+
+    /// Whether HEAD is what our line was made from, only sealed anew for a new key epoch: the same version and runs,
+    /// and no ref that our line does not have.
+    fn is_resealed(&self, head: &Head, queue: &[(u64, Queued)]) -> Result<bool, SyncError> {
+        let Some((_, first)) = queue.first() else { return Ok(false) };
+        let is_parent = first.record.id == head.version || first.record.parents.first() == Some(&head.version);
+        if !is_parent || !head.runs.iter().all(|run| first.runs.contains(run)) {
+            return Ok(false);
+        }
+        let mut has_all = true;
+        head.refs.diff(&first.refs, &Pages(&self.parts.blobs), &mut |_, theirs, _| {
+            has_all &= theirs.is_none();
+            Ok(())
+        })?;
+        Ok(has_all)
     }
 
     /// Whether `version` is `ancestor` or was made from it.
@@ -342,6 +361,19 @@ impl Publisher {
             parts.outbox.remove(key)?;
         }
         Ok(())
+    }
+}
+
+/// Pages as they are stored; nothing is written.
+struct Pages<'a>(&'a Blobs);
+
+impl PageIo for Pages<'_> {
+    fn load(&self, page: &ChunkRef) -> crate::version::Result<Arc<[u8]>> {
+        Ok(self.0.read(BlobKind::Page, page)?)
+    }
+
+    fn save(&self, _: &[u8]) -> crate::version::Result<ChunkRef> {
+        Err(VersionError::Damaged { object: "a page".to_owned(), reason: "comparing writes none".to_owned() })
     }
 }
 

@@ -171,6 +171,11 @@ impl LinkRecord {
 }
 
 impl Content {
+    /// Decodes the value of an offset in a page tree of chunks.
+    pub fn decode_chunk(value: &[u8]) -> Result<ChunkRef> {
+        decode(value, "a chunk list")
+    }
+
     /// The chunks that touch `from..to`, in order, with their offsets.
     pub fn chunks(&self, io: &dyn PageIo, from: u64, to: u64) -> Result<Vec<(u64, ChunkRef)>> {
         match self {

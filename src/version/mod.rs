@@ -15,6 +15,7 @@ pub mod head;
 pub mod index;
 pub mod refs;
 pub mod tree;
+pub mod walk;
 
 pub use error::VersionError;
 

@@ -89,6 +89,11 @@ pub fn add_version(edits: &mut Edits, record: &IndexRecord) {
     edits.insert(version_key(record.id), Some(encode(&Summary::of(record))));
 }
 
+/// Edits that take a version from the list.
+pub fn remove_version(edits: &mut Edits, version: VersionId) {
+    edits.insert(version_key(version), None);
+}
+
 /// Edits that give a version a tag, or (`None`) take the tag away.
 pub fn set_tag(edits: &mut Edits, tag: &str, version: Option<VersionId>) {
     edits.insert(tag_key(tag), version.map(|version| version.as_bytes().to_vec()));

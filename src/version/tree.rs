@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::walk::PageItems;
 use super::{Result, VersionError};
 use crate::base::limits::{PAGE_LEN_MAX, PAGE_LEN_SINGLE};
 use crate::blob::ChunkRef;
@@ -250,6 +251,17 @@ fn parse<'a>(at: &ChunkRef, bytes: &'a [u8]) -> Result<Page<'a>> {
         return Err(VersionError::damaged(format!("page {}", at.id), "its keys are out of order"));
     }
     Ok(page)
+}
+
+/// What a page holds, for walking.
+pub(super) fn page_items<'a>(at: &ChunkRef, bytes: &'a [u8]) -> Result<PageItems<'a>> {
+    let page = parse(at, bytes)?;
+    match page.level {
+        0 => Ok(PageItems::Leaf(page.items)),
+        _ => Ok(PageItems::Inner(
+            page.items.iter().map(|(_, value)| Ok(parse_node(at, value)?.page)).collect::<Result<_>>()?,
+        )),
+    }
 }
 
 fn parse_node(at: &ChunkRef, value: &[u8]) -> Result<Node> {

@@ -20,6 +20,9 @@ const TICK_MS: u64 = 250;
 /// Wait after content could not be absorbed.
 const ABSORB_RETRY_MS: u64 = 2_000;
 
+/// How often it is looked whether re-encryption was asked for.
+const REENCRYPT_TICK_MS: u64 = 250;
+
 /// How long the publisher sleeps when nobody wakes it.
 const IDLE_MS: u64 = 3_600_000;
 
@@ -31,6 +34,9 @@ type Work = fn(&Workspace);
 pub(super) struct Background {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stopping: AtomicBool,
+    /// Whether re-encryption was asked for, and at most how many bytes a second.
+    reencrypt: Mutex<Option<Option<u64>>>,
+    is_started: AtomicBool,
     /// Whether there is something to publish; waited for by the publisher.
     publish: Mutex<bool>,
     wake: Condvar,
@@ -92,11 +98,12 @@ impl Workspace {
         if self.is_read_only() {
             return;
         }
-        let work: [(&str, Work); 4] = [
+        let work: [(&str, Work); 5] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
             ("kura-publish", Self::keep_publishing),
+            ("kura-reencrypt", Self::keep_reencrypting),
         ];
         let fsyncs: Option<(&str, Work)> =
             self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));
@@ -107,6 +114,7 @@ impl Workspace {
                 Err(error) => tracing::error!("{name} cannot be started: {error}"),
             }
         }
+        self.background.is_started.store(true, Ordering::Release);
         self.background.publish_now();
     }
 
@@ -216,22 +224,62 @@ impl Workspace {
         }
     }
 
+    /// Re-encrypts in the background, at most so many bytes a second; `status` tells how far it is. False when nothing
+    /// runs in the background.
+    pub fn reencrypt_in_background(&self, bytes_per_second: Option<u64>) -> bool {
+        let is_started = self.background.is_started.load(Ordering::Acquire);
+        if is_started {
+            *self.background.reencrypt.lock() = Some(bytes_per_second);
+        }
+        is_started
+    }
+
+    fn keep_reencrypting(&self) {
+        while self.background.pause(Duration::from_millis(REENCRYPT_TICK_MS)) {
+            let Some(limit) = self.background.reencrypt.lock().take() else { continue };
+            let tell = |text: String| self.trouble.lock().reencryption = Some(text);
+            tell("it begins".to_owned());
+            let outcome = self.reencrypt(limit, &|| self.background.is_stopping(), &mut |done| {
+                tell(format!(
+                    "{} of {} objects looked at, {} bytes written",
+                    done.objects, done.objects_total, done.bytes
+                ));
+            });
+            match outcome {
+                Ok(done) => tell(format!(
+                    "done: {} bytes written, {} objects are not referred to any more",
+                    done.bytes,
+                    done.unreferred.len()
+                )),
+                Err(error) => {
+                    tracing::warn!("re-encryption stopped and can be asked for again: {error}");
+                    tell(format!("stopped, ask again: {error}"));
+                }
+            }
+        }
+    }
+
     /// Publishes once, and keeps what `status` shows true.
     pub(super) fn publish(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
         if self.is_read_only() {
             return Ok(Published::default());
         }
         let is_troubled = { self.trouble.lock().offline.is_some() };
-        let outcome = self.parts.publisher.publish_once(stop).and_then(|published| {
+        let attempt = || -> Result<Published, SyncError> {
+            let published = self.parts.publisher.publish_once(stop)?;
             // Without anything to publish the store was not asked whether it is back.
             if published.version.is_none() && is_troubled {
                 read_head(&*self.parts.store, &self.parts.keys)?;
             }
             Ok(published)
-        });
+        };
+        let outcome = match attempt() {
+            Err(error) if error.is_unknown_epoch() => self.follow_epochs().and_then(|()| attempt()),
+            outcome => outcome,
+        };
         let mut trouble = self.trouble.lock();
         match &outcome {
-            Ok(_) => *trouble = Trouble::default(),
+            Ok(_) => *trouble = Trouble { reencryption: trouble.reencryption.take(), ..Trouble::default() },
             Err(SyncError::Stopped) => {}
             Err(error) => {
                 let note = Offline { since: rfc3339(self.parts.options.clock.now()), reason: error.to_string() };

@@ -99,6 +99,7 @@ impl Workspace {
             offline: trouble.offline,
             blocked: trouble.blocked,
             diverged: trouble.diverged,
+            reencryption: trouble.reencryption,
             read_only: failure.or_else(|| self.is_read_only().then(|| "opened so".to_owned())),
             conditional_writes: parts.conditional_writes,
             cache_bytes: parts.blobs.cache_bytes(),

@@ -65,6 +65,24 @@ pub enum WorkspaceError {
     /// A key slot cannot be made.
     #[error(transparent)]
     Slot(#[from] SlotError),
+    /// Somebody else changed the same keys at the same time, and was faster.
+    #[error("{object} was changed by somebody else at the same time; this command changed nothing")]
+    KeysChanged {
+        /// The object.
+        object: String,
+    },
+    /// No key slot is called so.
+    #[error("no key slot is called `{selector}`; `kura key list` shows them")]
+    NoSuchSlot {
+        /// The label or the first digits of the id.
+        selector: String,
+    },
+    /// Several key slots are called so.
+    #[error("several key slots are called `{selector}`; give the first digits of the id, as `kura key list` shows it")]
+    AmbiguousSlot {
+        /// The label or the first digits of the id.
+        selector: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -117,7 +117,12 @@ fn put_new(store: &dyn ObjectStore, key: &ObjectKey, sealed: &Sealed, conditiona
 }
 
 /// Puts an object and, when the answer does not tell, reads back whether it is there.
-fn put_checked(store: &dyn ObjectStore, key: &ObjectKey, sealed: &Sealed, condition: PutCondition) -> Result<()> {
+pub(super) fn put_checked(
+    store: &dyn ObjectStore,
+    key: &ObjectKey,
+    sealed: &Sealed,
+    condition: PutCondition,
+) -> Result<()> {
     match store.put(key, sealed, condition) {
         Ok(_) => Ok(()),
         Err(error @ (StoreError::Precondition { .. } | StoreError::OutcomeUnknown { .. })) => match store.get(key) {

@@ -3,12 +3,14 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::init::{HEADER, key};
+use super::init::{HEADER, key, put_checked};
 use super::{Result, WorkspaceError};
 use crate::base::disk::{Disk, read_file, replace_file};
 use crate::base::ids::{SlotId, WorkspaceId};
-use crate::crypto::slots::{WorkspaceHeader, read_header};
-use crate::store::{ObjectKey, ObjectStore, StoreError};
+use crate::crypto::slots::{OpenSlot, UnlockError, WorkspaceHeader, read_header};
+use crate::crypto::{Keys, Sealed};
+use crate::store::{ObjectKey, ObjectStore, PutCondition, StoreError};
+use crate::sync::SyncError;
 use crate::version::index::sha256;
 
 /// Longest of these objects in bytes.
@@ -40,6 +42,41 @@ impl KeyObjects {
             epochs.extend(epoch_number(&name).map(|number| (number, bytes)));
         }
         Ok(Self { header, slots, epochs })
+    }
+
+    /// Refuses epochs that do not continue those in `copies`, made when this client saw the store last.
+    pub(super) fn check_against(&self, copies: &KeyObjects, keys: &Keys, slot: &OpenSlot) -> Result<()> {
+        let newest = |objects: &KeyObjects| objects.epochs.iter().map(|(number, _)| *number).max().unwrap_or(0);
+        let (number, found) = (newest(copies), newest(self));
+        if number > found {
+            return Err(UnlockError::EpochGone { number, found }.into());
+        }
+        match slot.remembered(&copies.header, &copies.epochs) {
+            Ok(remembered) if !keys.continues(&remembered) => {
+                let reason = "it is forged: it does not continue the epochs that this client has seen";
+                Err(UnlockError::DamagedEpoch { number: found, reason }.into())
+            }
+            Ok(_) => Ok(()),
+            // A slot that is newer than the copies, or copies that are damaged, prove nothing.
+            Err(error) => {
+                tracing::debug!("the local copies of the keys prove nothing: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts epoch records into a store that has lost them.
+    pub(super) fn put_back_epochs(&self, store: &dyn ObjectStore, conditional: bool) -> Result<()> {
+        for (number, bytes) in &self.epochs {
+            let name = key(format!("epochs/{number}"));
+            let Some(record) = Sealed::from_local(bytes.clone()) else { continue };
+            if matches!(store.get(&name), Err(StoreError::NotFound { .. })) {
+                let condition = if conditional { PutCondition::IfAbsent } else { PutCondition::Always };
+                put_checked(store, &name, &record, condition)?;
+                tracing::warn!("{name} was missing from the store and is put back");
+            }
+        }
+        Ok(())
     }
 
     /// What the header says, before any key is known.
@@ -141,7 +178,8 @@ impl KnownStores<'_> {
 
 /// Whether an error means that the store may come back by itself.
 pub(super) fn is_away(error: &WorkspaceError) -> bool {
-    matches!(error, WorkspaceError::Store(StoreError::Unreachable { .. } | StoreError::NoStore { .. }))
+    let (WorkspaceError::Store(error) | WorkspaceError::Sync(SyncError::Store(error))) = error else { return false };
+    matches!(error, StoreError::Unreachable { .. } | StoreError::NoStore { .. })
 }
 
 /// A missing file is no copy.

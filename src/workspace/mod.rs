@@ -11,7 +11,9 @@
 //! Lock order: history operations, publisher, then whatever `worktree` takes; the state shown by `status` is locked
 //! last and briefly.
 
+mod affected;
 mod background;
+mod check;
 mod close;
 mod error;
 mod export;
@@ -24,21 +26,28 @@ mod open;
 mod opened;
 mod options;
 mod place;
+mod reencrypt;
+mod repair;
 mod reports;
 mod restore;
 mod revert;
 mod select;
+mod slots;
 mod status;
 mod xattr;
 
+pub use check::{Affected, CheckReport, Sample};
 pub use error::WorkspaceError;
 pub use opened::Workspace;
 pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, OpenOptions};
 pub use place::is_inside;
+pub use reencrypt::Reencryption;
+pub use repair::RepairReport;
 pub use reports::{
     CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side,
 };
 pub use select::is_time;
+pub use slots::{KeySlots, SlotInfo, SlotState};
 pub use status::{Offline, Status};
 
 /// The result of an operation of this room.

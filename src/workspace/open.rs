@@ -11,12 +11,12 @@ use super::status::Offline;
 use super::{OpenOptions, Result, WorkspaceError};
 use crate::base::clock::Timestamp;
 use crate::base::disk::{DiskFile, OpenMode};
-use crate::base::ids::WorkspaceId;
-use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef};
+use crate::base::ids::{VersionId, WorkspaceId};
+use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef, location};
 use crate::crypto::Keys;
-use crate::crypto::slots::unlock;
-use crate::store::{self, ObjectStore, StoreError};
-use crate::sync::{ClientMemory, Publisher, PublisherParts, Seen, SyncError, read_head};
+use crate::crypto::slots::{OpenSlot, UnlockError, unlock_slot};
+use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError};
+use crate::sync::{ClientMemory, Publisher, PublisherParts, Rollback, Seen, SyncError, read_head};
 use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
 use crate::version::refs;
@@ -35,15 +35,16 @@ pub(super) fn open(options: OpenOptions) -> Result<Arc<Workspace>> {
 pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Result<Arc<Workspace>> {
     let mut opening = Opening::find(store, options)?;
     let lock = opening.lock()?;
-    let keys = opening.unlock()?;
+    let (keys, slot) = opening.unlock()?;
     let (memory, is_copy) = opening.memory(&keys)?;
-    let head = opening.read_head(&keys)?;
+    let head = opening.read_head(&keys, &slot)?;
     let outbox = Arc::new(Outbox::open(opening.options.disk.clone(), opening.dir.join("outbox"))?);
     let blobs = Arc::new(opening.blobs(&keys, &outbox)?);
     let ahead = Ahead { opening: &opening, keys: &keys, memory: &memory, blobs: &blobs };
-    if let Some((head, seen)) = &head {
-        ahead.check(head, seen)?;
-    }
+    let accepted = match &head {
+        Some((head, seen)) => ahead.check(head, seen)?,
+        None => None,
+    };
     ahead.prepare_base(head.as_ref().map(|(head, _)| head), is_copy)?;
     let tree = Arc::new(Worktree::recover(
         opening.tree_parts(&keys, &memory, &blobs, &outbox),
@@ -55,9 +56,10 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
     }
     let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory);
     let Opening { store, options, id, dir, conditional_writes, offline, .. } = opening;
-    Ok(Workspace::assemble(Parts {
+    let workspace = Workspace::assemble(Parts {
         id,
         keys,
+        slot,
         store,
         dir,
         tree,
@@ -68,7 +70,16 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         options,
         lock: Mutex::new(Some(lock)),
         offline,
-    }))
+    });
+    if let Some(Rollback { seen, .. }) = accepted.filter(|_| !workspace.is_read_only()) {
+        // It stands in the history, where every client finds it.
+        let message = format!(
+            "accepted that the store went back behind generation {} of HEAD with version {}",
+            seen.generation, seen.version
+        );
+        workspace.snapshot(Some(message), None)?;
+    }
+    Ok(workspace)
 }
 
 /// What is known while a workspace is being opened.
@@ -119,16 +130,47 @@ impl Opening {
         }
     }
 
-    fn unlock(&self) -> Result<Keys> {
+    fn unlock(&mut self) -> Result<(Keys, OpenSlot)> {
         let credential = (self.options.credential)().map_err(|reason| WorkspaceError::NoCredential { reason })?;
         let objects = &self.objects;
-        let keys = unlock(&objects.header, &objects.slots, &objects.epochs, &credential)?;
+        let (keys, slot) = unlock_slot(&objects.header, &objects.slots, &objects.epochs, &credential)?;
         if self.offline.is_none() {
+            self.check_epochs(&keys, &slot)?;
             let disk = &*self.options.disk;
-            objects.write_copies(disk, &self.dir)?;
+            self.objects.write_copies(disk, &self.dir)?;
             KnownStores { disk, state_root: &self.options.state_dir }.remember(self.store.address(), self.id)?;
         }
-        Ok(keys)
+        Ok((keys, slot))
+    }
+
+    /// Refuses a store that shows older epochs than this client has seen, or others. When that is accepted, the epochs
+    /// that the store has lost are put back from the copies: local state is sealed under them.
+    fn check_epochs(&mut self, keys: &Keys, slot: &OpenSlot) -> Result<()> {
+        let Ok(copies) = KeyObjects::read_copies(&*self.options.disk, &self.dir) else { return Ok(()) };
+        let gone = match self.objects.check_against(&copies, keys, slot) {
+            Err(WorkspaceError::Unlock(gone @ UnlockError::EpochGone { .. })) => gone,
+            outcome => return outcome,
+        };
+        if !self.options.accept_rollback || !keys.adopt(&slot.remembered(&copies.header, &copies.epochs)?) {
+            return Err(gone.into());
+        }
+        if !self.options.read_only {
+            copies.put_back_epochs(&*self.store, self.conditional_writes)?;
+        }
+        self.objects.epochs = copies.epochs;
+        Ok(())
+    }
+
+    /// HEAD as it is now, and the epoch that it is sealed under, which may have begun a moment ago.
+    fn read_newest_head(&self, keys: &Keys, slot: &OpenSlot) -> Result<(Head, ETag, Seen)> {
+        match read_head(&*self.store, keys) {
+            Err(error) if error.is_unknown_epoch() => {
+                let objects = KeyObjects::fetch(&*self.store)?;
+                slot.follow(keys, &objects.header, &objects.epochs)?;
+                Ok(read_head(&*self.store, keys)?)
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
     fn memory(&self, keys: &Keys) -> Result<(Arc<ClientMemory>, bool)> {
@@ -138,23 +180,30 @@ impl Opening {
     }
 
     /// HEAD, unless the store is away.
-    fn read_head(&mut self, keys: &Keys) -> Result<Option<(Head, Seen)>> {
+    fn read_head(&mut self, keys: &Keys, slot: &OpenSlot) -> Result<Option<(Head, Seen)>> {
         if self.offline.is_some() {
             return Ok(None);
         }
-        match read_head(&*self.store, keys) {
+        match self.read_newest_head(keys, slot) {
             Ok((head, _, seen)) => Ok(Some((head, seen))),
-            Err(SyncError::Store(StoreError::NotFound { .. })) => {
+            Err(WorkspaceError::Sync(SyncError::Store(StoreError::NotFound { .. }))) => {
                 match Base::read(&*self.options.disk, &self.dir, keys)? {
-                    Some(base) => Err(SyncError::RolledBack { seen: base.head_generation, found: 0 }.into()),
+                    Some(base) => {
+                        let seen = Seen {
+                            generation: base.head_generation,
+                            digest: base.index.digest(),
+                            version: base.index.id,
+                        };
+                        Err(SyncError::RolledBack(Box::new(Rollback::new(seen, None))).into())
+                    }
                     None => Err(WorkspaceError::Unfinished { store: self.store.address().to_owned() }),
                 }
             }
-            Err(SyncError::Store(error @ (StoreError::Unreachable { .. } | StoreError::NoStore { .. }))) => {
+            Err(error) if is_away(&error) => {
                 self.offline = Some(offline(self.options.clock.now(), &error));
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -229,19 +278,52 @@ struct Ahead<'a> {
 }
 
 impl Ahead<'_> {
-    /// Refuses a HEAD that is older than what was seen, or whose history does not hold it.
-    fn check(&self, head: &Head, now: &Seen) -> Result<()> {
-        if self.opening.options.accept_rollback {
-            return Ok(());
+    /// Refuses a HEAD that is older than what was seen, or whose history does not hold it or what the user trusts.
+    /// A rollback that is accepted is returned.
+    fn check(&self, head: &Head, now: &Seen) -> Result<Option<Rollback>> {
+        if let Some(trusted) = self.opening.options.trust
+            && !self.lists(head, trusted)?
+        {
+            return Err(SyncError::Untrusted { trusted, found: head.version }.into());
         }
-        self.memory.check(now)?;
-        let Some(seen) = self.memory.get().seen.filter(|seen| seen.version != head.version) else { return Ok(()) };
+        let mut rollback = match self.memory.check(now) {
+            Ok(()) => match self.memory.get().seen {
+                Some(seen) if !self.lists(head, seen.version)? => Rollback::new(seen, Some(*now)),
+                _ => return Ok(None),
+            },
+            Err(SyncError::RolledBack(rollback)) => *rollback,
+            Err(error) => return Err(error.into()),
+        };
+        if self.opening.options.accept_rollback {
+            return Ok(Some(rollback));
+        }
+        rollback.missing = self.missing(&rollback.seen)?;
+        Err(SyncError::RolledBack(Box::new(rollback)).into())
+    }
+
+    fn lists(&self, head: &Head, version: VersionId) -> Result<bool> {
+        if version == head.version {
+            return Ok(true);
+        }
         let index = self.blobs.index();
         index.set_runs(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
-        match refs::lists(&head.refs, &super::history::Pages(self.blobs), seen.version)? {
-            true => Ok(()),
-            false => Err(SyncError::RolledBack { seen: seen.generation, found: now.generation }.into()),
+        Ok(refs::lists(&head.refs, &super::history::Pages(self.blobs), version)?)
+    }
+
+    /// What the newest version seen needs and the store has no more: its record and its location runs.
+    fn missing(&self, seen: &Seen) -> Result<Vec<String>> {
+        let opening = self.opening;
+        let base = Base::read(&*opening.options.disk, &opening.dir, self.keys)?;
+        let runs = base.iter().flat_map(|base| &base.runs).map(|run| location::run_key(run.id));
+        let mut missing = Vec::new();
+        for key in [IndexRecord::key(seen.version)].into_iter().chain(runs) {
+            // What cannot be asked is not called missing.
+            let answer = opening.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: 1 });
+            if matches!(answer, Err(StoreError::NotFound { .. })) {
+                missing.push(key.to_string());
+            }
         }
+        Ok(missing)
     }
 
     /// Moves a local base without changes of its own forward to HEAD.

@@ -15,6 +15,7 @@ use crate::base::disk::DiskFile;
 use crate::base::ids::{VersionId, WorkspaceId};
 use crate::blob::Blobs;
 use crate::crypto::Keys;
+use crate::crypto::slots::OpenSlot;
 use crate::store::{ObjectStore, StoreUrl};
 use crate::sync::{ClientMemory, Publisher};
 use crate::version::index::IndexRecord;
@@ -41,6 +42,8 @@ pub struct Workspace {
 pub(super) struct Parts {
     pub(super) id: WorkspaceId,
     pub(super) keys: Keys,
+    /// What opened the keys; it opens later epochs, too.
+    pub(super) slot: OpenSlot,
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) dir: PathBuf,
     pub(super) tree: Arc<Worktree>,
@@ -60,6 +63,8 @@ pub(super) struct Trouble {
     pub(super) offline: Option<Offline>,
     pub(super) blocked: Option<Offline>,
     pub(super) diverged: bool,
+    /// How far re-encryption is, when it was asked for.
+    pub(super) reencryption: Option<String>,
 }
 
 impl Workspace {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::disk::{Disk, RealDisk};
-use crate::base::ids::{Sha256, WorkspaceId};
+use crate::base::ids::{Sha256, VersionId, WorkspaceId};
 use crate::crypto::slots::{Credential, KdfParams, NewSlot};
 use crate::store::StoreUrl;
 use crate::worktree::Limits;
@@ -76,6 +76,8 @@ pub struct OpenOptions {
     pub accept_damage: bool,
     /// Go on with a store that shows an older state than was seen.
     pub accept_rollback: bool,
+    /// A version that the store's history must hold: what a client without a memory of its own can go by.
+    pub trust: Option<VersionId>,
     /// Limits of the live tree.
     pub limits: Limits,
     /// Opened content kept in memory, in bytes.
@@ -156,6 +158,7 @@ impl OpenOptions {
             read_only: false,
             accept_damage: false,
             accept_rollback: false,
+            trust: None,
             limits: Limits::default(),
             memory_bytes_max: 64 << 20,
             cache_bytes_max: 10 << 30,

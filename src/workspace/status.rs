@@ -48,6 +48,8 @@ pub struct Status {
     pub blocked: Option<Offline>,
     /// Whether another client moved HEAD away from our versions.
     pub diverged: bool,
+    /// How far re-encryption is, when it was asked for since the workspace was opened.
+    pub reencryption: Option<String>,
     /// Why changes are refused.
     pub read_only: Option<String>,
     /// Whether the store's conditional writes work.
@@ -87,6 +89,9 @@ impl fmt::Display for Status {
         }
         if let Some(blocked) = &self.blocked {
             writeln!(f, "BLOCKED      since {}: {}", blocked.since, blocked.reason)?;
+        }
+        if let Some(text) = &self.reencryption {
+            writeln!(f, "re-encrypt   {text}")?;
         }
         if let Some(reason) = &self.read_only {
             writeln!(f, "READ-ONLY    {reason}")?;

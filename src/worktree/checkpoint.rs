@@ -78,6 +78,13 @@ pub(super) struct Parcel {
     present: Vec<ObjectKey>,
 }
 
+impl Parcel {
+    /// Objects, and where blobs are in them.
+    pub(super) fn of(records: Vec<(BlobId, Location)>, objects: Vec<(ObjectKey, Sealed)>) -> Self {
+        Self { records, objects, present: Vec::new() }
+    }
+}
+
 impl Worktree {
     /// Records a version of the published state.
     pub fn checkpoint(&self, reason: &Reason) -> Result<Checkpoint> {

@@ -1,10 +1,16 @@
-//! Changing the refs without recording a version.
+//! Changing the refs, and where blobs are, without recording a version.
+
+use std::collections::HashMap;
 
 use super::Result;
 use super::checkpoint::Parcel;
 use super::live::Worktree;
 use super::open::Queued;
-use crate::blob::PackBuilder;
+use crate::base::ids::{BlobId, RunId};
+use crate::blob::{Location, PackBuilder};
+use crate::crypto::Sealed;
+use crate::store::ObjectKey;
+use crate::version::head::RunInForce;
 use crate::version::tree::Edits;
 
 impl Worktree {
@@ -24,5 +30,24 @@ impl Worktree {
         let base = state.base.clone();
         self.enqueue(&mut state, base, queued, parcel)?;
         Ok(true)
+    }
+
+    /// Lets blobs be found where `records` say, in `objects`; runs that are keys of `replaced` give way to what they
+    /// stand for there (nothing, or another run that is among the objects). Durable here, and queued as versions are.
+    pub fn relocate(
+        &self,
+        records: Vec<(BlobId, Location)>,
+        objects: Vec<(ObjectKey, Sealed)>,
+        replaced: &HashMap<RunId, Option<RunInForce>>,
+    ) -> Result<()> {
+        self.writable()?;
+        let mut state = self.checkpoint.lock();
+        let mut parcel = Parcel::of(records, objects);
+        let kept = |run: &RunInForce| replaced.get(&run.id).copied().unwrap_or(Some(*run));
+        let before: Vec<RunInForce> = state.base.runs.iter().filter_map(kept).collect();
+        let runs = self.add_run(&mut parcel, &before)?;
+        let queued = Queued { record: state.base.index.clone(), refs: state.base.refs, runs, objects: Vec::new() };
+        let base = state.base.clone();
+        self.enqueue(&mut state, base, queued, parcel)
     }
 }

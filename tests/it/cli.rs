@@ -6,5 +6,6 @@ mod dead;
 mod doors;
 mod failures;
 mod first_steps;
+mod keys;
 mod kill;
 pub mod support;

@@ -11,7 +11,7 @@ use kura::base::clock::Timestamp;
 use kura::base::ids::{self, SlotId, WorkspaceId};
 use kura::crypto::slots::{
     BadRecoveryCode, Capabilities, Credential, KdfParams, NewSlot, NewWorkspace, RecoveryCode, Secret, SlotError,
-    UnlockError, add_slot, change_credential, create_workspace, members, read_header, rotate, unlock,
+    UnlockError, add_member, change_credential, create_workspace, members, new_slot, read_header, rotate, unlock,
 };
 use kura::crypto::{IdDomain, Keys, Kind, OpenError};
 use proptest::prelude::*;
@@ -362,9 +362,11 @@ fn a_rotated_key_opens_the_past_and_shuts_out_who_was_removed() {
 fn a_slot_is_added_and_a_passphrase_changed_without_touching_the_keys() {
     let mut stored = Stored::new(&[slot("a", passphrase("old"))]);
     let new = slot("b", key_file(2));
-    let added = add_slot(&stored.keys, NOW, &stored.header, stored.newest(), (&new, KdfParams::minimum())).unwrap();
-    stored.slots.push((added.id, added.record.into_bytes()));
-    stored.epochs = vec![(0, added.epoch.into_bytes())];
+    let (member, record) = new_slot(&stored.keys, NOW, &new, KdfParams::minimum()).unwrap();
+    let epoch = add_member(&stored.keys, &stored.header, stored.newest(), &member).unwrap().unwrap();
+    stored.slots.push((member.id, record.into_bytes()));
+    stored.epochs = vec![(0, epoch.into_bytes())];
+    assert_eq!(add_member(&stored.keys, &stored.header, stored.newest(), &member).unwrap(), None);
     assert_same(&stored.keys, &stored.unlock(&key_file(2)).unwrap());
     assert_same(&stored.keys, &stored.unlock(&passphrase("old")).unwrap());
 

@@ -201,16 +201,44 @@ fn a_store_that_goes_back_is_refused_until_it_is_accepted() {
     let workspace = rig.open("state");
     write(&workspace, "two", b"2");
     workspace.close(true).unwrap();
+    let newest = workspace.tree().base().index.id;
     rig.memory.restore(old);
     let refused = rig.try_open(rig.options("state"));
-    assert!(matches!(refused, Err(WorkspaceError::Sync(SyncError::RolledBack { .. }))));
+    let error = refused.map(|_| ()).unwrap_err();
+    assert!(matches!(error, WorkspaceError::Sync(SyncError::RolledBack { .. })));
+    let (text, newest) = (error.to_string(), newest.to_string());
+    for words in ["went back", &newest, " of 20", "missing from it", "indexes/", "--accept-rollback"] {
+        assert!(text.contains(words), "`{words}` is missing: {text}");
+    }
     let mut options = rig.options("state");
     options.accept_rollback = true;
     let workspace = rig.try_open(options).unwrap();
+    let told = workspace.versions().unwrap().into_iter().find_map(|version| version.summary.message);
+    assert!(told.unwrap().contains(&newest), "the history says what was accepted");
     assert_eq!(live(&workspace).keys().collect::<Vec<_>>(), ["one"]);
     write(&workspace, "three", b"3");
     assert_eq!(workspace.close(true).unwrap().unpublished_versions, 0);
     rig.open("state").close(true).unwrap();
+}
+
+#[test]
+fn a_new_client_can_be_told_what_the_history_must_hold() {
+    let rig = Rig::new();
+    let writer = rig.open("writer");
+    write(&writer, "one", b"1");
+    writer.close(true).unwrap();
+    let old = rig.memory.snapshot();
+    let writer = rig.open("writer");
+    write(&writer, "two", b"2");
+    writer.close(true).unwrap();
+    let trusted = writer.tree().base().index.id;
+    let open = |state: &str| rig.try_open(kura::workspace::OpenOptions { trust: Some(trusted), ..rig.options(state) });
+    open("new").unwrap().close(true).unwrap();
+    rig.memory.restore(old);
+    let error = open("newer").map(|_| ()).unwrap_err();
+    assert!(matches!(error, WorkspaceError::Sync(SyncError::Untrusted { .. })), "{error}");
+    assert!(error.to_string().contains(&trusted.to_string()));
+    assert_eq!(kura::control::Failure::from(error).exit, kura::control::Exit::RolledBack);
 }
 
 #[test]

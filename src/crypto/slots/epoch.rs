@@ -100,7 +100,9 @@ pub(super) struct Epoch {
 pub(super) fn make(keys: &Keys, members: &[Member], header_digest: Sha256) -> Result<Sealed, SlotId> {
     let number = keys.epoch();
     let workspace = keys.workspace();
-    let (newest, older) = keys.newest_and_older();
+    let epochs = keys.epochs();
+    let Some((newest, older)) = epochs.split_last() else { unreachable!("a key ring has at least one epoch") };
+    let newest = newest.key();
     let mut secret = Zeroizing::new([0; SECRET_LEN]);
     secret[..KEY_LEN].copy_from_slice(newest.as_array());
     secret[KEY_LEN..2 * KEY_LEN].copy_from_slice(keys.id_key().as_array());
@@ -110,7 +112,7 @@ pub(super) fn make(keys: &Keys, members: &[Member], header_digest: Sha256) -> Re
     let roster = RosterBody {
         header_digest: header_digest.0,
         members: members.iter().map(|m| (*m.id.as_bytes(), m.public_key, m.label.clone())).collect(),
-        older_keys: older.iter().map(|key| *key.as_array()).collect(),
+        older_keys: older.iter().map(|epoch| *epoch.key().as_array()).collect(),
     };
     let plaintext = Zeroizing::new(encode(&roster));
     let mut body = EpochBody { workspace: *workspace.as_bytes(), number, entries, roster: Vec::new() };

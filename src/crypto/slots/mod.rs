@@ -21,8 +21,8 @@ pub use epoch::Member;
 pub use header::{Capabilities, WorkspaceHeader};
 pub use recovery::{BadRecoveryCode, RecoveryCode};
 pub use secret::{Credential, CredentialKind, Secret};
-pub use slot::{KdfParams, NewSlot, SlotError};
+pub use slot::{KdfParams, NewSlot, SlotError, SlotFacts};
 pub use unlock::{
-    AddedSlot, NewWorkspace, UnlockError, add_slot, change_credential, create_workspace, members, read_header, rotate,
-    unlock,
+    NewWorkspace, OpenSlot, UnlockError, add_member, change_credential, create_workspace, members, new_slot,
+    read_header, remove_slot, rotate, slot_facts, unlock, unlock_slot,
 };

@@ -112,6 +112,12 @@ pub enum SlotError {
         /// Its length in bytes.
         len: usize,
     },
+    /// The only slot that opens the workspace cannot go.
+    #[error("{id} is the last key slot that opens the workspace; add another first")]
+    LastSlot {
+        /// The slot.
+        id: SlotId,
+    },
     /// The label is too long.
     #[error("the label of the key slot is longer than 255 bytes; shorten it")]
     LabelTooLong,
@@ -163,6 +169,15 @@ pub(super) struct SlotIdentity {
     pub(super) id: SlotId,
     pub(super) created: Timestamp,
     pub(super) public_key: [u8; KEY_LEN],
+}
+
+/// What a slot record tells without its secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotFacts {
+    /// What opens it.
+    pub kind: CredentialKind,
+    /// When it was made.
+    pub created: Timestamp,
 }
 
 /// A slot record as read.
@@ -288,6 +303,10 @@ impl Slot {
             associated_data: [&frame_header(TYPE_SLOT)[..], head_bytes].concat(),
             wrap: *wrap,
         })
+    }
+
+    pub(super) fn facts(&self) -> SlotFacts {
+        SlotFacts { kind: self.kind(), created: self.identity.created }
     }
 
     pub(super) fn kind(&self) -> CredentialKind {

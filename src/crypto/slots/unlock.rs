@@ -5,7 +5,7 @@ use super::frame::FrameError;
 use super::header::{self, Capabilities, HeaderError, WorkspaceHeader};
 use super::recovery::{BadRecoveryCode, RecoveryCode};
 use super::secret::{Credential, CredentialKind};
-use super::slot::{self, KdfParams, NewSlot, OpenedSlot, Slot, SlotError, SlotRefusal};
+use super::slot::{self, KdfParams, NewSlot, OpenedSlot, Slot, SlotError, SlotFacts, SlotIdentity, SlotRefusal};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{SlotId, WorkspaceId};
 use crate::base::limits::FORMAT_VERSION;
@@ -50,6 +50,17 @@ pub enum UnlockError {
         number: u32,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// An epoch that this client has seen is not shown any more.
+    #[error(
+        "epochs/{number}: gone: this client has seen key epoch {number}, and the store shows none later than {found}; \
+         somebody restored an old copy of the store, or hides what is newer"
+    )]
+    EpochGone {
+        /// The newest epoch seen.
+        number: u32,
+        /// The newest that the store shows.
+        found: u32,
     },
     /// The workspace header is damaged or was altered.
     #[error("kura.json: damaged: {reason}; restore the object")]
@@ -144,6 +155,16 @@ pub fn unlock(
     epochs: &[(u32, Vec<u8>)],
     credential: &Credential,
 ) -> Result<Keys, UnlockError> {
+    unlock_slot(header, slots, epochs, credential).map(|(keys, _)| keys)
+}
+
+/// As [`unlock`], with the slot that opened, which follows later epochs without the credential.
+pub fn unlock_slot(
+    header: &[u8],
+    slots: &[(SlotId, Vec<u8>)],
+    epochs: &[(u32, Vec<u8>)],
+    credential: &Credential,
+) -> Result<(Keys, OpenSlot), UnlockError> {
     if let Credential::RecoveryCode(text) = credential {
         RecoveryCode::parse(text)?;
     }
@@ -164,8 +185,8 @@ pub fn unlock(
             continue;
         }
         match slot.open(credential) {
-            Ok(opened) => match enter(header, epochs, &slot, &opened) {
-                Ok(keys) => return Ok(keys),
+            Ok(opened) => match enter(header, epochs, &slot.identity, &opened) {
+                Ok(keys) => return Ok((keys, OpenSlot { identity: slot.identity, opened })),
                 Err(error) => outcome.stopped = outcome.stopped.or(Some(error)),
             },
             Err(SlotRefusal::WrongSecret) => outcome.refused = true,
@@ -206,9 +227,54 @@ impl Outcome {
     }
 }
 
+/// A slot whose private half is unwrapped. It is kept in memory as long as a workspace is open.
+pub struct OpenSlot {
+    identity: SlotIdentity,
+    opened: OpenedSlot,
+}
+
+impl OpenSlot {
+    /// The slot.
+    pub fn id(&self) -> SlotId {
+        self.identity.id
+    }
+
+    /// Lets `keys` have the epochs that were begun since, from what lies under `epochs/`.
+    ///
+    /// # Errors
+    ///
+    /// As [`unlock`], and when the newest epoch does not continue those that `keys` has.
+    pub fn follow(&self, keys: &Keys, header: &[u8], epochs: &[(u32, Vec<u8>)]) -> Result<(), UnlockError> {
+        let newer = enter(header, epochs, &self.identity, &self.opened)?;
+        if newer.epoch() < keys.epoch() {
+            return Err(UnlockError::EpochGone { number: keys.epoch(), found: newer.epoch() });
+        }
+        if !keys.adopt(&newer) {
+            let reason = "it is forged: it does not continue the epochs that this client has seen";
+            return Err(UnlockError::DamagedEpoch { number: newer.epoch(), reason });
+        }
+        Ok(())
+    }
+
+    /// The keys that earlier copies of the header and of the epoch records hold for this slot.
+    pub fn remembered(&self, header: &[u8], epochs: &[(u32, Vec<u8>)]) -> Result<Keys, UnlockError> {
+        enter(header, epochs, &self.identity, &self.opened)
+    }
+}
+
+impl std::fmt::Debug for OpenSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenSlot({})", self.id())
+    }
+}
+
 /// From an opened slot to the key ring.
-fn enter(header: &[u8], epochs: &[(u32, Vec<u8>)], slot: &Slot, opened: &OpenedSlot) -> Result<Keys, UnlockError> {
-    let identity = &slot.identity;
+fn enter(
+    header: &[u8],
+    epochs: &[(u32, Vec<u8>)],
+    identity: &SlotIdentity,
+    opened: &OpenedSlot,
+) -> Result<Keys, UnlockError> {
     if read_header(header)?.workspace != identity.workspace {
         return Err(UnlockError::DamagedHeader { reason: "it names another workspace than the key slot" });
     }
@@ -250,33 +316,45 @@ pub fn members(keys: &Keys, header: &[u8], newest_epoch: &[u8]) -> Result<Vec<Me
     Ok(open_roster(keys, header, newest_epoch)?.members)
 }
 
-/// A slot that was added.
-pub struct AddedSlot {
-    /// The slot.
-    pub id: SlotId,
-    /// `keys/<uuid>`; put it first.
-    pub record: Sealed,
-    /// The newest epoch record, to take the place of the one before (if that is still there).
-    pub epoch: Sealed,
+/// A slot for the workspace of `keys`, and its record, to be put as `keys/<uuid>` before [`add_member`] lets it open
+/// anything.
+pub fn new_slot(keys: &Keys, now: Timestamp, new: &NewSlot, kdf: KdfParams) -> Result<(Member, Sealed), SlotError> {
+    slot::make(keys.workspace(), keys.id_key(), now, new, kdf)
 }
 
-/// Adds a slot to the newest epoch. It will open everything, as every slot does.
-pub fn add_slot(
+/// The newest epoch record with one member more, who can then open everything, as every member can; `None` when it
+/// has that one already.
+pub fn add_member(
     keys: &Keys,
-    now: Timestamp,
     header: &[u8],
     newest_epoch: &[u8],
-    (new, kdf): (&NewSlot, KdfParams),
-) -> Result<AddedSlot, SlotError> {
+    member: &Member,
+) -> Result<Option<Sealed>, SlotError> {
     let mut members = members(keys, header, newest_epoch)?;
+    if members.iter().any(|other| other.id == member.id) {
+        return Ok(None);
+    }
     if members.len() >= MEMBERS_MAX {
         return Err(SlotError::SlotCount);
     }
-    let (member, record) = slot::make(keys.workspace(), keys.id_key(), now, new, kdf)?;
-    let id = member.id;
-    members.push(member);
-    let epoch = epoch::make(keys, &members, header::digest(header)).map_err(|id| SlotError::PublicKey { id })?;
-    Ok(AddedSlot { id, record, epoch })
+    members.push(member.clone());
+    epoch::make(keys, &members, header::digest(header)).map(Some).map_err(|id| SlotError::PublicKey { id })
+}
+
+/// The newest epoch record without a slot. Whoever holds that slot and an earlier copy of the record can still read
+/// everything of this epoch; for what comes later there is [`rotate`].
+pub fn remove_slot(keys: &Keys, header: &[u8], newest_epoch: &[u8], id: SlotId) -> Result<Sealed, SlotError> {
+    let mut members = members(keys, header, newest_epoch)?;
+    members.retain(|member| member.id != id);
+    if members.is_empty() {
+        return Err(SlotError::LastSlot { id });
+    }
+    epoch::make(keys, &members, header::digest(header)).map_err(|id| SlotError::PublicKey { id })
+}
+
+/// What a slot record tells without its secret.
+pub fn slot_facts(id: SlotId, record: &[u8]) -> Result<SlotFacts, UnlockError> {
+    Slot::decode(id, record).map(|slot| slot.facts()).map_err(|error| unreadable_slot(id, error))
 }
 
 /// Starts the next epoch with fresh keys, sealed to the members that `keep` approves.
@@ -294,7 +372,7 @@ pub fn rotate(
     if members.is_empty() {
         return Err(SlotError::SlotCount);
     }
-    if keys.newest_and_older().1.len() + 2 > EPOCHS_MAX {
+    if keys.epochs().len() + 1 > EPOCHS_MAX {
         return Err(SlotError::EpochCount);
     }
     let next = keys.with_next_epoch();
@@ -327,8 +405,9 @@ pub fn change_credential(
 fn open_roster(keys: &Keys, header: &[u8], newest_epoch: &[u8]) -> Result<Roster, UnlockError> {
     let number = keys.epoch();
     let epoch = decode_epoch(number, newest_epoch)?;
-    let (newest, _) = keys.newest_and_older();
-    let roster = if epoch.workspace == keys.workspace() { epoch.roster(newest, header::digest(header)) } else { None };
+    let epochs = keys.epochs();
+    let newest = epochs.last().filter(|_| epoch.workspace == keys.workspace());
+    let roster = newest.and_then(|newest| epoch.roster(newest.key(), header::digest(header)));
     roster.ok_or(UnlockError::DamagedEpoch { number, reason: "it, or kura.json, was altered" })
 }
 

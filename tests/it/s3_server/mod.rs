@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 mod backend;
+mod policy;
 
 use backend::Backend;
 
@@ -110,6 +111,11 @@ impl S3Server {
         *self.state.decide.lock() = Arc::new(decide);
     }
 
+    /// From now on requests are allowed as this policy of IAM says, and no others.
+    pub fn set_policy(&self, policy: serde_json::Value) {
+        *self.state.policy.lock() = Some(policy);
+    }
+
     pub fn set_limits(&self, limits: Option<Limits>) {
         *self.state.limits.lock() = limits;
     }
@@ -171,6 +177,7 @@ pub struct State {
     uploads_begun: AtomicUsize,
     counts: Mutex<HashMap<&'static str, usize>>,
     decide: Mutex<Arc<Decide>>,
+    policy: Mutex<Option<serde_json::Value>>,
     limits: Mutex<Option<Limits>>,
     /// When the line has carried everything that was given to it.
     line_free: Mutex<Instant>,
@@ -190,6 +197,7 @@ impl State {
             uploads_begun: AtomicUsize::new(0),
             counts: Mutex::default(),
             decide: Mutex::new(Arc::new(|_, _| Fault::Pass)),
+            policy: Mutex::default(),
             limits: Mutex::new(None),
             line_free: Mutex::new(Instant::now()),
             page_len: AtomicUsize::new(1000),
@@ -246,6 +254,10 @@ impl Front {
         if let Some(limits) = limits {
             tokio::time::sleep(limits.latency).await;
             self.state.carry(request.body().size_hint().lower()).await;
+        }
+        let policy = self.state.policy.lock().clone();
+        if policy.is_some_and(|policy| !policy::allows(&policy, operation, &key, &request)) {
+            return Ok(refuse(request, 403, "AccessDenied").await);
         }
         let decide = self.state.decide.lock().clone();
         let fault = decide(operation, &key);
