@@ -144,7 +144,7 @@ impl Sides<'_> {
 }
 
 /// Whether two files certainly have the same bytes: the same digest, or the same chunks.
-fn same_bytes(a: &FileBody, b: &FileBody) -> bool {
+pub(super) fn same_bytes(a: &FileBody, b: &FileBody) -> bool {
     a.size == b.size && (a.content == b.content || a.sha256.is_some() && a.sha256 == b.sha256)
 }
 

@@ -13,6 +13,7 @@ pub mod entry;
 mod error;
 pub mod head;
 pub mod index;
+pub mod merge;
 pub mod refs;
 pub mod tree;
 pub mod walk;

@@ -80,8 +80,14 @@ fn version_key(id: VersionId) -> Vec<u8> {
     [b"v", id.as_bytes().as_slice()].concat()
 }
 
-fn tag_key(tag: &str) -> Vec<u8> {
+/// The key of a tag.
+pub(super) fn tag_key(tag: &str) -> Vec<u8> {
     [b"t", tag.as_bytes()].concat()
+}
+
+/// The tag of a key; `None` for keys of another sort.
+pub(super) fn tag_text(key: &[u8]) -> Option<String> {
+    key.strip_prefix(b"t").map(|tag| String::from_utf8_lossy(tag).into_owned())
 }
 
 /// Edits that add a version.

@@ -20,6 +20,7 @@ mod health;
 mod iam;
 mod keys;
 mod leaks;
+mod merging;
 mod model;
 mod mount;
 mod publish;
