@@ -34,6 +34,8 @@ pub struct LocationIndex {
 struct State {
     /// Newest last.
     runs: Arc<[RunRef]>,
+    /// Runs of a version that is being looked at and is not part of ours.
+    foreign: Arc<[RunRef]>,
     recorded: HashMap<BlobId, Location>,
     /// Small runs in force that were read.
     small: HashMap<RunId, Arc<Records>>,
@@ -45,6 +47,7 @@ impl LocationIndex {
     pub fn new(source: Arc<Source>, keys: Keys) -> Self {
         let state = State {
             runs: Arc::from([]),
+            foreign: Arc::from([]),
             recorded: HashMap::new(),
             small: HashMap::new(),
             frames: LruCache::new(FRAMES_MAX),
@@ -55,8 +58,14 @@ impl LocationIndex {
     /// Puts other runs in force, newest last. What is recorded stays.
     pub fn set_runs(&self, runs: Vec<RunRef>) {
         let mut state = self.state.lock();
-        state.small.retain(|id, _| runs.iter().any(|run| run.id == *id));
+        let foreign = Arc::clone(&state.foreign);
+        state.small.retain(|id, _| runs.iter().chain(foreign.iter()).any(|run| run.id == *id));
         state.runs = runs.into();
+    }
+
+    /// Lets blobs be found that only these runs have, without counting them as stored for our versions.
+    pub fn set_foreign(&self, runs: Vec<RunRef>) {
+        self.state.lock().foreign = runs.into();
     }
 
     /// The runs in force, newest last.
@@ -95,6 +104,15 @@ impl LocationIndex {
 
     /// Where the blob is; `None` when no run has it and it is not recorded.
     pub fn lookup(&self, id: &BlobId) -> Result<Option<Location>> {
+        let foreign = Arc::clone(&self.state.lock().foreign);
+        match self.lookup_own(id)? {
+            None if !foreign.is_empty() => self.find(&foreign, id),
+            found => Ok(found),
+        }
+    }
+
+    /// As [`lookup`](Self::lookup) in the runs in force alone.
+    pub fn lookup_own(&self, id: &BlobId) -> Result<Option<Location>> {
         let runs = {
             let state = self.state.lock();
             if let Some(location) = state.recorded.get(id) {
@@ -102,6 +120,10 @@ impl LocationIndex {
             }
             Arc::clone(&state.runs)
         };
+        self.find(&runs, id)
+    }
+
+    fn find(&self, runs: &[RunRef], id: &BlobId) -> Result<Option<Location>> {
         for run in runs.iter().rev() {
             if let Some(location) = self.find_in(run, id)? {
                 return Ok(Some(location));
@@ -115,7 +137,8 @@ impl LocationIndex {
         let (runs, mut answers) = {
             let state = self.state.lock();
             let recorded = ids.iter().map(|id| state.recorded.get(id).copied());
-            (Arc::clone(&state.runs), recorded.collect::<Vec<_>>())
+            let runs: Vec<RunRef> = state.foreign.iter().chain(state.runs.iter()).copied().collect();
+            (runs, recorded.collect::<Vec<_>>())
         };
         let mut open: Vec<usize> = (0..ids.len()).filter(|number| answers[*number].is_none()).collect();
         if open.is_empty() {
@@ -181,7 +204,7 @@ impl LocationIndex {
 
     fn keep_small(&self, run: &RunRef, records: &Arc<Records>) {
         let mut state = self.state.lock();
-        if state.runs.contains(run) {
+        if state.runs.contains(run) || state.foreign.contains(run) {
             state.small.insert(run.id, Arc::clone(records));
         }
     }

@@ -120,7 +120,7 @@ impl Blobs {
     /// the store that would know cannot be asked the answer is no: storing a blob a second time costs space, and
     /// nothing else.
     pub fn is_stored(&self, id: &BlobId) -> Result<bool> {
-        match self.index().lookup(id) {
+        match self.index().lookup_own(id) {
             Ok(location) => Ok(location.is_some()),
             Err(BlobError::Store(_)) => Ok(false),
             Err(error) => Err(error),

@@ -24,7 +24,7 @@ pub const SEALED_PASSWORD_VAR: &str = "KURA_SEALED_PASSWORD";
 /// The new password of a sealed document.
 pub const SEALED_NEW_PASSWORD_VAR: &str = "KURA_SEALED_NEW_PASSWORD";
 
-const KEYS: [&str; 6] = ["store", "state_dir", "cache_dir", "cache_size", "version_quiet", "version_max"];
+const KEYS: [&str; 7] = ["store", "state_dir", "cache_dir", "cache_size", "version_quiet", "version_max", "poll"];
 
 const DATA_VAR: &str = "XDG_DATA_HOME";
 const DATA_BELOW_HOME: &str = ".local/share";
@@ -47,6 +47,8 @@ pub struct Config {
     pub version_quiet_ms: Option<u64>,
     /// Longest time from a change to its version, in milliseconds.
     pub version_max_ms: Option<u64>,
+    /// How often HEAD is looked at.
+    pub poll_ms: Option<u64>,
     /// The user's directory of data; a user without a home has none.
     data_dir: Option<PathBuf>,
 }
@@ -68,6 +70,7 @@ impl Config {
             cache_bytes_max: file.parsed("cache_size", parse_size)?,
             version_quiet_ms: file.parsed("version_quiet", parse_duration_ms)?,
             version_max_ms: file.parsed("version_max", parse_duration_ms)?,
+            poll_ms: file.parsed("poll", parse_duration_ms)?,
             data_dir: xdg(DATA_VAR, DATA_BELOW_HOME).ok(),
         })
     }

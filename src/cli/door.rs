@@ -220,6 +220,9 @@ pub fn with_config(
     if let Some(max) = config.version_max_ms {
         options.intervals.version_max_ms = max;
     }
+    if let Some(poll) = config.poll_ms {
+        options.intervals.poll_ms = poll;
+    }
     options
 }
 

@@ -11,6 +11,7 @@
 //! Lock order: none.
 
 mod config;
+mod conflicts;
 mod daemon;
 mod demo;
 mod door;
@@ -72,7 +73,8 @@ Environment:
   KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
   KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys:
-                           store, state_dir, cache_dir, cache_size, version_quiet, version_max
+                           store, state_dir, cache_dir, cache_size, version_quiet, version_max,
+                           poll
   KURA_LOG                 what is logged, e.g. `info` or `kura::sync=debug` [warn]
   NO_COLOR                 no colours
 
@@ -118,6 +120,10 @@ enum Command {
     Snapshot(state::SnapshotArgs),
     Untag(state::UntagArgs),
     Flush(state::FlushArgs),
+    Sync(conflicts::SyncArgs),
+    Conflicts(conflicts::ConflictsArgs),
+    Resolve(conflicts::ResolveArgs),
+    Policy(conflicts::PolicyArgs),
     Log(history::LogArgs),
     Show(history::ShowArgs),
     Diff(history::DiffArgs),
@@ -185,6 +191,10 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Snapshot(args) => state::snapshot(context, args),
         Command::Untag(args) => state::untag(context, args),
         Command::Flush(args) => state::flush(context, &args),
+        Command::Sync(args) => conflicts::sync(context, &args),
+        Command::Conflicts(args) => conflicts::conflicts(context, &args),
+        Command::Resolve(args) => conflicts::resolve(context, &args),
+        Command::Policy(args) => conflicts::policy(context, args),
         Command::Log(args) => history::log(context, &args),
         Command::Show(args) => history::show(context, args),
         Command::Diff(args) => history::diff(context, args),

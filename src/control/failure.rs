@@ -232,7 +232,6 @@ impl From<SyncError> for Failure {
             SyncError::Work(error) => return error.into(),
             SyncError::Blob(error) => return error.into(),
             SyncError::Keys(error) => return error.into(),
-            SyncError::Diverged { .. } => (Exit::Conflict, Some("nothing is lost; both lines of versions are kept")),
             SyncError::RolledBack { .. } => {
                 (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
             }
@@ -312,6 +311,7 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } | WorkspaceError::TagTaken { .. } => {
                 (Exit::Usage, None)
             }
+            WorkspaceError::Unmerged { .. } => (Exit::Conflict, Some("take ours, theirs or both")),
             WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
             WorkspaceError::NotInStore { .. } => (Exit::Unreachable, Some(TRY_AGAIN)),
             WorkspaceError::NoSuchTag { .. }

@@ -12,6 +12,7 @@
 //! Lock order: none; the workspace locks itself.
 
 mod changes;
+mod conflicts;
 mod failure;
 mod health;
 mod path;

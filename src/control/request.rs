@@ -109,6 +109,26 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
     },
+    /// Takes in what others published, and publishes.
+    Sync {},
+    /// The files that lie beside others after conflicts.
+    Conflicts {},
+    /// Settles the conflict of a path.
+    Resolve {
+        /// The file, or the one beside it.
+        path: PathText,
+        /// What stays: `ours`, `theirs`, `both` or `merge`.
+        take: String,
+    },
+    /// Shows the policies, after setting one.
+    Policy {
+        /// The policy to set, or `default` to remove it; only shows what is set when missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<String>,
+        /// For which paths; all when empty.
+        #[serde(default)]
+        pattern: String,
+    },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},
 }

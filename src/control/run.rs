@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::changes::{ChangeInfo, list_changes};
+use super::conflicts;
 use super::failure::{Exit, Failure};
 use super::health::{checked, reencrypt, repaired, sample};
 use super::patch::patch;
@@ -91,6 +92,10 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Check { read_data } => Ok(checked(&workspace.check(sample(read_data.as_deref())?)?)),
         Request::Repair { read_data, cut } => Ok(repaired(&workspace.repair(sample(read_data.as_deref())?, *cut)?)),
         Request::Reencrypt { limit } => reencrypt(workspace, *limit),
+        Request::Sync {} => conflicts::sync(workspace),
+        Request::Conflicts {} => conflicts::conflicts(workspace),
+        Request::Resolve { path, take } => conflicts::resolve(workspace, &clean(path)?, take),
+        Request::Policy { policy, pattern } => conflicts::policy(workspace, policy.as_deref(), pattern),
         Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
     }
 }
@@ -219,9 +224,6 @@ fn flushed(workspace: &Workspace, report: &FlushReport) -> Result<Reply, Failure
         return Ok(Reply::done("everything is published", data));
     }
     let reason = reason.as_deref().unwrap_or("publishing goes on");
-    if status.diverged {
-        return Err(Failure::new(Exit::Conflict, reason).hint("nothing is lost; both lines of versions are kept"));
-    }
     let bytes = report.unpublished_bytes;
     let message =
         format!("{waiting} versions ({bytes} bytes) are safe on this machine and not published yet: {reason}");

@@ -101,9 +101,10 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         WorkspaceError::Store(error) => of_store(error),
         WorkspaceError::Sync(error) => of_sync(error),
         WorkspaceError::ReadOnly => Errno::EROFS,
-        WorkspaceError::BadTag { .. } | WorkspaceError::Unfit { .. } | WorkspaceError::AmbiguousSlot { .. } => {
-            Errno::EINVAL
-        }
+        WorkspaceError::BadTag { .. }
+        | WorkspaceError::Unfit { .. }
+        | WorkspaceError::AmbiguousSlot { .. }
+        | WorkspaceError::Unmerged { .. } => Errno::EINVAL,
         WorkspaceError::NoSuchTag { .. } | WorkspaceError::NoWorkspace { .. } | WorkspaceError::NoSuchSlot { .. } => {
             Errno::ENOENT
         }
@@ -129,8 +130,7 @@ fn of_sync(error: &SyncError) -> Errno {
         SyncError::Work(error) => of_work(error),
         SyncError::Blob(error) => of_blob(error),
         SyncError::Keys(_) => Errno::EACCES,
-        SyncError::Diverged { .. }
-        | SyncError::RolledBack { .. }
+        SyncError::RolledBack { .. }
         | SyncError::Untrusted { .. }
         | SyncError::Lost { .. }
         | SyncError::Stopped

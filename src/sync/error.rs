@@ -81,17 +81,6 @@ pub enum SyncError {
     /// A waiting object cannot be read.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// Somebody else moved HEAD to a version that was not made from ours, nor ours from it.
-    #[error(
-        "the workspace moved on to version {theirs} while this client recorded {ours}; both are kept, \
-         and joining them is not possible yet. Export what you need, then mount with a fresh state directory"
-    )]
-    Diverged {
-        /// The version HEAD names.
-        theirs: VersionId,
-        /// Our newest version.
-        ours: VersionId,
-    },
     /// The store shows an older state than this client has seen.
     #[error("{0}")]
     RolledBack(Box<Rollback>),

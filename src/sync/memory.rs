@@ -13,9 +13,11 @@ use crate::base::ids::{ClientId, Sha256, VersionId};
 use crate::crypto::{Keys, Kind};
 use crate::version::VersionError;
 use crate::version::head::Head;
+use crate::version::tree::TreeRef;
 use crate::worktree::WorkError;
 
 const IDENTITY: &[u8] = b"client";
+const REFS_IDENTITY: &[u8] = b"refs";
 /// Longest memory file in bytes.
 const LEN_MAX: usize = 4096;
 
@@ -108,8 +110,17 @@ impl ClientMemory {
         }
     }
 
-    /// Remembers a HEAD durably.
-    pub fn remember(&self, now: Seen) -> Result<(), SyncError> {
+    /// The refs of the HEAD of this generation, when that is the one seen last.
+    pub fn refs_at(&self, generation: u64) -> Option<TreeRef> {
+        let sealed = read_file(&*self.disk, &self.path.with_file_name("refs"), LEN_MAX).ok()?;
+        let plain = self.keys.open(Kind::Local, REFS_IDENTITY, &sealed).ok()?;
+        let (of, refs): (u64, TreeRef) = postcard::from_bytes(&plain).ok()?;
+        (of == generation).then_some(refs)
+    }
+
+    /// Remembers a HEAD and its refs durably.
+    pub fn remember(&self, now: Seen, refs: TreeRef) -> Result<(), SyncError> {
+        self.write_refs(now.generation, refs)?;
         let mut memory = self.memory.lock();
         if memory.seen == Some(now) {
             return Ok(());
@@ -118,6 +129,17 @@ impl ClientMemory {
         self.write(&new)?;
         *memory = new;
         Ok(())
+    }
+
+    fn write_refs(&self, generation: u64, refs: TreeRef) -> Result<(), SyncError> {
+        if self.refs_at(generation) == Some(refs) {
+            return Ok(());
+        }
+        let plain = postcard::to_stdvec(&(generation, refs));
+        let plain = plain.unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+        let sealed = self.keys.seal(Kind::Local, REFS_IDENTITY, &plain);
+        let path = self.path.with_file_name("refs");
+        replace_file(&*self.disk, &path, sealed.as_bytes()).map_err(|error| disk_error(&path, &error))
     }
 
     fn write(&self, memory: &Memory) -> Result<(), SyncError> {

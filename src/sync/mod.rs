@@ -1,12 +1,14 @@
-//! Publishing: what was recorded locally gets into the store, and HEAD names it.
+//! Publishing and pulling: what was recorded locally gets into the store, and HEAD names it; what others published
+//! gets into the live tree.
 //!
-//! Uses: `base`, `crypto`, `store`, `blob`, `version`, `worktree`. Does not merge: a HEAD that somebody else moved
-//! is reported, and nothing is dropped.
+//! Uses: `base`, `crypto`, `store`, `blob`, `version`, `worktree`. The merge itself is a function in `version`, and
+//! `worktree` goes over to its result.
 //!
 //! Invariants:
 //! - HEAD never names what is not in the store: objects first, then index records, then the swing;
 //! - HEAD moves only by a conditional write, whose unknown outcome is resolved by reading HEAD back;
 //! - a queued version leaves the queue only after HEAD named it or a version made from it;
+//! - a HEAD that others moved is taken in, merged with what is ours, before ours is published;
 //! - a store whose HEAD goes back behind what this client has seen is refused.
 //!
 //! Lock order: publisher, then whatever `worktree` takes.
@@ -14,7 +16,9 @@
 mod error;
 mod memory;
 mod publisher;
+mod pull;
 
 pub use error::{Rollback, SyncError};
 pub use memory::{ClientMemory, Memory, Seen};
 pub use publisher::{Published, Publisher, PublisherParts, Waiting, read_head};
+pub use pull::Pulled;

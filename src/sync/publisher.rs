@@ -3,21 +3,23 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{ClientMemory, Seen, SyncError};
+use super::pull::StoredPages;
+use super::{ClientMemory, Pulled, Seen, SyncError};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::ids::VersionId;
-use crate::blob::{BlobKind, Blobs, ChunkRef, Outbox};
+use crate::base::random;
+use crate::blob::{Blobs, Outbox};
 use crate::crypto::{Keys, Sealed};
 use crate::store::{ETag, ObjectKey, ObjectStore, PutCondition, RangeRequest, StoreError};
-use crate::version::VersionError;
 use crate::version::head::Head;
 use crate::version::index::IndexRecord;
-use crate::version::tree::PageIo;
-use crate::worktree::{Queued, Worktree};
+use crate::version::tree::TreeRef;
+use crate::worktree::{Base, Queued, Worktree};
 
 /// Sealed bytes that are in memory at once for uploading.
 const BATCH_BYTES: u64 = 32 * 1024 * 1024;
@@ -26,7 +28,9 @@ const BATCH_OBJECTS: usize = 256;
 /// How often a swing is tried before it is left for later.
 const SWINGS_MAX: u32 = 8;
 /// How many versions of others are walked back in search of ours.
-const ANCESTORS_MAX: usize = 10_000;
+pub(super) const ANCESTORS_MAX: usize = 10_000;
+/// How often what others published meanwhile is taken in before publishing is left for later.
+const JOINS_MAX: u32 = 12;
 
 /// What a publisher works with.
 pub struct PublisherParts {
@@ -54,11 +58,13 @@ pub struct PublisherParts {
 
 /// Publishes the queue of one live tree.
 pub struct Publisher {
-    parts: PublisherParts,
-    /// One publishing at a time.
-    busy: Mutex<()>,
+    pub(super) parts: PublisherParts,
+    /// One publishing or pulling at a time.
+    pub(super) busy: Mutex<()>,
     /// What was uploaded since HEAD moved last.
     uploaded: Mutex<HashSet<ObjectKey>>,
+    /// Told of every joining.
+    pub(super) joined: Box<dyn Fn(&Pulled) + Send + Sync>,
 }
 
 /// What one round of publishing did.
@@ -86,7 +92,7 @@ pub struct Waiting {
 }
 
 /// How HEAD relates to the queue.
-enum Relation {
+pub(super) enum Relation {
     /// The queue continues it.
     Continued,
     /// It is, or was made from, the newest queued version.
@@ -94,12 +100,22 @@ enum Relation {
         /// Whether it is that very state, so that what comes next continues it.
         same: bool,
     },
+    /// It was not made from all that is in the queue, nor the queue from it.
+    Diverged,
+}
+
+/// How a swing ended.
+enum Swing {
+    /// HEAD names the newest queued version, or one made from it.
+    Won { seen: Seen, refs: TreeRef, same: bool },
+    /// Somebody else was faster.
+    Lost,
 }
 
 impl Publisher {
-    /// A publisher for a live tree.
-    pub fn new(parts: PublisherParts) -> Self {
-        Self { parts, busy: Mutex::new(()), uploaded: Mutex::new(HashSet::new()) }
+    /// A publisher for a live tree; `joined` is told whenever versions of others were taken in.
+    pub fn new(parts: PublisherParts, joined: impl Fn(&Pulled) + Send + Sync + 'static) -> Self {
+        Self { parts, busy: Mutex::new(()), uploaded: Mutex::new(HashSet::new()), joined: Box::new(joined) }
     }
 
     /// What waits.
@@ -114,43 +130,79 @@ impl Publisher {
         })
     }
 
-    /// Publishes everything in the queue: uploads what it needs and lets HEAD name its newest version. Stops with
-    /// [`SyncError::Stopped`] between two batches once `stop` says so.
+    /// Publishes everything in the queue: uploads what it needs and lets HEAD name its newest version, after taking
+    /// in what others published meanwhile. Stops with [`SyncError::Stopped`] between two batches once `stop` says so.
     pub fn publish_once(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
         let _busy = self.busy.lock();
-        let parts = &self.parts;
-        let base = parts.tree.base();
-        let queue = self.queue(base.queue_sequence)?;
-        let Some((_, newest)) = queue.last() else { return Ok(Published::default()) };
-        let (head, etag, seen) = read_head(&*parts.store, &parts.keys)?;
-        parts.memory.check(&seen)?;
-        let mut published = Published { version: Some(newest.record.id), ..Published::default() };
-        let (seen, same) = match self.relation(&head, &queue, base.head_generation)? {
-            Relation::Published { same } => (seen, same),
-            Relation::Continued => {
-                self.upload(&queue, stop, &mut published)?;
-                self.swing(&queue, base.head_generation, (head, etag))?
+        let mut published = Published::default();
+        for attempt in 0..JOINS_MAX {
+            if stop() && attempt > 0 {
+                return Err(SyncError::Stopped);
             }
-        };
-        parts.memory.remember(seen)?;
-        if same {
-            parts.tree.update_base(|base| base.head_generation = seen.generation)?;
+            let base = self.parts.tree.base();
+            let queue = self.queue(&base)?;
+            let Some((_, newest)) = queue.last() else { return Ok(published) };
+            published.version = Some(newest.record.id);
+            let (head, etag, seen) = read_head(&*self.parts.store, &self.parts.keys)?;
+            self.parts.memory.check(&seen)?;
+            match self.relation(&head, &queue, base.head_generation)? {
+                Relation::Published { same } => {
+                    self.finish(&queue, (seen, head.refs, same), &mut published)?;
+                    if !same {
+                        self.join(&head, seen)?;
+                    }
+                    return Ok(published);
+                }
+                Relation::Diverged => self.join(&head, seen)?,
+                Relation::Continued => {
+                    self.upload(&queue, stop, &mut published)?;
+                    match self.swing(&queue, base.head_generation, (head, etag))? {
+                        Swing::Won { seen, refs, same } => {
+                            self.finish(&queue, (seen, refs, same), &mut published)?;
+                            return Ok(published);
+                        }
+                        Swing::Lost => pause(attempt),
+                    }
+                }
+            }
         }
-        self.clear(&queue)?;
-        published.versions = queue.len();
-        Ok(published)
+        Err(SyncError::Contended { attempts: JOINS_MAX })
     }
 
-    fn queue(&self, newest: u64) -> Result<Vec<(u64, Queued)>, SyncError> {
+    /// The queue is in HEAD's history.
+    pub(super) fn finish(
+        &self,
+        queue: &[(u64, Queued)],
+        (seen, refs, same): (Seen, TreeRef, bool),
+        published: &mut Published,
+    ) -> Result<(), SyncError> {
+        if same {
+            self.parts.memory.remember(seen, refs)?;
+            self.parts.tree.update_base(|base| base.head_generation = seen.generation)?;
+        }
+        self.clear(queue)?;
+        published.versions += queue.len();
+        Ok(())
+    }
+
+    /// What waits. The newest entry is about the version that the tree rests on; entries that are not were published,
+    /// and a power cut brought them back.
+    pub(super) fn queue(&self, base: &Base) -> Result<Vec<(u64, Queued)>, SyncError> {
         let parts = &self.parts;
         let dir = Queued::dir(&parts.dir);
-        let sequences = Queued::list(&*parts.disk, &dir)?.into_iter().filter(|sequence| *sequence <= newest);
+        let sequences =
+            Queued::list(&*parts.disk, &dir)?.into_iter().filter(|sequence| *sequence <= base.queue_sequence);
         let read = |sequence| Ok((sequence, Queued::read(&*parts.disk, &dir, sequence, &parts.keys)?));
-        sequences.map(read).collect()
+        let queue: Vec<(u64, Queued)> = sequences.map(read).collect::<Result<_, SyncError>>()?;
+        if queue.last().is_some_and(|(_, newest)| newest.record.id != base.index.id) {
+            self.clear(&queue)?;
+            return Ok(Vec::new());
+        }
+        Ok(queue)
     }
 
     /// HEAD is continued when it is the one our line builds on, or one of our own on the way.
-    fn relation(&self, head: &Head, queue: &[(u64, Queued)], built_on: u64) -> Result<Relation, SyncError> {
+    pub(super) fn relation(&self, head: &Head, queue: &[(u64, Queued)], built_on: u64) -> Result<Relation, SyncError> {
         let Some((_, newest)) = queue.last() else { return Ok(Relation::Published { same: false }) };
         let is =
             |queued: &Queued| head.version == queued.record.id && head.refs == queued.refs && head.runs == queued.runs;
@@ -164,7 +216,7 @@ impl Publisher {
         if is_version && self.descends(head.version, &newest.record)? {
             return Ok(Relation::Published { same: false });
         }
-        Err(SyncError::Diverged { theirs: head.version, ours: newest.record.id })
+        Ok(Relation::Diverged)
     }
 
     /// Whether HEAD is what our line was made from, only sealed anew for a new key epoch: the same version and runs,
@@ -176,7 +228,7 @@ impl Publisher {
             return Ok(false);
         }
         let mut has_all = true;
-        head.refs.diff(&first.refs, &Pages(&self.parts.blobs), &mut |_, theirs, _| {
+        head.refs.diff(&first.refs, &StoredPages(&self.parts.blobs), &mut |_, theirs, _| {
             has_all &= theirs.is_none();
             Ok(())
         })?;
@@ -305,7 +357,7 @@ impl Publisher {
         queue: &[(u64, Queued)],
         built_on: u64,
         (mut head, mut etag): (Head, ETag),
-    ) -> Result<(Seen, bool), SyncError> {
+    ) -> Result<Swing, SyncError> {
         let parts = &self.parts;
         let Some((_, newest)) = queue.last() else { return Err(SyncError::Contended { attempts: 0 }) };
         for attempt in 0..SWINGS_MAX {
@@ -326,7 +378,10 @@ impl Publisher {
             };
             let answer = parts.store.put(&Head::key(), &sealed, condition);
             let refused = match answer {
-                Ok(_) => return Ok((Seen::of(&new, sealed.as_bytes()), true)),
+                Ok(_) => {
+                    let seen = Seen::of(&new, sealed.as_bytes());
+                    return Ok(Swing::Won { seen, refs: new.refs, same: true });
+                }
                 Err(StoreError::Precondition { .. }) => true,
                 Err(StoreError::OutcomeUnknown { .. }) => false,
                 Err(error) => return Err(error.into()),
@@ -334,15 +389,16 @@ impl Publisher {
             let (now, now_etag, seen) = read_head(&*parts.store, &parts.keys)?;
             parts.memory.check(&seen)?;
             if now.nonce == new.nonce {
-                return Ok((seen, true));
+                return Ok(Swing::Won { seen, refs: new.refs, same: true });
             }
             if refused && now.nonce == head.nonce {
                 // Refused though nothing changed: the server wants tags without quotes (or with, after all).
                 parts.store.set_unquoted_etags(attempt % 2 == 0);
             }
             match self.relation(&now, queue, built_on)? {
-                Relation::Published { same } => return Ok((seen, same)),
+                Relation::Published { same: true } => return Ok(Swing::Won { seen, refs: now.refs, same: true }),
                 Relation::Continued => (head, etag) = (now, now_etag),
+                Relation::Published { same: false } | Relation::Diverged => return Ok(Swing::Lost),
             }
         }
         Err(SyncError::Contended { attempts: SWINGS_MAX })
@@ -364,17 +420,10 @@ impl Publisher {
     }
 }
 
-/// Pages as they are stored; nothing is written.
-struct Pages<'a>(&'a Blobs);
-
-impl PageIo for Pages<'_> {
-    fn load(&self, page: &ChunkRef) -> crate::version::Result<Arc<[u8]>> {
-        Ok(self.0.read(BlobKind::Page, page)?)
-    }
-
-    fn save(&self, _: &[u8]) -> crate::version::Result<ChunkRef> {
-        Err(VersionError::Damaged { object: "a page".to_owned(), reason: "comparing writes none".to_owned() })
-    }
+/// A short rest, longer from time to time and never twice the same, so that one of several contenders gets through.
+fn pause(attempt: u32) {
+    let most_ms = 10_u64 << attempt.min(6);
+    std::thread::sleep(Duration::from_millis(random::number() % most_ms));
 }
 
 /// Reads and opens HEAD, with its tag and what is remembered of it.

@@ -4,12 +4,14 @@
 //! by a tag's name. It holds the summary that a listing shows, so a history of any length is read
 //! page by page and never object by object.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
 use super::entry::{decode, encode};
 use super::index::{Counts, IndexRecord, Origin};
+use super::merge::Policy;
 use super::tree::{Edits, PageIo, TreeRef};
 use super::{Result, VersionError};
 use crate::base::clock::Timestamp;
@@ -115,6 +117,11 @@ pub fn lists(refs: &TreeRef, io: &dyn PageIo, version: VersionId) -> Result<bool
     Ok(refs.get(io, &version_key(version))?.is_some())
 }
 
+/// What is kept of a version; `None` when it is not.
+pub fn summary(refs: &TreeRef, io: &dyn PageIo, version: VersionId) -> Result<Option<Summary>> {
+    refs.get(io, &version_key(version))?.map(|value| decode(&value, "the refs")).transpose()
+}
+
 /// All tags with their versions, sorted by name.
 pub fn tags(refs: &TreeRef, io: &dyn PageIo) -> Result<Vec<(String, VersionId)>> {
     let mut raw = Vec::new();
@@ -152,4 +159,82 @@ pub fn versions(refs: &TreeRef, io: &dyn PageIo) -> Result<Vec<Listed>> {
 
 fn parse_id(bytes: &[u8]) -> Result<VersionId> {
     uuid::Uuid::from_slice(bytes).map(VersionId).map_err(|error| VersionError::damaged("the refs", error))
+}
+
+/// What happens to files that two clients changed: patterns of paths and their policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policies(BTreeMap<Vec<u8>, Policy>);
+
+impl Policies {
+    /// The policies in the refs. What a newer program stored and this one does not know is left out.
+    pub fn read(refs: &TreeRef, io: &dyn PageIo) -> Result<Self> {
+        let mut policies = BTreeMap::new();
+        refs.scan(io, Bound::Included(b"p"), &mut |key, value| {
+            let Some(pattern) = key.strip_prefix(b"p") else { return false };
+            let policy = std::str::from_utf8(value).ok().and_then(Policy::from_word);
+            policies.extend(policy.map(|policy| (pattern.to_vec(), policy)));
+            true
+        })?;
+        Ok(Self(policies))
+    }
+
+    /// The policy for a path: that of the longest pattern that matches.
+    pub fn of(&self, path: &[u8]) -> Policy {
+        let matching = self.0.iter().filter(|(pattern, _)| matches(pattern, path));
+        matching.max_by_key(|(pattern, _)| pattern.len()).map(|(_, policy)| *policy).unwrap_or_default()
+    }
+
+    /// All patterns with their policies; the empty pattern is for everything.
+    pub fn all(&self) -> impl Iterator<Item = (&[u8], Policy)> {
+        self.0.iter().map(|(pattern, policy)| (pattern.as_slice(), *policy))
+    }
+}
+
+/// Edits that set the policy of a pattern, or (`None`) remove it.
+pub fn set_policy(edits: &mut Edits, pattern: &[u8], policy: Option<Policy>) {
+    let value = policy.map(|policy| policy.word().as_bytes().to_vec());
+    edits.insert([b"p", pattern].concat(), value);
+}
+
+/// Whether a path is meant: a pattern without `/` is for names, `*` stands for anything but `/`, `**` for anything,
+/// and a pattern also means everything below what it matches.
+fn matches(pattern: &[u8], path: &[u8]) -> bool {
+    if pattern.is_empty() {
+        return true;
+    }
+    if !pattern.contains(&b'/') {
+        return path.split(|byte| *byte == b'/').any(|name| matches_all(pattern, name));
+    }
+    let pattern = pattern.strip_prefix(b"/").unwrap_or(pattern);
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    ends.chain([path.len()]).any(|end| matches_all(pattern, &path[..end]))
+}
+
+/// Matches by trying the last star again with one byte more; linear in memory, quadratic in time at worst.
+fn matches_all(pattern: &[u8], text: &[u8]) -> bool {
+    // For each position of the pattern: whether it can be reached with the text so far.
+    let mut reached = vec![false; pattern.len() + 1];
+    reached[0] = true;
+    let skip_stars = |reached: &mut Vec<bool>| {
+        for at in 0..pattern.len() {
+            reached[at + 1] |= reached[at] && pattern[at] == b'*';
+        }
+    };
+    skip_stars(&mut reached);
+    for byte in text {
+        let mut next = vec![false; pattern.len() + 1];
+        for at in (0..pattern.len()).filter(|at| reached[*at]) {
+            match pattern[at] {
+                b'*' => {
+                    let is_double = pattern.get(at + 1) == Some(&b'*') || at > 0 && pattern[at - 1] == b'*';
+                    next[at] |= *byte != b'/' || is_double;
+                }
+                b'?' => next[at + 1] |= *byte != b'/',
+                wanted => next[at + 1] |= wanted == *byte,
+            }
+        }
+        reached = next;
+        skip_stars(&mut reached);
+    }
+    reached[pattern.len()]
 }

@@ -98,12 +98,16 @@ impl Workspace {
         if self.is_read_only() {
             return;
         }
-        let work: [(&str, Work); 5] = [
+        if self.trouble.lock().offline.is_some() {
+            self.parts.events.note("offline", "the store cannot be reached", &[]);
+        }
+        let work: [(&str, Work); 6] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
             ("kura-publish", Self::keep_publishing),
             ("kura-reencrypt", Self::keep_reencrypting),
+            ("kura-pull", Self::keep_pulling),
         ];
         let fsyncs: Option<(&str, Work)> =
             self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));
@@ -259,6 +263,51 @@ impl Workspace {
         }
     }
 
+    /// Looks every now and then whether others have published something.
+    fn keep_pulling(&self) {
+        let poll_ms = self.parts.options.intervals.poll_ms.max(1);
+        loop {
+            // Not all clients at the same moment.
+            let wait_ms = poll_ms - poll_ms / 8 + random::number() % (poll_ms / 4 + 1);
+            if !self.background.pause(Duration::from_millis(wait_ms)) {
+                return;
+            }
+            if let Err(error) = self.pull() {
+                tracing::debug!("what others published is not known: {error}");
+            }
+        }
+    }
+
+    /// Takes in what others published; false when there is nothing.
+    pub fn pull(&self) -> Result<bool, SyncError> {
+        if self.is_read_only() {
+            return Ok(false);
+        }
+        let outcome = match self.parts.publisher.pull_once() {
+            Err(error) if error.is_unknown_epoch() => {
+                self.follow_epochs().and_then(|()| self.parts.publisher.pull_once())
+            }
+            outcome => outcome,
+        };
+        match &outcome {
+            Ok(has_joined) => {
+                self.trouble.lock().offline = None;
+                if *has_joined {
+                    self.background.publish_now();
+                }
+            }
+            Err(error) => self.note_trouble(error),
+        }
+        outcome
+    }
+
+    fn note_trouble(&self, error: &SyncError) {
+        let note = Offline { since: rfc3339(self.parts.options.clock.now()), reason: error.to_string() };
+        if self.trouble.lock().note(error, note) {
+            self.parts.events.trouble(error);
+        }
+    }
+
     /// Publishes once, and keeps what `status` shows true.
     pub(super) fn publish(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
         if self.is_read_only() {
@@ -277,17 +326,13 @@ impl Workspace {
             Err(error) if error.is_unknown_epoch() => self.follow_epochs().and_then(|()| attempt()),
             outcome => outcome,
         };
-        let mut trouble = self.trouble.lock();
         match &outcome {
-            Ok(_) => *trouble = Trouble { reencryption: trouble.reencryption.take(), ..Trouble::default() },
-            Err(SyncError::Stopped) => {}
-            Err(error) => {
-                let note = Offline { since: rfc3339(self.parts.options.clock.now()), reason: error.to_string() };
-                let is_new = trouble.note(error, note);
-                if is_new {
-                    tracing::warn!("nothing is published for now: {error}");
-                }
+            Ok(_) => {
+                let mut trouble = self.trouble.lock();
+                *trouble = Trouble { reencryption: trouble.reencryption.take(), ..Trouble::default() };
             }
+            Err(SyncError::Stopped) => {}
+            Err(error) => self.note_trouble(error),
         }
         outcome
     }
@@ -305,7 +350,6 @@ pub(super) fn is_away(error: &SyncError) -> bool {
 impl Trouble {
     /// Notes what an attempt met; true when it is another kind of trouble than before.
     fn note(&mut self, error: &SyncError, note: Offline) -> bool {
-        self.diverged = matches!(error, SyncError::Diverged { .. });
         let (now, other) = match is_away(error) {
             true => (&mut self.offline, &mut self.blocked),
             false => (&mut self.blocked, &mut self.offline),

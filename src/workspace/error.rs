@@ -115,6 +115,14 @@ pub enum WorkspaceError {
         /// What keeps it from being published.
         reason: String,
     },
+    /// Two texts that cannot be merged.
+    #[error("`{path}` cannot be merged: {reason}")]
+    Unmerged {
+        /// The file that kept its name.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// A tag that cannot be one.
     #[error(
         "`{tag}` cannot name a version: at most {} bytes, no `/`, `:`, spaces at the ends or control characters, \

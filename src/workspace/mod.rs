@@ -15,7 +15,9 @@ mod affected;
 mod background;
 mod check;
 mod close;
+mod conflicts;
 mod error;
+mod events;
 mod export;
 mod fsync;
 mod history;
@@ -37,6 +39,7 @@ mod status;
 mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
+pub use conflicts::{Beside, Take};
 pub use error::WorkspaceError;
 pub use opened::Workspace;
 pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, OpenOptions};

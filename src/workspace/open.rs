@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::events::Events;
 use super::keep::{KeyObjects, KnownStores, is_away, is_missing};
 use super::opened::{Parts, Workspace};
 use super::status::Offline;
@@ -51,10 +52,13 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         || fresh_base(&opening, &keys, head.as_ref().map(|(head, _)| head)),
         opening.options.accept_damage,
     )?);
-    if let Some((_, seen)) = &head {
-        memory.remember(*seen)?;
+    if let Some((head, seen)) = &head
+        && head.generation == tree.base().head_generation
+    {
+        memory.remember(*seen, head.refs)?;
     }
-    let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory);
+    let events = Arc::new(Events::new(opening.options.clock.clone()));
+    let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory, &events);
     let Opening { store, options, id, dir, conditional_writes, offline, .. } = opening;
     let workspace = Workspace::assemble(Parts {
         id,
@@ -65,6 +69,7 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         tree,
         blobs,
         publisher,
+        events,
         memory,
         conditional_writes,
         options,
@@ -253,8 +258,10 @@ impl Opening {
         blobs: &Arc<Blobs>,
         outbox: &Arc<Outbox>,
         memory: &Arc<ClientMemory>,
+        events: &Arc<Events>,
     ) -> Publisher {
-        Publisher::new(PublisherParts {
+        let events = events.clone();
+        let parts = PublisherParts {
             store: self.store.clone(),
             keys: keys.clone(),
             tree: tree.clone(),
@@ -265,7 +272,8 @@ impl Opening {
             clock: self.options.clock.clone(),
             memory: memory.clone(),
             conditional_writes: self.conditional_writes,
-        })
+        };
+        Publisher::new(parts, move |pulled| events.joined(pulled))
     }
 }
 

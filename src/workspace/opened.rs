@@ -8,6 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::background::Background;
+use super::events::Events;
 use super::status::Offline;
 use super::{InitOptions, InitReport, OpenOptions, Result, init, open};
 use crate::base::clock::Timestamp;
@@ -49,6 +50,7 @@ pub(super) struct Parts {
     pub(super) tree: Arc<Worktree>,
     pub(super) blobs: Arc<Blobs>,
     pub(super) publisher: Publisher,
+    pub(super) events: Arc<Events>,
     pub(super) memory: Arc<ClientMemory>,
     pub(super) conditional_writes: bool,
     pub(super) options: OpenOptions,
@@ -62,7 +64,6 @@ pub(super) struct Parts {
 pub(super) struct Trouble {
     pub(super) offline: Option<Offline>,
     pub(super) blocked: Option<Offline>,
-    pub(super) diverged: bool,
     /// How far re-encryption is, when it was asked for.
     pub(super) reencryption: Option<String>,
 }
@@ -118,6 +119,11 @@ impl Workspace {
     /// The live tree.
     pub fn tree(&self) -> &Arc<Worktree> {
         &self.parts.tree
+    }
+
+    /// What happened, as lines of JSON: those from number `from` on, and the number of the next one.
+    pub fn events(&self, from: u64) -> (Vec<String>, u64) {
+        self.parts.events.since(from)
     }
 
     /// Content and pages.

@@ -125,6 +125,8 @@ pub struct Intervals {
     pub retry_first_ms: u64,
     /// Longest wait after publishing failed.
     pub retry_max_ms: u64,
+    /// How often it is looked whether others have published something.
+    pub poll_ms: u64,
     /// Longest time that closing spends on publishing.
     pub close_publish_ms: u64,
     /// Longest time that an fsync waits for the store, where it does.
@@ -140,6 +142,7 @@ impl Default for Intervals {
             sync_ms: 5_000,
             retry_first_ms: 1_000,
             retry_max_ms: 60_000,
+            poll_ms: 30_000,
             close_publish_ms: 30_000,
             fsync_publish_ms: 30_000,
         }

@@ -44,12 +44,12 @@ pub struct Status {
     pub recovered: usize,
     /// Since when the store cannot be reached.
     pub offline: Option<Offline>,
-    /// Why publishing stopped though the store can be reached (denied, diverged, rolled back).
+    /// Why publishing stopped though the store can be reached (denied, rolled back).
     pub blocked: Option<Offline>,
-    /// Whether another client moved HEAD away from our versions.
-    pub diverged: bool,
     /// How far re-encryption is, when it was asked for since the workspace was opened.
     pub reencryption: Option<String>,
+    /// Paths that several clients changed at once, since this was opened.
+    pub conflicts: usize,
     /// Why changes are refused.
     pub read_only: Option<String>,
     /// Whether the store's conditional writes work.
@@ -92,6 +92,9 @@ impl fmt::Display for Status {
         }
         if let Some(text) = &self.reencryption {
             writeln!(f, "re-encrypt   {text}")?;
+        }
+        if self.conflicts > 0 {
+            writeln!(f, "CONFLICTS    {} paths; `kura conflicts` lists them", self.conflicts)?;
         }
         if let Some(reason) = &self.read_only {
             writeln!(f, "READ-ONLY    {reason}")?;

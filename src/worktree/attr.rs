@@ -104,3 +104,39 @@ pub enum NewNode {
     /// A block device with its number.
     BlockDevice(u32),
 }
+
+/// Where a file's content stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// Written to and not published.
+    Draft,
+    /// As [`Draft`](Self::Draft), found in the journal after a kill.
+    Recovered,
+    /// Published; in no version yet.
+    Published,
+    /// As in the newest version.
+    Recorded,
+}
+
+impl FileState {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            FileState::Draft => "draft",
+            FileState::Recovered => "recovered",
+            FileState::Published => "published",
+            FileState::Recorded => "recorded",
+        }
+    }
+}
+
+/// How large the tree is, and how much more fits on the local disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Sum of the sizes of published files.
+    pub used_bytes: u64,
+    /// Free on the disk of the state directory.
+    pub free_bytes: u64,
+    /// Files and directories without the root.
+    pub names: u64,
+}

@@ -33,7 +33,7 @@ pub(super) struct Captured {
     pub(super) next_ino: u32,
     pub(super) blobs: Arc<BlobMap>,
     pub(super) changes: u64,
-    dirty_root: bool,
+    pub(super) dirty_root: bool,
 }
 
 pub(super) struct CapturedDir {
@@ -100,8 +100,12 @@ impl Worktree {
 
     /// Writes what no version will hold into the new segment: unpublished files and drafts, and the
     /// blobs that they and other unsettled files need.
-    fn carry_over(&self, table: &mut Table, blobs: &BlobMap) -> Result<()> {
+    pub(super) fn carry_over(&self, table: &mut Table, blobs: &BlobMap) -> Result<()> {
         self.carry_blobs(table, blobs)?;
+        let joined = table.joined_records();
+        if !joined.is_empty() {
+            self.append(table, &joined)?;
+        }
         let inos: Vec<Ino> = table.drafts.iter().copied().collect();
         let unpublished = |ino: &&Ino| table.find(**ino).is_some_and(|inode| inode.nlink > 0 && inode.is_unpublished());
         let names = table.names_of(&inos.iter().filter(unpublished).copied().collect());

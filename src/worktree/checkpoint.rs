@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::capture::{Captured, CapturedEntry, FileContent};
 use super::live::Worktree;
@@ -72,10 +73,10 @@ pub(super) struct CheckpointState {
 /// Everything a version adds to the store.
 #[derive(Default)]
 pub(super) struct Parcel {
-    records: Vec<(BlobId, Location)>,
-    objects: Vec<(ObjectKey, Sealed)>,
+    pub(super) records: Vec<(BlobId, Location)>,
+    pub(super) objects: Vec<(ObjectKey, Sealed)>,
     /// Objects that are in the outbox already.
-    present: Vec<ObjectKey>,
+    pub(super) present: Vec<ObjectKey>,
 }
 
 impl Parcel {
@@ -89,10 +90,18 @@ impl Worktree {
     /// Records a version of the published state.
     pub fn checkpoint(&self, reason: &Reason) -> Result<Checkpoint> {
         let mut state = self.checkpoint.lock();
+        self.checkpoint_in(&mut state, reason)
+    }
+
+    pub(super) fn checkpoint_in(&self, state: &mut CheckpointState, reason: &Reason) -> Result<Checkpoint> {
+        if self.ahead.load(Ordering::Relaxed) {
+            return Err(WorkError::ReadOnly);
+        }
         // What cannot be absorbed now is tried again while the pages are made.
         self.absorb_all().ok();
-        let Some(captured) = self.capture(&state, reason.always)? else { return Ok(Checkpoint::Unchanged) };
-        match self.record(&mut state, reason, &captured) {
+        self.settle_contests(&state.base)?;
+        let Some(captured) = self.capture(state, reason.always)? else { return Ok(Checkpoint::Unchanged) };
+        match self.record(state, reason, &captured) {
             Ok(recorded) => {
                 self.table().shrink(self.parts.limits.inodes_max);
                 Ok(Checkpoint::Recorded(Box::new(recorded)))
@@ -123,7 +132,7 @@ impl Worktree {
     }
 
     /// Makes the journal durable, and then the base that rests on it.
-    fn write_base(&self, state: &CheckpointState, base: &Base) -> Result<()> {
+    pub(super) fn write_base(&self, state: &CheckpointState, base: &Base) -> Result<()> {
         // What was carried over must outlive the segments it came from.
         self.journal.sync(self.journal.end())?;
         base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)
@@ -286,7 +295,7 @@ impl Worktree {
         finish_pack(builder, parcel);
     }
 
-    fn add_to_pack(
+    pub(super) fn add_to_pack(
         &self,
         builder: &mut PackBuilder,
         parcel: &mut Parcel,
@@ -362,7 +371,7 @@ impl Worktree {
     }
 
     /// Removes segments that nothing needs; what stays goes with the next.
-    fn remove_segments(&self, before: u64) {
+    pub(super) fn remove_segments(&self, before: u64) {
         if let Err(error) = self.journal.remove_before(before) {
             tracing::warn!("old segments of the journal stay for now: {error}");
         }
@@ -414,7 +423,7 @@ impl Worktree {
     }
 
     /// Ends the checkpoint for its blobs: objects that were absorbed for files that are gone go.
-    fn finish_blobs(&self, captured: &Captured, used: &Used) {
+    pub(super) fn finish_blobs(&self, captured: &Captured, used: &Used) {
         // Nobody is about to refer to one of them.
         let _absorbing = self.absorbing.lock();
         let index = self.parts.blobs.index();
@@ -441,7 +450,7 @@ impl Worktree {
 
 /// Which blobs a version uses.
 #[derive(Default)]
-struct Used {
+pub(super) struct Used {
     blobs: HashSet<BlobId>,
     /// Files with chunk lists in pages: their blobs are known by owner.
     owners: HashSet<Ino>,

@@ -48,6 +48,9 @@ impl Worktree {
         now: Timestamp,
         change: impl FnOnce(&mut File, &mut u64),
     ) -> Attempt<()> {
+        if table.get(ino)?.file()?.draft.is_none() {
+            table.check_unheld()?;
+        }
         let inode = table.get_mut(ino)?;
         let file = inode.file_mut()?;
         let mut size = file.draft_mut(now).size;
@@ -66,6 +69,7 @@ impl Worktree {
             return Err(WorkError::TooLarge.into());
         }
         table.get(ino)?.file()?;
+        table.check_unheld()?;
         self.drop_privileges(table, ino, uid)?;
         let now = self.now();
         let file = table.get(ino)?.file()?;

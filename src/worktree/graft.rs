@@ -91,6 +91,8 @@ impl Worktree {
                 match load_path(&mut table, path) {
                     Ok(()) => return Ok(()),
                     Err(Stop::Failed(error)) => return Err(error),
+                    // Loading changes nothing.
+                    Err(Stop::Held) => return Ok(()),
                     Err(Stop::Need(need)) => table.order(need),
                 }
             };
@@ -105,6 +107,7 @@ impl Worktree {
         if records.is_empty() {
             return Ok(());
         }
+        table.check_unheld()?;
         // What finding the inodes takes counts in any case: records of others may rest on it.
         let places = table.places(&records);
         if !places.is_empty() {
@@ -125,7 +128,9 @@ impl Worktree {
         for record in &records {
             table.apply(record).map_err(|stop| match stop {
                 Stop::Failed(error) => error,
-                Stop::Need(_) => WorkError::Inconsistent { ino: Ino::ROOT, reason: "a change was planned without it" },
+                Stop::Need(_) | Stop::Held => {
+                    WorkError::Inconsistent { ino: Ino::ROOT, reason: "a change was planned without it" }
+                }
             })?;
         }
         table.note_placed(&records);

@@ -17,7 +17,7 @@ use super::local_blobs::LocalBlobs;
 use super::pages::{NewPages, Remembered};
 use super::record::Record;
 use super::table::{Attempt, Stop, Table};
-use super::{Attr, Result, WorkError};
+use super::{Attr, FileState, Result, Space, WorkError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::disk::Disk;
 use crate::blob::{BlobError, Blobs, Outbox};
@@ -97,42 +97,6 @@ pub struct Activity {
     pub journal_bytes: u64,
 }
 
-/// Where a file's content stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileState {
-    /// Written to and not published.
-    Draft,
-    /// As [`Draft`](Self::Draft), found in the journal after a kill.
-    Recovered,
-    /// Published; in no version yet.
-    Published,
-    /// As in the newest version.
-    Recorded,
-}
-
-impl FileState {
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            FileState::Draft => "draft",
-            FileState::Recovered => "recovered",
-            FileState::Published => "published",
-            FileState::Recorded => "recorded",
-        }
-    }
-}
-
-/// How large the tree is, and how much more fits on the local disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Sum of the sizes of published files.
-    pub used_bytes: u64,
-    /// Free on the disk of the state directory.
-    pub free_bytes: u64,
-    /// Files and directories without the root.
-    pub names: u64,
-}
-
 /// The live tree.
 pub struct Worktree {
     pub(super) parts: WorktreeParts,
@@ -143,9 +107,12 @@ pub struct Worktree {
     pub(super) checkpoint: Mutex<CheckpointState>,
     work: Condvar,
     work_waiting: Mutex<bool>,
+    pub(super) unheld: Condvar,
     pub(super) dirty_bytes: AtomicU64,
     lists: ChunkLists,
     stopped: AtomicBool,
+    /// Whether the tree in memory rests on a version that could not be written down.
+    pub(super) ahead: AtomicBool,
     #[expect(clippy::type_complexity, reason = "one hook")]
     notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
 }
@@ -173,9 +140,11 @@ impl Worktree {
             checkpoint: Mutex::new(checkpoint),
             work: Condvar::new(),
             work_waiting: Mutex::new(false),
+            unheld: Condvar::new(),
             dirty_bytes: AtomicU64::new(0),
             lists: ChunkLists::default(),
             stopped: AtomicBool::new(false),
+            ahead: AtomicBool::new(false),
             notify: Mutex::new(None),
         }
     }
@@ -195,6 +164,13 @@ impl Worktree {
         self.table.lock()
     }
 
+    /// Waits until changes need not wait any more.
+    fn wait_unheld(&self, table: &mut MutexGuard<'_, Table>) {
+        while table.held {
+            self.unheld.wait(table);
+        }
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         self.parts.clock.now()
     }
@@ -208,13 +184,19 @@ impl Worktree {
         for loads in 0..LOADS_MAX {
             let order = {
                 let mut table = self.table.lock();
-                match attempt(&mut table) {
+                let mut outcome = attempt(&mut table);
+                while matches!(outcome, Err(Stop::Held)) && wait == Wait::Yes {
+                    self.wait_unheld(&mut table);
+                    outcome = attempt(&mut table);
+                }
+                match outcome {
                     Ok(value) => {
                         if loads > 0 {
                             table.shrink(self.parts.limits.inodes_max);
                         }
                         return Ok(value);
                     }
+                    Err(Stop::Held) => return Err(WorkError::WouldBlock),
                     Err(Stop::Failed(error)) => return Err(error),
                     Err(Stop::Need(need)) => table.order(need),
                 }
@@ -231,6 +213,7 @@ impl Worktree {
     /// Journals records and applies them. Whatever applying needs must be loaded already; the bytes
     /// of layers are in memory and only journaled.
     pub(super) fn commit(&self, table: &mut Table, records: &[Record]) -> Attempt<Position> {
+        table.check_unheld()?;
         let (_, end) = self.append(table, records)?;
         for record in records.iter().filter(|record| !matches!(record, Record::Write { .. } | Record::Zero { .. })) {
             table.apply(record)?;
@@ -263,10 +246,15 @@ impl Worktree {
     }
 
     pub(super) fn writable(&self) -> Result<()> {
-        if self.parts.read_only || self.journal.failure().is_some() || self.stopped.load(Ordering::Relaxed) {
+        if self.parts.read_only || self.is_broken() || self.stopped.load(Ordering::Relaxed) {
             return Err(WorkError::ReadOnly);
         }
         Ok(())
+    }
+
+    /// Whether what is in memory can no longer be written down.
+    pub(super) fn is_broken(&self) -> bool {
+        self.journal.failure().is_some() || self.ahead.load(Ordering::Relaxed)
     }
 
     /// Refuses every further change (before unmounting).
@@ -335,6 +323,9 @@ impl Worktree {
         }
         self.run(wait, |table| {
             table.get(ino)?;
+            if write {
+                table.check_unheld()?;
+            }
             if truncate {
                 self.resize(table, ino, 0, uid)?;
             }
@@ -351,6 +342,7 @@ impl Worktree {
     pub fn release(&self, ino: Ino, write: bool) {
         let frozen = {
             let mut table = self.table();
+            self.wait_unheld(&mut table);
             let Some(inode) = table.find_mut(ino) else { return };
             inode.opens = inode.opens.saturating_sub(1);
             let mtime = inode.mtime;

@@ -22,16 +22,19 @@
 //! the tree lock.
 
 mod absorb;
+mod adopt;
 mod attr;
 mod capture;
 mod checkpoint;
 mod content;
+mod contest;
 mod cookies;
 mod edit;
 mod error;
 mod extents;
 mod graft;
 mod inode;
+mod join;
 mod journal;
 mod load;
 mod local_blobs;
@@ -45,12 +48,13 @@ mod table;
 mod tree;
 mod live;
 
-pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
+pub use attr::{Attr, Caller, Changes, FileKind, FileState, NewNode, SetTime, Space};
 pub use checkpoint::{Checkpoint, Reason, Recorded};
 pub use content::Reading;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
-pub use live::{Activity, FileState, Limits, Space, Wait, Worktree, WorktreeParts};
+pub use join::{Incoming, Joined};
+pub use live::{Activity, Limits, Wait, Worktree, WorktreeParts};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
 pub use table::DirItem;

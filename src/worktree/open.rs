@@ -214,7 +214,7 @@ impl Worktree {
         index.set_runs(base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
         let mut table = table_of(&base);
         let mut found = BlobMap::new();
-        let end = recover(&parts, &base, &mut table, &mut found, accept_damage)?;
+        let (end, is_ours) = recover(&parts, &base, &mut table, &mut found, accept_damage)?;
         finish_recovery(&mut table);
         for (id, blob) in &found {
             if let LocalPlace::Outbox(place) = &blob.place {
@@ -227,6 +227,10 @@ impl Worktree {
         let state = CheckpointState { base, base_path, queue_dir, changes: 0 };
         let tree = Self::assemble(parts, table, journal, local, state);
         tree.clean_outbox()?;
+        if !is_ours {
+            let version = tree.base().index.id;
+            tree.journal.append(&[Record::Rest { version }])?;
+        }
         Ok(tree)
     }
 
@@ -276,12 +280,20 @@ fn recover(
     table: &mut Table,
     found: &mut BlobMap,
     accept_damage: bool,
-) -> Result<End> {
+) -> Result<(End, bool)> {
     let dir = parts.dir.join("journal");
     let pages = NewPages::new(&parts.blobs, &parts.keys);
     let on_damage = if accept_damage { OnDamage::Accept } else { OnDamage::Refuse };
+    // A crash may have come between a foreign version's taking in and the base that rests on it.
+    let mut is_ours = true;
     let mut each = |frame: FrameRef, records: Vec<Record>| -> Result<()> {
         for record in &records {
+            if let Record::Rest { version } = record {
+                is_ours = *version == base.index.id;
+            }
+            if !is_ours {
+                continue;
+            }
             if let Record::Share { owner, id } = record
                 && let Some(blob) = found.get_mut(id)
             {
@@ -298,7 +310,8 @@ fn recover(
         Ok(())
     };
     let replay = Replay { disk: &*parts.disk, dir: &dir, keys: &parts.keys, id: &base.journal_id, on_damage };
-    replay.run(&Start { first: base.first_segment, chain: base.journal_chain }, &mut each)
+    let end = replay.run(&Start { first: base.first_segment, chain: base.journal_chain }, &mut each)?;
+    Ok((end, is_ours))
 }
 
 fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: &Path) -> Result<()> {
@@ -312,6 +325,7 @@ fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: 
                 return Err(JournalError::Misfit { path: dir.to_owned(), reason }.into());
             }
             Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Held) => return Err(WorkError::WouldBlock),
             Err(Stop::Need(need)) => {
                 let loaded = load(pages, table.order(need))?;
                 table.install(loaded);
@@ -368,6 +382,8 @@ impl Record {
             Record::Share { .. } => "share",
             Record::Begin => "begin",
             Record::Commit => "commit",
+            Record::Rest { .. } => "rest",
+            Record::Contest { .. } => "contest",
         }
     }
 }

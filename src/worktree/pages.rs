@@ -17,11 +17,18 @@ pub(super) struct NewPages<'a> {
     blobs: &'a Blobs,
     keys: &'a Keys,
     new: Mutex<HashMap<BlobId, Arc<[u8]>>>,
+    /// Whether pages of a foreign version count as stored.
+    joining: bool,
 }
 
 impl<'a> NewPages<'a> {
     pub(super) fn new(blobs: &'a Blobs, keys: &'a Keys) -> Self {
-        Self { blobs, keys, new: Mutex::new(HashMap::new()) }
+        Self { blobs, keys, new: Mutex::new(HashMap::new()), joining: false }
+    }
+
+    /// Pages of a version that will rest on a foreign one besides ours.
+    pub(super) fn joining(blobs: &'a Blobs, keys: &'a Keys) -> Self {
+        Self { joining: true, ..Self::new(blobs, keys) }
     }
 
     /// The pages that were saved and were not stored before.
@@ -65,7 +72,11 @@ impl PageIo for NewPages<'_> {
         let len = u32::try_from(bytes.len())
             .map_err(|_| VersionError::Damaged { object: "a page".into(), reason: "it is too long".into() })?;
         // A page that only the journal has is new: whoever saves it takes part in owning it.
-        if !self.blobs.is_stored(&id)? {
+        let is_stored = match self.joining {
+            true => self.blobs.index().lookup(&id)?.is_some(),
+            false => self.blobs.is_stored(&id)?,
+        };
+        if !is_stored {
             self.new.lock().insert(id, bytes.into());
         }
         Ok(ChunkRef { id, len })

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
-use crate::base::ids::{BlobId, FileId};
+use crate::base::ids::{BlobId, FileId, VersionId};
 use crate::version::entry::{Body, Entry, FileBody, Ino, Xattrs};
 
 /// One change.
@@ -49,6 +49,21 @@ pub(super) enum Record {
     Begin,
     /// The end of what counts together. Without it, nothing but blobs counts from `Begin` to the end of the segment.
     Commit,
+    /// What follows, up to the next of these, is about a tree that rests on this version.
+    Rest { version: VersionId },
+    /// While a file was being written, others published another state of it (none: that is settled).
+    Contest { ino: Ino, contest: Option<Box<Contest>> },
+}
+
+/// Two states of a file that are to be joined when what is being written here is published.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Contest {
+    /// What is being written is based on this.
+    pub(super) base: FileBody,
+    /// What others published.
+    pub(super) theirs: Entry,
+    /// When they recorded it.
+    pub(super) time: Timestamp,
 }
 
 impl Record {
@@ -73,7 +88,9 @@ impl Record {
             | Record::Place { .. }
             | Record::Share { .. }
             | Record::Begin
-            | Record::Commit => (None, None),
+            | Record::Commit
+            | Record::Rest { .. }
+            | Record::Contest { .. } => (None, None),
         };
         first.into_iter().chain(second)
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::cookies::KeptCookies;
 use super::inode::{Children, Directory, Inode, Node};
-use super::record::Record;
+use super::record::{Contest, Record};
 use super::{Attr, Name, Result, WorkError};
 use crate::version::entry::Ino;
 use crate::version::tree::TreeRef;
@@ -22,6 +22,8 @@ pub(super) enum Need {
 #[derive(Debug)]
 pub(super) enum Stop {
     Need(Need),
+    /// Changes have to wait a moment.
+    Held,
     Failed(WorkError),
 }
 
@@ -87,6 +89,12 @@ pub(super) struct Table {
     pub(super) placed: HashSet<Ino>,
     /// Whether a checkpoint is under way.
     pub(super) recording: bool,
+    /// Whether changes have to wait, because foreign ones are being taken in.
+    pub(super) held: bool,
+    /// Files that others changed while they are being written here.
+    pub(super) contests: HashMap<Ino, Contest>,
+    /// Inodes with another number than the newest version has for them.
+    pub(super) aliases: HashSet<Ino>,
     /// Grows with every change of names, attributes or published content.
     pub(super) changes: u64,
     pub(super) kept_cookies: KeptCookies,
@@ -118,9 +126,22 @@ impl Table {
             orphans: HashSet::new(),
             placed: HashSet::new(),
             recording: false,
+            held: false,
+            contests: HashMap::new(),
+            aliases: HashSet::new(),
             changes: 0,
             kept_cookies: KeptCookies::default(),
         }
+    }
+
+    /// Changes wait while foreign ones are being taken in.
+    pub(super) fn check_unheld(&self) -> Attempt<()> {
+        if self.held { Err(Stop::Held) } else { Ok(()) }
+    }
+
+    /// Whether nothing is to be recorded but what is being written.
+    pub(super) fn is_clean(&self) -> bool {
+        self.dirty_dirs.is_empty() && self.dirty_links.is_empty() && !self.dirty_root && self.frozen.is_empty()
     }
 
     /// How many inodes are in memory.
@@ -177,6 +198,11 @@ impl Table {
             }
         }
         WorkError::Inconsistent { ino: dir, reason: "its parents form a ring" }.into()
+    }
+
+    /// All inodes in memory.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Inode> {
+        self.inodes.values()
     }
 
     pub(super) fn find(&self, ino: Ino) -> Option<&Inode> {
@@ -273,6 +299,8 @@ impl Table {
             self.frozen.remove(&ino);
             self.drafts.remove(&ino);
             self.orphans.remove(&ino);
+            self.aliases.remove(&ino);
+            self.contests.remove(&ino);
         }
     }
 
@@ -341,6 +369,7 @@ impl Table {
             || self.inodes.get(&dir).is_some_and(|inode| inode.opens > 0)
             || !directory.dirty.is_empty()
             || !children.iter().all(|(_, ino)| self.inodes.get(&ino).is_none_or(Inode::may_leave))
+            || children.iter().any(|(_, ino)| self.aliases.contains(&ino))
         {
             return;
         }
@@ -444,7 +473,7 @@ impl Inode {
     }
 
     /// Whether the inode can be dropped from memory and read again later.
-    fn may_leave(&self) -> bool {
+    pub(super) fn may_leave(&self) -> bool {
         let idle = match &self.node {
             Node::File(file) => !file.is_dirty() && file.is_published(),
             Node::Directory(dir) => dir.children.is_none() && dir.dirty.is_empty(),

@@ -35,7 +35,17 @@ impl Table {
             }),
             Record::Complete { ino, layer } => self.apply_complete(*ino, *layer),
             Record::Publish { ino, layer, body, mtime } => self.apply_publish(*ino, *layer, body, *mtime),
-            Record::Blob { .. } | Record::Object { .. } | Record::Share { .. } | Record::Begin | Record::Commit => {
+            Record::Blob { .. }
+            | Record::Object { .. }
+            | Record::Share { .. }
+            | Record::Begin
+            | Record::Commit
+            | Record::Rest { .. } => Ok(()),
+            Record::Contest { ino, contest } => {
+                match contest {
+                    Some(contest) => self.contests.insert(*ino, (**contest).clone()),
+                    None => self.contests.remove(ino),
+                };
                 Ok(())
             }
             Record::Place { ino, parent } => {
@@ -193,8 +203,12 @@ impl Table {
         Ok(())
     }
 
-    /// A file renamed over another takes the identity of the one it replaces: so editors save.
+    /// A file renamed over another takes the identity of the one it replaces: so editors save. One with several
+    /// names keeps its own, by which they are found.
     fn inherit_identity(&mut self, ino: Ino, replaced: Ino) {
+        if self.find(ino).is_some_and(|inode| inode.linked) {
+            return;
+        }
         let old =
             self.find(replaced).filter(|old| old.kind() == FileKind::File && old.nlink == 1).map(|old| old.file_id);
         if let (Some(file_id), Some(inode)) = (old, self.find_mut(ino))
@@ -400,6 +414,14 @@ impl Table {
             self.find(dir).and_then(|inode| inode.dir().ok()).is_some_and(|directory| directory.children.is_none());
         if !unloaded {
             return;
+        }
+        let mut entries = entries;
+        for (_, entry) in &mut entries {
+            // Somebody still has an inode open that went and came back.
+            if self.find(entry.ino).is_some_and(|inode| inode.nlink == 0 && !inode.is_dir()) {
+                entry.ino = self.allocate_ino();
+                self.aliases.insert(entry.ino);
+            }
         }
         let cookies = self.kept_cookies.take(dir);
         let names = entries.iter().map(|(name, entry)| (name.clone(), entry.ino));

@@ -19,6 +19,7 @@ mod graft;
 mod health;
 mod iam;
 mod keys;
+mod joining;
 mod leaks;
 mod merging;
 mod model;

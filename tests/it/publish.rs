@@ -147,25 +147,6 @@ fn uploads_that_fail_anywhere_leave_head_alone_and_everything_queued() {
 }
 
 #[test]
-fn a_head_that_somebody_else_moved_is_reported_and_nothing_is_lost() {
-    let rig = Rig::new();
-    let (mine, theirs) = (rig.open("mine"), rig.open("theirs"));
-    write(&theirs, "theirs", b"1");
-    theirs.close(true).unwrap();
-    write(&mine, "mine", b"2");
-    let before = rig.memory.snapshot();
-    let flushed = mine.flush(SOON).unwrap();
-    assert_eq!(flushed.unpublished_versions, 1);
-    assert!(flushed.reason.unwrap().contains("moved on"));
-    assert!(mine.status().diverged && mine.status().blocked.is_some());
-    assert_eq!(rig.memory.snapshot(), before, "not even uploaded");
-    assert_eq!(mine.close(true).unwrap().unpublished_versions, 1);
-    let mine = rig.open("mine");
-    assert_eq!(read(&mine, "mine"), b"2");
-    assert_eq!(mine.close(true).unwrap().unpublished_versions, 1, "still there");
-}
-
-#[test]
 fn two_copies_of_one_queue_publish_it_once() {
     let rig = Rig::new();
     let w = rig.open("state");

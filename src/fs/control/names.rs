@@ -29,7 +29,9 @@ impl Fixed {
     pub(super) fn parent(self) -> Ino {
         match self {
             Fixed::Control => Ino::ROOT,
-            Fixed::Status | Fixed::StatusJson | Fixed::Versions | Fixed::Snapshots | Fixed::Ctl => Fixed::Control.ino(),
+            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Versions | Fixed::Snapshots | Fixed::Ctl => {
+                Fixed::Control.ino()
+            }
             Fixed::ById | Fixed::ByTime | Fixed::ByTag => Fixed::Versions.ino(),
             Fixed::Run => Fixed::Ctl.ino(),
         }
@@ -47,12 +49,13 @@ impl Fixed {
             Fixed::Snapshots => "snapshots",
             Fixed::Ctl => "ctl",
             Fixed::Run => "run",
+            Fixed::Events => "events",
         }
     }
 
     pub(super) fn kind(self) -> FileKind {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::Run => FileKind::File,
+            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Run => FileKind::File,
             Fixed::Control
             | Fixed::Versions
             | Fixed::ById
@@ -65,7 +68,7 @@ impl Fixed {
 
     pub(super) fn mode(self) -> u16 {
         match self {
-            Fixed::Status | Fixed::StatusJson => 0o400,
+            Fixed::Status | Fixed::StatusJson | Fixed::Events => 0o400,
             Fixed::Run => 0o600,
             Fixed::Control | Fixed::Snapshots => 0o700,
             Fixed::Versions | Fixed::ById | Fixed::ByTime | Fixed::ByTag | Fixed::Ctl => 0o500,
@@ -132,7 +135,7 @@ impl Outside {
                 };
                 names.extend(self.tags()?.into_iter().map(root));
             }
-            Fixed::Control | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Run => {}
+            Fixed::Control | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Run => {}
         }
         Ok(names)
     }
@@ -149,7 +152,13 @@ impl Outside {
             Fixed::ByTime => self.at_time(name)?.map(|id| Key::Link(dir, id)),
             Fixed::ByTag => self.tagged(name)?.map(|id| Key::Link(dir, id)),
             Fixed::Snapshots => self.tagged(name)?.map(|id| Key::Root(Some(name.into()), id)),
-            Fixed::Control | Fixed::Versions | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Run => None,
+            Fixed::Control
+            | Fixed::Versions
+            | Fixed::Ctl
+            | Fixed::Status
+            | Fixed::StatusJson
+            | Fixed::Events
+            | Fixed::Run => None,
         })
     }
 

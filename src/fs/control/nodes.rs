@@ -32,9 +32,10 @@ pub(super) enum Fixed {
     Snapshots,
     Ctl,
     Run,
+    Events,
 }
 
-pub(super) const FIXED: [Fixed; 10] = [
+pub(super) const FIXED: [Fixed; 11] = [
     Fixed::Control,
     Fixed::Status,
     Fixed::StatusJson,
@@ -45,6 +46,7 @@ pub(super) const FIXED: [Fixed; 10] = [
     Fixed::Snapshots,
     Fixed::Ctl,
     Fixed::Run,
+    Fixed::Events,
 ];
 
 /// What an inode is.

@@ -195,6 +195,11 @@ impl Outside {
                 let text = self.status(fixed == Fixed::StatusJson);
                 Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
+            Key::Fixed(Fixed::Events) => {
+                let (lines, _) = self.workspace.events(0);
+                let text = lines.into_iter().map(|line| line + "\n").collect::<String>();
+                Ok(opened(self.handles.open(Open::Text(text.into_bytes())), Caching::Never))
+            }
             _ => Ok(opened(Handle(0), Caching::Kept)),
         }
     }

@@ -164,9 +164,9 @@ impl Walk<'_> {
     }
 
     fn compare(&mut self, dir: Key, before: TreeRef, after: TreeRef) -> Result<()> {
-        let mut found: Vec<(Arc<[u8]>, Option<Entry>, Option<Entry>)> = Vec::new();
+        let mut found = Vec::new();
         before.diff(&after, self.io, &mut |name, old, new| {
-            found.push((name.into(), old.map(Entry::decode).transpose()?, new.map(Entry::decode).transpose()?));
+            found.push((Arc::from(name), old.map(Entry::decode).transpose()?, new.map(Entry::decode).transpose()?));
             Ok(())
         })?;
         for (name, old, new) in found {

@@ -1,5 +1,7 @@
 //! Directories: moved, made and removed ones.
 
+use std::collections::HashSet;
+
 use super::attrs::join_attributes;
 use super::places::Merger;
 use super::{Changes, Clash, Key, NodeChange, Place, Policy};
@@ -10,6 +12,15 @@ impl Merger<'_> {
     /// Does to our directories what theirs did to them.
     pub(super) fn decide_directories(&mut self, theirs: &Changes) -> Result<()> {
         let dirs = || theirs.nodes.iter().filter(|(key, _)| key.is_dir);
+        let mut stay = HashSet::new();
+        for (key, _) in dirs().filter(|(_, node)| node.is_moved()) {
+            let place = self.dir_places.get(key).cloned();
+            if let (Some(place), true) = (place, self.ours.nodes.get(key).is_some_and(NodeChange::is_moved))
+                && (self.with.policy)(&self.path(&place)?) != Policy::Theirs
+            {
+                stay.insert(*key);
+            }
+        }
         let mut moved = Vec::new();
         for (key, node) in dirs() {
             let (Some(ours), Some(after)) = (self.dirs.get(key).cloned(), &node.after) else { continue };
@@ -22,12 +33,14 @@ impl Merger<'_> {
             // Its entry is written anew.
             self.edits.entry(*key).or_default();
             if node.is_moved() {
-                moved.extend(self.move_away(*key, node, theirs)?.map(|place| (*key, place)));
+                moved.extend(self.move_away(*key, node, &stay, theirs)?.map(|(here, wanted)| (*key, here, wanted)));
             }
         }
+        let moved = self.stop_rings(moved);
         let leaving = dirs().filter(|(_, node)| node.after.is_none()).map(|(key, _)| *key);
         self.remove_empty(leaving.collect())?;
         for (key, place) in moved {
+            self.ensure_dir(place.0, theirs)?;
             self.settle(key, &place)?;
         }
         for (key, _) in dirs().filter(|(_, node)| node.before.is_none() && node.after.is_some()) {
@@ -36,27 +49,56 @@ impl Merger<'_> {
         Ok(())
     }
 
-    /// Takes a directory that theirs moved from its place; says where it goes.
-    fn move_away(&mut self, key: Key, node: &NodeChange, theirs: &Changes) -> Result<Option<Place>> {
+    /// Takes a directory that theirs moved from its place, unless we moved it, too, and ours shall stay; says where it
+    /// was and where it goes.
+    fn move_away(
+        &mut self,
+        key: Key,
+        node: &NodeChange,
+        stay: &HashSet<Key>,
+        theirs: &Changes,
+    ) -> Result<Option<(Place, Place)>> {
         let (Some(wanted), Some(here)) = (node.came.first(), self.dir_places.get(&key).cloned()) else {
             return Ok(None);
         };
         if here == *wanted {
             return Ok(None);
         }
-        let we_moved = self.ours.nodes.get(&key).is_some_and(NodeChange::is_moved);
-        if we_moved && (self.with.policy)(&self.path(&here)?) != Policy::Theirs {
+        if stay.contains(&key) {
             self.conflict(&here, Clash::Moved, None);
             return Ok(None);
         }
-        self.ensure_dir(wanted.0, theirs)?;
-        if self.is_inside(wanted.0, key)? {
-            self.conflict(&here, Clash::Moved, None);
-            return Ok(None);
-        }
+        self.learn_places(wanted.0, theirs)?;
         self.set(&here, None);
         self.dir_places.insert(key, wanted.clone());
-        Ok(Some(wanted.clone()))
+        Ok(Some((here, wanted.clone())))
+    }
+
+    /// Directories that would come to lie in themselves, because we moved others, stay where they are.
+    fn stop_rings(&mut self, moved: Vec<(Key, Place, Place)>) -> Vec<(Key, Place)> {
+        let mut going = Vec::new();
+        for (key, here, wanted) in moved {
+            match self.dirs.get(&key).filter(|_| self.is_in_itself(key)).cloned() {
+                Some(entry) => {
+                    self.set(&here, Some(entry));
+                    self.conflict(&here, Clash::Moved, None);
+                    self.dir_places.insert(key, here);
+                }
+                None => going.push((key, wanted)),
+            }
+        }
+        going
+    }
+
+    fn is_in_itself(&self, key: Key) -> bool {
+        let (mut at, mut seen) = (key, HashSet::new());
+        while let Some((dir, _)) = self.dir_places.get(&at).filter(|_| seen.insert(at)) {
+            at = self.dir(*dir);
+            if at == key {
+                return true;
+            }
+        }
+        false
     }
 
     /// Removes directories that theirs removed and that hold nothing more, the innermost first.
@@ -84,26 +126,49 @@ impl Merger<'_> {
 
     /// Makes sure that a directory of theirs is in the result.
     pub(super) fn ensure_dir(&mut self, key: Key, theirs: &Changes) -> Result<()> {
-        let mut missing: Vec<(Key, Place, Option<Entry>)> = Vec::new();
+        let mut missing: Vec<(Key, Place, Entry)> = Vec::new();
         let mut at = self.dir(key);
         while at != self.root && !self.dirs.contains_key(&at) {
-            let node = theirs.nodes.get(&at);
-            let place = node.and_then(|node| node.came.first().or(node.at.as_ref()));
-            let (Some(node), Some(place)) = (node, place) else { return Err(lost(at)) };
+            let (place, entry) = self.lost_dir(at, theirs).ok_or_else(|| lost(at))?;
             if missing.iter().any(|(key, ..)| *key == at) {
                 return Err(lost(at));
             }
-            missing.push((at, place.clone(), node.after.clone()));
             at = self.dir(place.0);
+            missing.push((Key::of(&entry), place, entry));
         }
         while let Some((key, place, entry)) = missing.pop() {
-            let entry = entry.ok_or_else(|| lost(key))?;
             self.new_dirs.insert(key);
             let ino = self.ino_for(key, entry.ino);
             self.dirs.insert(key, Entry { ino, ..entry });
             self.settle(key, &place)?;
         }
         Ok(())
+    }
+
+    /// Learns where the directories are, up from one of theirs, that our tree does not have.
+    fn learn_places(&mut self, key: Key, theirs: &Changes) -> Result<()> {
+        let mut at = self.dir(key);
+        for _ in 0..=theirs.nodes.len() {
+            if at == self.root || self.dirs.contains_key(&at) {
+                return Ok(());
+            }
+            let (place, _) = self.lost_dir(at, theirs).ok_or_else(|| lost(at))?;
+            self.dir_places.entry(at).or_insert_with(|| place.clone());
+            at = self.dir(place.0);
+        }
+        Err(lost(key))
+    }
+
+    /// A directory that our tree does not have, as theirs has it: changed, or as in the ancestor.
+    fn lost_dir(&self, key: Key, theirs: &Changes) -> Option<(Place, Entry)> {
+        let (place, entry) = match theirs.nodes.get(&key) {
+            Some(node) => (node.came.first().or(node.at.as_ref()), &node.after),
+            None => {
+                let node = self.ours.nodes.get(&key)?;
+                (node.gone.first().or(node.at.as_ref()), &node.before)
+            }
+        };
+        Some((place?.clone(), entry.clone()?))
     }
 
     /// Gives a directory its name, or another where that is taken. A new one joins a directory of that name.

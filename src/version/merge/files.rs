@@ -126,16 +126,15 @@ impl Merger<'_> {
         let is_linked = our_links.is_some() || theirs.links_after.is_some();
         let here = known_places(ours, theirs);
         let (stay, add, moved) = match is_linked {
-            true => linked_places(&here, theirs),
+            true => linked_places(&here, theirs, our_links),
             false => self.single_place(&here, ours, theirs)?,
         };
         for place in here.iter().filter(|place| !stay.contains(place)) {
             self.set(place, None);
         }
-        let path_place = stay.first().or(add.first()).or(here.first()).cloned();
-        let path_place = match path_place {
+        let path_place = match stay.first().or(add.first()).cloned() {
             Some(place) => Some(place),
-            None => self.find_link(our)?,
+            None => self.find_link(our, &here)?,
         };
         let mut leaf = Leaf {
             entry: our.clone(),
@@ -152,7 +151,7 @@ impl Merger<'_> {
             None => after.clone(),
             Some(ours) => {
                 let base = theirs.before.as_ref().or(ours.before.as_ref());
-                self.join_content(base, our, after, path_place.as_ref(), &mut leaf)?
+                self.join_content(base, our, after, here.first().or(path_place.as_ref()), &mut leaf)?
             }
         };
         let base_ino = theirs.before.as_ref().map(|before| before.ino);
@@ -215,10 +214,9 @@ impl Merger<'_> {
             entry.body = after.body.clone();
             return Ok(entry);
         }
-        let policy = match place {
-            Some(place) => (self.with.policy)(&self.path(place)?),
-            None => Policy::KeepBoth,
-        };
+        // A name in a directory that we removed counts by itself.
+        let path = place.map(|place| self.path(place).unwrap_or_else(|_| place.1.to_vec()));
+        let policy = path.map_or(Policy::KeepBoth, |path| (self.with.policy)(&path));
         leaf.clash = Some(Clash::Edited);
         let merged = match (policy, base.map(|base| &base.body), &our.body, &after.body) {
             (Policy::Merge, Some(Body::File(base)), Body::File(ours), Body::File(theirs)) => {
@@ -248,8 +246,8 @@ impl Merger<'_> {
         Ok(entry)
     }
 
-    /// Some name of an inode with several, found by walking our tree: a version does not say where they are.
-    fn find_link(&mut self, entry: &Entry) -> Result<Option<Place>> {
+    /// Some name of an inode with several that stays, found by walking our tree: a version does not say where they are.
+    fn find_link(&mut self, entry: &Entry, gone: &[Place]) -> Result<Option<Place>> {
         let mut dirs = vec![(self.root, Vec::new(), self.our_names(self.root))];
         while let Some((dir, path, names)) = dirs.pop() {
             let mut values = Vec::new();
@@ -259,9 +257,10 @@ impl Merger<'_> {
             })?;
             for (name, value) in values {
                 let found = Entry::decode(&value)?;
-                if matches!(found.body, Body::Link) && found.ino == entry.ino {
+                let place = (dir, name.as_slice().into());
+                if matches!(found.body, Body::Link) && found.ino == entry.ino && !gone.contains(&place) {
                     self.learn_dirs(&path)?;
-                    return Ok(Some((dir, name.into())));
+                    return Ok(Some(place));
                 }
                 if found.is_dir() {
                     let below = [path.as_slice(), &[name]].concat();
@@ -397,9 +396,13 @@ fn known_places(ours: Option<&NodeChange>, theirs: &NodeChange) -> Vec<Place> {
     places
 }
 
-/// Names are added and removed on both sides.
-fn linked_places(here: &[Place], theirs: &NodeChange) -> (Vec<Place>, Vec<Place>, bool) {
+/// Names are added and removed on both sides. Not all go: where either side kept some, ours do.
+fn linked_places(here: &[Place], theirs: &NodeChange, our_links: Option<u32>) -> (Vec<Place>, Vec<Place>, bool) {
     let stay: Vec<Place> = here.iter().filter(|place| !theirs.gone.contains(place)).cloned().collect();
-    let add = theirs.came.iter().filter(|place| !here.contains(place)).cloned().collect();
+    let add: Vec<Place> = theirs.came.iter().filter(|place| !here.contains(place)).cloned().collect();
+    let names = our_links.map_or(here.len(), |names| names as usize);
+    if names + add.len() <= here.len() - stay.len() {
+        return (here.to_vec(), add, false);
+    }
     (stay, add, false)
 }

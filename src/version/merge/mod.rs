@@ -108,7 +108,7 @@ pub struct Line<'a> {
 }
 
 /// Files of ours that are being written, which no version shows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pins {
     /// Inodes with unpublished content: they stay, under their number.
     pub drafts: HashSet<Ino>,

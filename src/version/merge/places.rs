@@ -129,18 +129,6 @@ impl<'a> Merger<'a> {
         Ok(names.join(&b'/'))
     }
 
-    /// Whether `dir` is `top` or lies in it.
-    pub(super) fn is_inside(&self, dir: Key, top: Key) -> Result<bool> {
-        let mut at = self.dir(dir);
-        for _ in 0..DEPTH_MAX {
-            if at == top || at == self.root {
-                return Ok(at == top);
-            }
-            at = self.dir(self.dir_places.get(&at).ok_or_else(|| unknown(at))?.0);
-        }
-        Err(VersionError::damaged("a merge", "directories contain each other"))
-    }
-
     /// The names that a directory of the result has in our tree.
     pub(super) fn our_names(&self, dir: Key) -> TreeRef {
         match self.new_dirs.contains(&dir) {

@@ -256,6 +256,78 @@ fn directories_that_were_moved_into_each_other_do_not_vanish() {
 }
 
 #[test]
+fn a_directory_is_moved_into_one_that_took_the_place_of_another() {
+    let mut case = case("d/ d/x g/ g/old");
+    case.ours(|m, w| m.write(w, "new", "n"));
+    case.theirs(|m, w| {
+        m.remove(w, "g");
+        m.mkdir(w, "g");
+        m.rename(w, "d", "g/d");
+    });
+    case.gives(&["g/", "g/d/", "g/d/x=old d/x", "new=n"], &[]);
+}
+
+#[test]
+fn a_directory_moves_into_what_was_inside_of_it() {
+    let mut case = case("d/ d/e/ d/x");
+    case.ours(|m, w| m.write(w, "new", "n"));
+    case.theirs(|m, w| {
+        m.rename(w, "d/e", "g");
+        m.mkdir(w, "g/h");
+        m.rename(w, "d", "g/h/d");
+    });
+    case.gives(&["g/", "g/h/", "g/h/d/", "g/h/d/x=old d/x", "new=n"], &[]);
+}
+
+#[test]
+fn an_edit_meets_a_move_into_a_directory_that_we_removed() {
+    let mut case = case("a g/");
+    case.ours(|m, w| {
+        m.write(w, "a", "ours");
+        m.remove(w, "g");
+    });
+    case.theirs(|m, w| {
+        m.write(w, "a", "theirs");
+        m.rename(w, "a", "g/a");
+    });
+    let beside = "g/conflict-20231114.231320.a";
+    case.gives(&["g/", "g/a=ours", &format!("{beside}=theirs")], &[&format!("edited g/a -> {beside}")]);
+}
+
+#[test]
+fn a_link_moves_in_a_directory_that_we_removed() {
+    let mut case = case("b d/");
+    for model in [&mut case.base, &mut case.ours, &mut case.theirs] {
+        model.link(&World::new(), "b", "d/b");
+    }
+    case.ours(|m, w| {
+        m.write(w, "d/b", "ours");
+        m.remove(w, "d");
+    });
+    case.theirs(|m, w| {
+        m.write(w, "b", "theirs");
+        m.rename(w, "d/b", "d/a");
+    });
+    let beside = "d/conflict-20231114.231320.a";
+    case.gives(&["b=ours", "d/", "d/a=ours", &format!("{beside}=theirs")], &[&format!("edited d/a -> {beside}")]);
+}
+
+#[test]
+fn an_edit_meets_a_link_whose_other_name_went_with_its_directory() {
+    let mut case = case("d/ d/e/ d/e/f");
+    for model in [&mut case.base, &mut case.ours, &mut case.theirs] {
+        model.link(&World::new(), "d/e/f", "d/b");
+    }
+    case.ours(|m, w| m.write(w, "d/e/f", "ours"));
+    case.theirs(|m, w| {
+        m.remove(w, "d/e");
+        m.write(w, "d/b", "theirs");
+    });
+    let beside = "d/conflict-20231114.231320.b";
+    case.gives(&["d/", "d/b=ours", &format!("{beside}=theirs")], &[&format!("edited d/b -> {beside}")]);
+}
+
+#[test]
 fn names_that_change_places_meet_edits() {
     let mut case = case("a b");
     case.theirs(|m, w| {

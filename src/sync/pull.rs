@@ -1,0 +1,165 @@
+//! Taking in what others published.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::publisher::{ANCESTORS_MAX, Relation};
+use super::{Published, Publisher, Seen, SyncError, read_head};
+use crate::base::ids::VersionId;
+use crate::blob::{BlobKind, Blobs, ChunkRef, RunRef};
+use crate::store::StoreError;
+use crate::version::VersionError;
+use crate::version::head::Head;
+use crate::version::index::IndexRecord;
+use crate::version::merge::Conflict;
+use crate::version::refs::{self, Summary};
+use crate::version::tree::{PageIo, TreeRef};
+use crate::worktree::Incoming;
+
+/// What taking in others' versions did.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The version that the live tree rests on now.
+    pub version: VersionId,
+    /// What was taken in: their newest version.
+    pub theirs: VersionId,
+    /// Their user and host.
+    pub author: String,
+    /// How many inodes changed here.
+    pub changed: usize,
+    /// What both sides changed.
+    pub conflicts: Vec<Conflict>,
+}
+
+impl Publisher {
+    /// Takes in what others published since; false when there is nothing.
+    pub fn pull_once(&self) -> Result<bool, SyncError> {
+        let _busy = self.busy.lock();
+        let base = self.parts.tree.base();
+        let (head, _, seen) = read_head(&*self.parts.store, &self.parts.keys)?;
+        self.parts.memory.check(&seen)?;
+        let queue = self.queue(&base)?;
+        if head.generation == base.head_generation && queue.is_empty() {
+            return Ok(false);
+        }
+        let relation = match queue.is_empty() {
+            true => Relation::Diverged,
+            false => self.relation(&head, &queue, base.head_generation)?,
+        };
+        match relation {
+            Relation::Diverged => self.join(&head, seen)?,
+            Relation::Continued => return Ok(false),
+            Relation::Published { same } => {
+                self.finish(&queue, (seen, head.refs, same), &mut Published::default())?;
+                if same {
+                    return Ok(false);
+                }
+                self.join(&head, seen)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets the live tree rest on what HEAD names, merged with what is ours.
+    pub(super) fn join(&self, head: &Head, seen: Seen) -> Result<(), SyncError> {
+        let parts = &self.parts;
+        let base = parts.tree.base();
+        let theirs = self.record(head.version)?;
+        if theirs.digest() != head.version_digest {
+            let (object, reason) = (IndexRecord::key(head.version).to_string(), "HEAD names another".to_owned());
+            return Err(VersionError::Damaged { object, reason }.into());
+        }
+        let index = parts.blobs.index();
+        index.set_foreign(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
+        let ancestor = self.ancestor(&base.index, &base.refs, &theirs, &head.refs);
+        let ancestor = ancestor.inspect_err(|_| index.set_foreign(Vec::new()))?;
+        let joined = parts.tree.join(&Incoming {
+            record: theirs.clone(),
+            refs: head.refs,
+            runs: head.runs.clone(),
+            generation: head.generation,
+            ancestor,
+            base_refs: parts.memory.refs_at(base.head_generation),
+        })?;
+        parts.memory.remember(seen, head.refs)?;
+        (self.joined)(&Pulled {
+            version: joined.record.id,
+            theirs: theirs.id,
+            author: format!("{}@{}", theirs.author.user, theirs.author.host),
+            changed: joined.changed,
+            conflicts: joined.conflicts,
+        });
+        Ok(())
+    }
+
+    /// The record of a version: ours that waits, or from the store.
+    fn record(&self, id: VersionId) -> Result<IndexRecord, SyncError> {
+        let key = IndexRecord::key(id);
+        let sealed = match self.parts.outbox.read(&key)? {
+            Some(sealed) => sealed.as_bytes().to_vec(),
+            None => self.parts.store.get(&key)?.bytes,
+        };
+        Ok(IndexRecord::open(&self.parts.keys, id, &sealed)?)
+    }
+
+    /// The newest version that two versions of our history were made from; `None` when there is none any more.
+    pub fn common_ancestor(&self, a: &IndexRecord, b: &IndexRecord) -> Result<Option<IndexRecord>, SyncError> {
+        let refs = self.parts.tree.base().refs;
+        self.ancestor(a, &refs, b, &refs)
+    }
+
+    /// The newest version that both were made from; `None` when there is none any more.
+    fn ancestor(
+        &self,
+        ours: &IndexRecord,
+        our_refs: &TreeRef,
+        theirs: &IndexRecord,
+        their_refs: &TreeRef,
+    ) -> Result<Option<IndexRecord>, SyncError> {
+        let io = StoredPages(&self.parts.blobs);
+        let summary = |id| -> Result<Option<Summary>, SyncError> {
+            match refs::summary(their_refs, &io, id)? {
+                Some(summary) => Ok(Some(summary)),
+                None => Ok(refs::summary(our_refs, &io, id)?),
+            }
+        };
+        let mut sides: HashMap<VersionId, u8> = HashMap::from([(ours.id, 1)]);
+        *sides.entry(theirs.id).or_default() |= 2;
+        let mut pending: BTreeSet<(u64, VersionId)> =
+            [(ours.generation, ours.id), (theirs.generation, theirs.id)].into();
+        while let Some((_, id)) = pending.pop_last() {
+            let side = sides.get(&id).copied().unwrap_or_default();
+            if side == 3 {
+                if id == ours.id {
+                    return Ok(Some(ours.clone()));
+                }
+                return match self.record(id) {
+                    Ok(record) => Ok(Some(record)),
+                    Err(SyncError::Store(StoreError::NotFound { .. })) => Ok(None),
+                    Err(error) => Err(error),
+                };
+            }
+            if sides.len() > ANCESTORS_MAX {
+                return Ok(None);
+            }
+            for parent in summary(id)?.into_iter().flat_map(|summary| summary.parents) {
+                *sides.entry(parent).or_default() |= side;
+                pending.extend(summary(parent)?.map(|known| (known.generation, parent)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Pages as they are stored.
+pub(super) struct StoredPages<'a>(pub(super) &'a Blobs);
+
+impl PageIo for StoredPages<'_> {
+    fn load(&self, page: &ChunkRef) -> crate::version::Result<Arc<[u8]>> {
+        Ok(self.0.read(BlobKind::Page, page)?)
+    }
+
+    fn save(&self, _: &[u8]) -> crate::version::Result<ChunkRef> {
+        Err(VersionError::Damaged { object: "the refs".into(), reason: "they are only read here".into() })
+    }
+}

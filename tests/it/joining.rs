@@ -1,0 +1,4 @@
+//! Several clients on one workspace: what one publishes reaches the others, and nothing is lost.
+
+mod cases;
+mod simulation;
