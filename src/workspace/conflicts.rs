@@ -126,7 +126,7 @@ impl Workspace {
                     vec![remove]
                 }
             };
-            self.apply(&ops)?;
+            self.tree().graft(&ops)?;
         }
         if !chosen.is_empty() {
             self.parts.events.settled(chosen.len());
