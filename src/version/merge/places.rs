@@ -47,6 +47,9 @@ impl<'a> Merger<'a> {
             .iter()
             .filter_map(|(key, node)| Some((node.after.as_ref()?.ino, *key)))
             .collect::<HashMap<_, _>>();
+        let pinned = theirs.nodes.iter().filter_map(|(key, node)| Some((node.before.as_ref()?.ino, *key)));
+        let is_ours = |(ino, key): &(Ino, Key)| with.pins.drafts.contains(ino) && !ours.nodes.contains_key(key);
+        let our_inos = our_inos.into_iter().chain(pinned.filter(is_ours)).collect();
         let mut merger = Self {
             with,
             ours,

@@ -135,6 +135,7 @@ impl Simulation {
     fn step(&mut self) {
         let number = self.dice.below(CLIENTS as u64) as usize;
         let choice = self.dice.below(100);
+        self.log.push(format!("{number} does {choice}"));
         let Some(w) = self.opened(number) else { return };
         self.clients[number].clock.advance_ms(self.dice.below(100_000) as i64);
         match choice {
@@ -234,7 +235,13 @@ impl Simulation {
                 descends(&parents, head.version, mine)
                     && recorded(w, mine).into_values().any(|(.., bytes)| bytes == content.as_bytes())
             };
-            assert!(after.contains(content) || was_published(), "{content} was lost at {number}: {:?}", self.log);
+            assert!(
+                after.contains(content) || was_published(),
+                "{content} was lost at {number}: {:#?} became {:#?} after {:?}",
+                before,
+                live(w),
+                self.log
+            );
         }
         let client = &mut self.clients[number];
         if w.tree().base().head_generation != generation {
