@@ -229,11 +229,10 @@ impl Simulation {
         act(w);
         let after = self.contents(w);
         for content in self.clients[number].fresh.intersection(&before) {
-            // Others may have removed what was published while the answer was lost.
+            // Others may have removed what was published by a close, or by a swing whose answer was lost.
             let was_published = || {
-                let parents = parents(w);
-                descends(&parents, head.version, mine)
-                    && recorded(w, mine).into_values().any(|(.., bytes)| bytes == content.as_bytes())
+                let common = common_ancestor(w, head.version, mine);
+                recorded(w, common).into_values().any(|(.., bytes)| bytes == content.as_bytes())
             };
             assert!(
                 after.contains(content) || was_published(),
@@ -364,14 +363,26 @@ fn parents(w: &Workspace) -> Parents {
     w.versions().unwrap().into_iter().map(|version| (version.id, version.summary.parents)).collect()
 }
 
-fn descends(parents: &Parents, version: VersionId, ancestor: VersionId) -> bool {
+fn history(parents: &Parents, version: VersionId) -> BTreeSet<VersionId> {
     let (mut pending, mut seen) = (vec![version], BTreeSet::new());
     while let Some(id) = pending.pop() {
         if seen.insert(id) {
             pending.extend(parents.get(&id).into_iter().flatten().copied());
         }
     }
-    seen.contains(&ancestor)
+    seen
+}
+
+fn descends(parents: &Parents, version: VersionId, ancestor: VersionId) -> bool {
+    history(parents, version).contains(&ancestor)
+}
+
+/// The newest version that both were made from.
+fn common_ancestor(w: &Workspace, a: VersionId, b: VersionId) -> VersionId {
+    let parents = parents(w);
+    let (of_a, of_b) = (history(&parents, a), history(&parents, b));
+    let versions = w.versions().unwrap();
+    versions.iter().map(|version| version.id).find(|id| of_a.contains(id) && of_b.contains(id)).unwrap()
 }
 
 fn find_dir<'a>(w: &Workspace, path: &'a str) -> Option<(Ino, &'a [u8])> {
