@@ -210,7 +210,7 @@ fn an_older_copy_of_any_object_is_never_taken_for_the_newest_state() {
 }
 
 /// Every kind of local file.
-const LOCAL_KINDS: [&str; 11] = [
+const LOCAL_KINDS: [&str; 12] = [
     "lock",
     "keys/kura.json",
     "keys/slot",
@@ -218,6 +218,7 @@ const LOCAL_KINDS: [&str; 11] = [
     "client",
     "base",
     "queue",
+    "refs",
     "journal/segment",
     "journal/synced",
     "outbox",
