@@ -88,6 +88,11 @@ pub enum Request {
         /// The directory, absolute.
         to: PathText,
     },
+    /// Makes ready for unmounting: refused while something written exists in memory alone.
+    Leave {
+        /// How long the store may be waited for from now on, in milliseconds.
+        wait_ms: u64,
+    },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},
 }

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use crate::base::disk::DiskFile;
 use crate::base::ids::{VersionId, WorkspaceId};
 use crate::blob::Blobs;
 use crate::crypto::Keys;
-use crate::store::{ObjectStore, StoreUrl};
+use crate::store::{ObjectStore, StoreUrl, WatchStore};
 use crate::sync::{ClientMemory, Publisher};
 use crate::version::index::IndexRecord;
 use crate::worktree::Worktree;
@@ -35,13 +36,15 @@ pub struct Workspace {
     pub(super) history: Mutex<()>,
     pub(super) trouble: Mutex<Trouble>,
     pub(super) background: Background,
+    /// How long closing may publish, in milliseconds.
+    pub(super) close_publish_ms: AtomicU64,
 }
 
 /// What an open workspace consists of.
 pub(super) struct Parts {
     pub(super) id: WorkspaceId,
     pub(super) keys: Keys,
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<WatchStore>,
     pub(super) dir: PathBuf,
     pub(super) tree: Arc<Worktree>,
     pub(super) blobs: Arc<Blobs>,
@@ -60,6 +63,8 @@ pub(super) struct Trouble {
     pub(super) offline: Option<Offline>,
     pub(super) blocked: Option<Offline>,
     pub(super) diverged: bool,
+    /// Why changes are in no version yet.
+    pub(super) unrecorded: Option<Offline>,
 }
 
 impl Workspace {
@@ -85,6 +90,7 @@ impl Workspace {
 
     pub(super) fn assemble(parts: Parts) -> Arc<Self> {
         let trouble = Trouble { offline: parts.offline.clone(), ..Trouble::default() };
+        let close_publish_ms = parts.options.intervals.close_publish_ms;
         Arc::new(Self {
             opened_at: parts.options.clock.now(),
             parts,
@@ -92,6 +98,7 @@ impl Workspace {
             history: Mutex::new(()),
             trouble: Mutex::new(trouble),
             background: Background::default(),
+            close_publish_ms: AtomicU64::new(close_publish_ms),
         })
     }
 

@@ -12,6 +12,7 @@ mod cli;
 mod crash;
 mod crypto;
 mod crypto_slots;
+mod faults;
 mod fsync_store;
 mod golden;
 mod graft;
