@@ -88,6 +88,11 @@ pub fn mount_of_store(state_root: &Path, store: &str) -> Option<Record> {
     records(state_root).into_iter().find(|record| record.store == store && record.is_live())
 }
 
+/// The mount of a store that is unmounted, and whose process has not ended yet.
+pub fn closing_mount_of_store(state_root: &Path, store: &str) -> Option<Record> {
+    records(state_root).into_iter().find(|record| record.store == store && is_running(record.pid) && !record.is_live())
+}
+
 /// The record of a mountpoint, live or not.
 pub fn record_of_mountpoint(state_root: &Path, mountpoint: &Path) -> Option<Record> {
     records(state_root).into_iter().find(|record| record.mountpoint == mountpoint)

@@ -109,6 +109,11 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
     },
+    /// Makes ready for unmounting: refused while something written exists in memory alone.
+    Leave {
+        /// How long the store may be waited for from now on, in milliseconds.
+        wait_ms: u64,
+    },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},
 }

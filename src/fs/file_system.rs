@@ -5,11 +5,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ahead::ReadAhead;
-use super::control::{CONTROL_NAME, Outside, is_outside};
+use super::control::{Outside, is_outside};
 use super::open_files::OpenFiles;
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 use super::{FsError, Result};
-use crate::version::entry::Ino;
+use crate::version::entry::{CONTROL_NAME, Ino};
 use crate::workspace::Workspace;
 use crate::worktree::{
     Attr, Caller, Changes, FileKind, Invalidation, NewNode, RenameMode, Wait, WorkError, Worktree, XattrMode,

@@ -16,6 +16,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
     match error {
         FsError::Work(error) => of_work(error),
         FsError::Workspace(error) => of_workspace(error),
+        FsError::File { error, .. } => errno(error),
         FsError::NothingThere => Errno::ENXIO,
         FsError::CrossesVersions => Errno::EXDEV,
         FsError::BadHandle => Errno::EBADF,

@@ -23,6 +23,9 @@ const STORE_THREADS: usize = 16;
 /// Threads for what waits for the disk; flushes share one write, so several at once cost no more.
 const DISK_THREADS: usize = 4;
 
+/// Threads for changes and control requests.
+const CONTROL_THREADS: usize = 8;
+
 /// A reply that can say no.
 pub(super) trait Refuse: Send + 'static {
     fn refuse(self, error: &FsError);
@@ -109,6 +112,7 @@ pub(super) struct Server {
     disk: Pool,
     /// Held by the one session thread that may read the local disk; the others stay free for what is in memory.
     pub(super) near: Mutex<()>,
+    control: Pool,
 }
 
 /// A reply and what to do with it, until someone takes it.
@@ -135,6 +139,7 @@ impl Server {
             store: Pool::new("fuse-store", STORE_THREADS),
             disk: Pool::new("fuse-disk", DISK_THREADS),
             near: Mutex::new(()),
+            control: Pool::new("fuse-control", CONTROL_THREADS),
         }
     }
 
@@ -142,6 +147,7 @@ impl Server {
     pub(super) fn close(&self) {
         self.store.close();
         self.disk.close();
+        self.control.close();
         self.deadlines.close();
     }
 
@@ -182,7 +188,8 @@ impl Server {
         let (pool, limit) = match operation {
             Operation::Flush => (&self.disk, self.deadline),
             Operation::Fsync | Operation::Fsyncdir if !self.fs.fsync_waits_for_store() => (&self.disk, self.deadline),
-            Operation::Write | Operation::Mkdir | Operation::Rmdir => (&self.store, self.control_deadline),
+            // Requests to the control file are among these; reads that wait for the store must not keep them waiting.
+            Operation::Write | Operation::Mkdir | Operation::Rmdir => (&self.control, self.control_deadline),
             _ => (&self.store, self.deadline),
         };
         let slot = Arc::new(Slot(Mutex::new(Some((reply, answer))), operation));

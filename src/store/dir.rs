@@ -220,6 +220,10 @@ impl DirStore {
                     .take_while(|dir| dir.starts_with(&self.root) && *dir != self.root)
                     .collect();
                 if let Some(dir) = dirs.first() {
+                    // A store that was taken away meanwhile must not be made anew.
+                    if self.disk.list(&self.root)?.is_empty() {
+                        return Err(ErrorKind::NotFound.into());
+                    }
                     self.disk.create_dir_all(dir)?;
                 }
                 for dir in dirs {

@@ -261,6 +261,9 @@ fn in_order(chunks: &[(u64, ChunkRef)]) -> bool {
     })
 }
 
+/// The name by which a mount's root directory shows what is outside of the live tree: reserved at every level.
+pub const CONTROL_NAME: &[u8] = b".kura";
+
 /// Whether a name can stand in a directory: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.
 pub fn name_ok(name: &[u8]) -> bool {
     !name.is_empty()

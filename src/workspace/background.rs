@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::fsync::Rounds;
+use super::history::Pages;
 use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
 use crate::base::random;
-use crate::store::StoreError;
+use crate::store::{ObjectStore, StoreError};
 use crate::sync::{Published, SyncError, read_head};
+use crate::version::refs;
 use crate::worktree::{Checkpoint, Reason};
 
 /// How often the version timer looks, at most.
@@ -22,6 +24,9 @@ const ABSORB_RETRY_MS: u64 = 2_000;
 
 /// How often it is looked whether re-encryption was asked for.
 const REENCRYPT_TICK_MS: u64 = 250;
+
+/// Longest wait before a store in a directory is tried again.
+const LOCAL_RETRY_MAX_MS: u64 = 2_000;
 
 /// How long the publisher sleeps when nobody wakes it.
 const IDLE_MS: u64 = 3_600_000;
@@ -135,6 +140,7 @@ impl Workspace {
             if let Err(error) = self.tree().log_drafts() {
                 tracing::warn!("unsaved content is only in memory for now: {error}");
             }
+            self.note_silence();
             if synced.elapsed() >= Duration::from_millis(intervals.sync_ms) {
                 synced = Instant::now();
                 if let Err(error) = self.tree().sync() {
@@ -144,9 +150,24 @@ impl Workspace {
         }
     }
 
+    /// A store that was found silent by anybody is asked by the publisher until it answers.
+    fn note_silence(&self) {
+        let Some(silence) = self.silence() else { return };
+        let mut trouble = self.trouble.lock();
+        if trouble.offline.is_none() && trouble.blocked.is_none() {
+            tracing::warn!("{}; versions wait on this machine", silence.reason);
+            trouble.offline = Some(silence);
+            drop(trouble);
+            self.background.publish_now();
+        }
+    }
+
     fn keep_recording(&self) {
         let intervals = self.parts.options.intervals;
         let tick = Duration::from_millis((intervals.version_quiet_ms / 4).clamp(1, TICK_MS));
+        if self.parts.store.is_local() {
+            self.fetch_ahead();
+        }
         // What was found in the journal at the start is a change, too.
         let mut recorded = None;
         let mut seen = (self.tree().activity().changes, Instant::now());
@@ -172,6 +193,7 @@ impl Workspace {
             }
             match self.tree().checkpoint(&Reason::automatic()) {
                 Ok(outcome) => {
+                    self.trouble.lock().unrecorded = None;
                     (recorded, first) = (Some(activity.changes), None);
                     match outcome {
                         Checkpoint::Recorded(_) => self.background.publish_now(),
@@ -179,10 +201,28 @@ impl Workspace {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!("no version can be recorded for now: {error}");
+                    let note = Offline { since: rfc3339(self.parts.options.clock.now()), reason: error.to_string() };
+                    let mut trouble = self.trouble.lock();
+                    match &mut trouble.unrecorded {
+                        Some(unrecorded) => unrecorded.reason = note.reason,
+                        unrecorded => {
+                            tracing::warn!("no version can be recorded for now: {error}");
+                            *unrecorded = Some(note);
+                        }
+                    }
+                    drop(trouble);
                     pause = Duration::from_millis(ABSORB_RETRY_MS);
                 }
             }
+        }
+    }
+
+    /// Reads the refs pages that the next version changes: pages of a local store are not kept on disk a second time,
+    /// and with these in memory a version is recorded also when the store goes away before the first.
+    fn fetch_ahead(&self) {
+        let base = self.tree().base();
+        if let Err(error) = refs::lists(&base.refs, &Pages(&self.parts.blobs), base.index.id) {
+            tracing::info!("the list of versions cannot be read for now: {error}");
         }
     }
 
@@ -212,12 +252,17 @@ impl Workspace {
             match self.publish(&|| self.background.is_stopping()) {
                 Ok(_) => (failures, wait) = (0, Duration::from_millis(IDLE_MS)),
                 Err(error) => {
+                    if failures == 0 && !matches!(error, SyncError::Stopped) {
+                        tracing::warn!("nothing is published for now: {error}");
+                    }
                     failures = failures.saturating_add(1);
                     let step_ms = match is_away(&error) {
                         true => intervals.retry_first_ms.saturating_mul(1 << failures.min(20).saturating_sub(1)),
                         false => intervals.retry_max_ms,
                     };
-                    let step_ms = step_ms.min(intervals.retry_max_ms).max(1);
+                    // A directory is asked often: that costs nothing.
+                    let max_ms = if self.parts.store.is_local() { LOCAL_RETRY_MAX_MS } else { u64::MAX };
+                    let step_ms = step_ms.min(intervals.retry_max_ms).min(max_ms).max(1);
                     wait = Duration::from_millis(step_ms / 2 + random::number() % (step_ms / 2 + 1));
                 }
             }
@@ -277,16 +322,21 @@ impl Workspace {
             Err(error) if error.is_unknown_epoch() => self.follow_epochs().and_then(|()| attempt()),
             outcome => outcome,
         };
+        if outcome.as_ref().is_ok_and(|published| published.versions > 0)
+            && let Err(error) = self.tree().drop_unneeded()
+        {
+            tracing::warn!("objects that nothing needs stay in the outbox: {error}");
+        }
         let mut trouble = self.trouble.lock();
         match &outcome {
-            Ok(_) => *trouble = Trouble { reencryption: trouble.reencryption.take(), ..Trouble::default() },
+            Ok(_) => {
+                let (unrecorded, reencryption) = (trouble.unrecorded.take(), trouble.reencryption.take());
+                *trouble = Trouble { unrecorded, reencryption, ..Trouble::default() };
+            }
             Err(SyncError::Stopped) => {}
             Err(error) => {
                 let note = Offline { since: rfc3339(self.parts.options.clock.now()), reason: error.to_string() };
-                let is_new = trouble.note(error, note);
-                if is_new {
-                    tracing::warn!("nothing is published for now: {error}");
-                }
+                trouble.note(error, note);
             }
         }
         outcome
@@ -303,8 +353,8 @@ pub(super) fn is_away(error: &SyncError) -> bool {
 }
 
 impl Trouble {
-    /// Notes what an attempt met; true when it is another kind of trouble than before.
-    fn note(&mut self, error: &SyncError, note: Offline) -> bool {
+    /// Notes what an attempt met.
+    fn note(&mut self, error: &SyncError, note: Offline) {
         self.diverged = matches!(error, SyncError::Diverged { .. });
         let (now, other) = match is_away(error) {
             true => (&mut self.offline, &mut self.blocked),
@@ -312,14 +362,8 @@ impl Trouble {
         };
         *other = None;
         match now {
-            Some(now) => {
-                now.reason = note.reason;
-                false
-            }
-            None => {
-                *now = Some(note);
-                true
-            }
+            Some(now) => now.reason = note.reason,
+            None => *now = Some(note),
         }
     }
 }

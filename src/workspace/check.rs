@@ -12,7 +12,7 @@ use super::{Result, WorkspaceError};
 use crate::base::ids::{BlobId, Sha256, VersionId};
 use crate::base::random;
 use crate::blob::{BlobError, BlobKind, Blobs, BlobsConfig, ChunkRef, Location, Outbox, Place, RunRef, location};
-use crate::store::{ObjectKey, StoreError};
+use crate::store::{ObjectKey, ObjectStore, StoreError};
 use crate::sync::read_head;
 use crate::version::entry::{Body, Content, Entry, LinkRecord};
 use crate::version::head::Head;

@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::keep::{KeyObjects, KnownStores, is_away, is_missing};
 use super::opened::{Parts, Workspace};
 use super::status::Offline;
-use super::{OpenOptions, Result, WorkspaceError};
+use super::{Notice, OpenOptions, Result, WorkspaceError};
 use crate::base::clock::Timestamp;
-use crate::base::disk::{DiskFile, OpenMode};
+use crate::base::disk::{Disk, DiskFile, OpenMode, read_file};
 use crate::base::ids::{VersionId, WorkspaceId};
 use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef, location};
 use crate::crypto::Keys;
 use crate::crypto::slots::{OpenSlot, UnlockError, unlock_slot};
-use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError};
+use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError, WatchStore};
 use crate::sync::{ClientMemory, Publisher, PublisherParts, Rollback, Seen, SyncError, read_head};
 use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
@@ -33,7 +34,12 @@ pub(super) fn open(options: OpenOptions) -> Result<Arc<Workspace>> {
 
 /// See [`Workspace::open_in`].
 pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Result<Arc<Workspace>> {
+    let store = Arc::new(WatchStore::new(store));
+    if let Some(notice) = options.notice.clone() {
+        tell_of_waiting(&store, notice);
+    }
     let mut opening = Opening::find(store, options)?;
+    opening.store.set_known();
     let lock = opening.lock()?;
     let (keys, slot) = opening.unlock()?;
     let (memory, is_copy) = opening.memory(&keys)?;
@@ -82,9 +88,35 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
     Ok(workspace)
 }
 
+/// How long a store may take before somebody is told.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
+
+/// Tells, once for each time of waiting, that the store is being waited for; as long as the store is in use.
+fn tell_of_waiting(store: &Arc<WatchStore>, notice: Notice) {
+    let watched = Arc::downgrade(store);
+    let watch = move || {
+        let mut is_told = false;
+        while let Some(store) = watched.upgrade() {
+            match store.waiting() {
+                Some(time) if time > NOTICE_AFTER && !is_told => {
+                    is_told = true;
+                    notice(&format!("waiting for the store {} …", store.address()));
+                }
+                Some(_) => {}
+                None => is_told = false,
+            }
+            drop(store);
+            std::thread::sleep(NOTICE_AFTER / 8);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("kura-notice".into()).spawn(watch) {
+        tracing::debug!("nobody is told of waiting: {error}");
+    }
+}
+
 /// What is known while a workspace is being opened.
 struct Opening {
-    store: Arc<dyn ObjectStore>,
+    store: Arc<WatchStore>,
     options: OpenOptions,
     id: WorkspaceId,
     dir: PathBuf,
@@ -95,7 +127,7 @@ struct Opening {
 
 impl Opening {
     /// Finds the workspace: in the store or, when that is away, by what the state directory knows.
-    fn find(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Result<Self> {
+    fn find(store: Arc<WatchStore>, options: OpenOptions) -> Result<Self> {
         let known = KnownStores { disk: &*options.disk, state_root: &options.state_dir };
         let (objects, offline) = match KeyObjects::fetch(&*store) {
             Ok(objects) => (objects, None),
@@ -122,11 +154,16 @@ impl Opening {
         let locked = (|| {
             disk.create_dir_all(&self.dir)?;
             let file = disk.open(&path, OpenMode::ReadWrite)?;
-            Ok(file.try_lock()?.then_some(file))
+            if !file.try_lock()? {
+                return Ok(None);
+            }
+            file.set_len(0)?;
+            file.write_at(std::process::id().to_string().as_bytes(), 0)?;
+            Ok(Some(file))
         })();
         match locked.map_err(|error| WorkspaceError::disk(&path, &error))? {
             Some(file) => Ok(file),
-            None => Err(WorkspaceError::Locked { state_dir: self.dir.clone() }),
+            None => Err(WorkspaceError::Locked { state_dir: self.dir.clone(), holder: holder(&**disk, &path) }),
         }
     }
 
@@ -360,7 +397,7 @@ fn fresh_base(opening: &Opening, keys: &Keys, head: Option<&Head>) -> crate::wor
 
 /// The record HEAD names, checked against the digest HEAD has of it.
 fn read_record(
-    store: &Arc<dyn ObjectStore>,
+    store: &Arc<WatchStore>,
     keys: &Keys,
     head: &Head,
 ) -> std::result::Result<IndexRecord, crate::version::VersionError> {
@@ -372,6 +409,22 @@ fn read_record(
     }
     Ok(record)
 }
+
+/// The process that has the lock, in words.
+fn holder(disk: &dyn Disk, path: &std::path::Path) -> String {
+    let read = || {
+        let bytes = read_file(disk, path, 32).ok()?;
+        let pid: u32 = std::str::from_utf8(&bytes).ok()?.parse().ok()?;
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words = String::from_utf8_lossy(&command).replace('\0', " ");
+        let words: String = words.trim_end().chars().take(COMMAND_LEN_MAX).collect();
+        Some(format!("process {pid} ({words})"))
+    };
+    read().unwrap_or_else(|| "another kura process".to_owned())
+}
+
+/// How much of a command is shown, in characters.
+const COMMAND_LEN_MAX: usize = 100;
 
 fn offline(now: Timestamp, error: &dyn std::fmt::Display) -> Offline {
     Offline { since: super::status::rfc3339(now), reason: error.to_string() }

@@ -13,7 +13,7 @@ use super::{Result, WorkspaceError};
 use crate::base::ids::{BlobId, RunId};
 use crate::blob::{BlobError, ChunkRef, Location, Place, RunRef, codec, location};
 use crate::crypto::envelope_epoch;
-use crate::store::{ObjectKey, RangeRequest};
+use crate::store::{ObjectKey, ObjectStore, RangeRequest};
 use crate::sync::SyncError;
 use crate::version::head::RunInForce;
 

@@ -9,7 +9,7 @@ use super::{Affected, Result, split_path};
 use crate::base::ids::{BlobId, PackId, VersionId};
 use crate::blob::{BlobError, BlobKind, ChunkRef, Fault, Location, PackBuilder, Place, RunRef, codec, location, pack};
 use crate::crypto::Sealed;
-use crate::store::{ObjectKey, PutCondition, RangeRequest, StoreError};
+use crate::store::{ObjectKey, ObjectStore, PutCondition, RangeRequest, StoreError};
 use crate::version::VersionError;
 use crate::version::entry::Ino;
 use crate::version::index::IndexRecord;

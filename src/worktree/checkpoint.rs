@@ -115,7 +115,7 @@ impl Worktree {
             self.uncapture(&captured);
             return written.map(|_| ());
         }
-        state.base = base;
+        self.set_base(&mut state, base);
         self.remove_segments(captured.segment);
         self.table().recording = false;
         self.finish_blobs(&captured, &Used::default());
@@ -131,7 +131,13 @@ impl Worktree {
 
     /// The state the last checkpoint left.
     pub fn base(&self) -> Base {
-        self.checkpoint.lock().base.clone()
+        // Not the one under the lock of checkpoints, which may be waiting for the store.
+        self.shown.lock().clone()
+    }
+
+    fn set_base(&self, state: &mut CheckpointState, base: Base) {
+        *self.shown.lock() = base.clone();
+        state.base = base;
     }
 
     /// Changes the base by other means than a version (tags, a new HEAD), atomically.
@@ -140,7 +146,7 @@ impl Worktree {
         let mut base = state.base.clone();
         change(&mut base);
         base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)?;
-        state.base = base;
+        self.set_base(&mut state, base);
         Ok(())
     }
 
@@ -282,6 +288,7 @@ impl Worktree {
             let sealed = codec::encode(&self.parts.keys, BlobKind::Page, id, &bytes);
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             self.add_to_pack(&mut builder, parcel, (id, BlobKind::Page, len), &sealed);
+            self.parts.blobs.keep_page(id, bytes);
         }
         finish_pack(builder, parcel);
     }
@@ -394,7 +401,7 @@ impl Worktree {
         let index = self.parts.blobs.index();
         index.set_runs(runs);
         parcel.records.iter().for_each(|(id, _)| index.forget(id));
-        state.base = base;
+        self.set_base(state, base);
         Ok(())
     }
 

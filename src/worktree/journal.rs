@@ -341,6 +341,8 @@ pub(super) struct Start {
     pub(super) first: u64,
     /// The tag that the first frame is bound to.
     pub(super) chain: Tag,
+    /// Whether the first segment was durable before anything came to rest on it, so that it cannot be missing.
+    pub(super) must_exist: bool,
 }
 
 /// Where replaying ended.
@@ -373,7 +375,8 @@ impl Replay<'_> {
         let mut numbers = segments(self.disk, self.dir)?;
         numbers.retain(|number| *number >= start.first);
         let last = numbers.last().copied().unwrap_or(start.first.saturating_sub(1));
-        self.fill_gaps(start.first, last.max(synced.segment), &mut numbers)?;
+        let last_known = if start.must_exist { start.first } else { 0 };
+        self.fill_gaps(start.first, last.max(synced.segment).max(last_known), &mut numbers)?;
         let last = numbers.last().copied().unwrap_or(last);
         let mut end = End { last, chain: start.chain, segments: numbers };
         for number in end.segments.iter().copied() {

@@ -14,6 +14,7 @@ use super::inode::{File, Node};
 use super::journal::{FrameRef, Journal, Position};
 use super::load::load;
 use super::local_blobs::LocalBlobs;
+use super::open::Base;
 use super::pages::{NewPages, Remembered};
 use super::record::Record;
 use super::table::{Attempt, Stop, Table};
@@ -141,6 +142,8 @@ pub struct Worktree {
     pub(super) local: Arc<LocalBlobs>,
     pub(super) absorbing: Mutex<()>,
     pub(super) checkpoint: Mutex<CheckpointState>,
+    /// The base as of the last checkpoint, also while another one goes on.
+    pub(super) shown: Mutex<Base>,
     work: Condvar,
     work_waiting: Mutex<bool>,
     pub(super) dirty_bytes: AtomicU64,
@@ -170,6 +173,7 @@ impl Worktree {
             journal,
             local,
             absorbing: Mutex::new(()),
+            shown: Mutex::new(checkpoint.base.clone()),
             checkpoint: Mutex::new(checkpoint),
             work: Condvar::new(),
             work_waiting: Mutex::new(false),

@@ -27,6 +27,7 @@ mod capture;
 mod checkpoint;
 mod content;
 mod cookies;
+mod describe;
 mod edit;
 mod error;
 mod extents;
