@@ -219,9 +219,9 @@ fn tree_chunks(tree: &TreeRef, io: &dyn PageIo, from: u64, to: u64) -> Result<Ve
     let start = from.saturating_sub(CHUNK_LEN_MAX as u64).to_be_bytes();
     let mut chunks = Vec::new();
     let mut failed = None;
-    tree.scan(io, std::ops::Bound::Included(&start), &mut |key, value| {
+    let end = to.to_be_bytes();
+    tree.scan_to(io, std::ops::Bound::Included(&start), Some(&end), &mut |key, value| {
         match parse_chunk(key, value) {
-            Ok((offset, _)) if offset >= to => return false,
             Ok((offset, chunk)) if offset + u64::from(chunk.len) > from => chunks.push((offset, chunk)),
             Ok(_) => {}
             Err(error) => {

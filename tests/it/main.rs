@@ -17,6 +17,7 @@ mod leaks;
 mod model;
 mod mount;
 mod publish;
+mod page_trees;
 mod rig;
 mod s3_server;
 mod sim_disk;
