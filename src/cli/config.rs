@@ -15,7 +15,8 @@ pub const PASSPHRASE_COMMAND_VAR: &str = "KURA_PASSPHRASE_COMMAND";
 /// Set by kura for itself: the descriptor of the pipe that holds what was in [`PASSPHRASE_VAR`].
 pub const PASSPHRASE_FD_VAR: &str = "KURA_PASSPHRASE_FD";
 
-const KEYS: [&str; 6] = ["store", "state_dir", "cache_dir", "cache_size", "version_quiet", "version_max"];
+const KEYS: [&str; 8] =
+    ["store", "state_dir", "cache_dir", "cache_size", "unpublished_size", "full_wait", "version_quiet", "version_max"];
 
 /// Longest configuration file, in bytes.
 const CONFIG_LEN_MAX: u64 = 64 * 1024;
@@ -31,6 +32,10 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Largest disk cache of a workspace, in bytes.
     pub cache_bytes_max: Option<u64>,
+    /// Most bytes that wait on the local disk for the store.
+    pub unpublished_bytes_max: Option<u64>,
+    /// How long a write waits for room before it fails, in milliseconds.
+    pub full_wait_ms: Option<u64>,
     /// Quiet time after which a version is recorded, in milliseconds.
     pub version_quiet_ms: Option<u64>,
     /// Longest time from a change to its version, in milliseconds.
@@ -55,6 +60,8 @@ impl Config {
             state_dir,
             cache_dir,
             cache_bytes_max: file.parsed("cache_size", parse_size)?,
+            unpublished_bytes_max: file.parsed("unpublished_size", parse_size)?,
+            full_wait_ms: file.parsed("full_wait", parse_duration_ms)?,
             version_quiet_ms: file.parsed("version_quiet", parse_duration_ms)?,
             version_max_ms: file.parsed("version_max", parse_duration_ms)?,
             default_store: data.join("kura").join("default"),

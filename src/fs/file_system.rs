@@ -51,6 +51,11 @@ impl Fs {
         self.workspace.tree()
     }
 
+    /// Whether an inode is of the live tree, and not of a past version or a control file.
+    pub fn is_live(&self, ino: Ino) -> bool {
+        !is_outside(ino)
+    }
+
     /// How the file system behaves.
     pub fn options(&self) -> FsOptions {
         self.options

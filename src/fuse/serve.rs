@@ -22,6 +22,8 @@ use crate::worktree::Wait;
 const STORE_THREADS: usize = 16;
 /// Threads for what waits for the disk; flushes share one write, so several at once cost no more.
 const DISK_THREADS: usize = 4;
+/// Threads for writers that wait until there is room for their bytes; they keep nobody else waiting.
+const WRITE_THREADS: usize = 4;
 
 /// A reply that can say no.
 pub(super) trait Refuse: Send + 'static {
@@ -107,6 +109,7 @@ pub(super) struct Server {
     deadlines: Arc<Deadlines>,
     store: Pool,
     disk: Pool,
+    writers: Pool,
 }
 
 /// A reply and what to do with it, until someone takes it.
@@ -132,6 +135,7 @@ impl Server {
             deadlines: Arc::default(),
             store: Pool::new("fuse-store", STORE_THREADS),
             disk: Pool::new("fuse-disk", DISK_THREADS),
+            writers: Pool::new("fuse-write", WRITE_THREADS),
         }
     }
 
@@ -139,6 +143,7 @@ impl Server {
     pub(super) fn close(&self) {
         self.store.close();
         self.disk.close();
+        self.writers.close();
         self.deadlines.close();
     }
 
@@ -172,7 +177,8 @@ impl Server {
     ) {
         let (pool, limit) = match operation {
             Operation::Fsync | Operation::Fsyncdir => (&self.disk, self.deadline),
-            Operation::Write | Operation::Mkdir | Operation::Rmdir => (&self.store, self.control_deadline),
+            Operation::Write | Operation::CopyFileRange => (&self.writers, self.control_deadline),
+            Operation::Control | Operation::Mkdir | Operation::Rmdir => (&self.store, self.control_deadline),
             _ => (&self.store, self.deadline),
         };
         let slot = Arc::new(Slot(Mutex::new(Some((reply, answer))), operation));

@@ -16,8 +16,10 @@ use crate::worktree::{Checkpoint, Reason};
 
 /// How often the version timer looks, at most.
 const TICK_MS: u64 = 250;
-/// Wait after content could not be absorbed.
+/// Wait after content could not be absorbed, and at first after no version could be recorded.
 const ABSORB_RETRY_MS: u64 = 2_000;
+/// How often that wait doubles: every attempt to record leaves something behind until one succeeds.
+const RECORD_DOUBLINGS_MAX: u32 = 4;
 
 /// How long the publisher sleeps when nobody wakes it.
 const IDLE_MS: u64 = 3_600_000;
@@ -138,6 +140,7 @@ impl Workspace {
         let mut seen = (self.tree().activity().changes, Instant::now());
         let mut first: Option<Instant> = None;
         let mut pause = tick;
+        let mut failures = 0;
         while self.background.pause(pause) {
             pause = tick;
             let activity = self.tree().activity();
@@ -158,7 +161,7 @@ impl Workspace {
             }
             match self.tree().checkpoint(&Reason::automatic()) {
                 Ok(outcome) => {
-                    (recorded, first) = (Some(activity.changes), None);
+                    (recorded, first, failures) = (Some(activity.changes), None, 0);
                     match outcome {
                         Checkpoint::Recorded(_) => self.background.publish_now(),
                         Checkpoint::Unchanged => self.bound_journal(),
@@ -166,7 +169,8 @@ impl Workspace {
                 }
                 Err(error) => {
                     tracing::warn!("no version can be recorded for now: {error}");
-                    pause = Duration::from_millis(ABSORB_RETRY_MS);
+                    pause = Duration::from_millis(ABSORB_RETRY_MS << failures);
+                    failures = RECORD_DOUBLINGS_MAX.min(failures + 1);
                 }
             }
         }

@@ -82,6 +82,7 @@ impl Worktree {
     /// Records a version of the published state.
     pub fn checkpoint(&self, reason: &Reason) -> Result<Checkpoint> {
         let mut state = self.checkpoint.lock();
+        self.room_for_checkpoint()?;
         // What cannot be absorbed now is tried again while the pages are made.
         self.absorb_all().ok();
         let Some(captured) = self.capture(&state, reason.always)? else { return Ok(Checkpoint::Unchanged) };
@@ -372,14 +373,19 @@ impl Worktree {
     ) -> Result<()> {
         let outbox = &self.parts.outbox;
         let mut keys = parcel.present;
-        for (key, sealed) in &parcel.objects {
-            outbox.add(key, sealed)?;
-            keys.push(key.clone());
-        }
-        outbox.sync(&keys)?;
+        keys.extend(parcel.objects.iter().map(|(key, _)| key.clone()));
         queued.objects = keys;
         let sequence = state.base.queue_sequence + 1;
-        queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)?;
+        let prepare = || -> Result<()> {
+            parcel.objects.iter().try_for_each(|(key, sealed)| outbox.add(key, sealed))?;
+            outbox.sync(&queued.objects)?;
+            queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)
+        };
+        if let Err(error) = prepare() {
+            // The next attempt makes objects of other names.
+            parcel.objects.iter().for_each(|(key, _)| self.remove_unused(key));
+            return Err(error);
+        }
         let base =
             Base { index: queued.record, refs: queued.refs, runs: queued.runs, queue_sequence: sequence, ..base };
         self.write_base(state, &base)?;

@@ -44,6 +44,10 @@ pub struct Limits {
     pub dirty_bytes_max: u64,
     /// Bytes in the outbox and journal before writers get `NoSpace`.
     pub unpublished_bytes_max: u64,
+    /// How long a write waits for room before it gets `NoSpace`.
+    pub full_wait_ms: u64,
+    /// Bytes besides a copy of the journal that writers leave free on the local disk; 0 to leave none.
+    pub disk_reserve_bytes: u64,
     /// The journal is cut when it is longer.
     pub journal_bytes_max: u64,
 }
@@ -54,6 +58,8 @@ impl Default for Limits {
             inodes_max: 300_000,
             dirty_bytes_max: 128 << 20,
             unpublished_bytes_max: 64 << 30,
+            full_wait_ms: 0,
+            disk_reserve_bytes: 16 << 20,
             journal_bytes_max: 256 << 20,
         }
     }
@@ -144,6 +150,8 @@ pub struct Worktree {
     work: Condvar,
     work_waiting: Mutex<bool>,
     pub(super) dirty_bytes: AtomicU64,
+    /// Bytes written since the disk was asked how many are free.
+    pub(super) unchecked_bytes: AtomicU64,
     stopped: AtomicBool,
     #[expect(clippy::type_complexity, reason = "one hook")]
     notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
@@ -173,6 +181,7 @@ impl Worktree {
             work: Condvar::new(),
             work_waiting: Mutex::new(false),
             dirty_bytes: AtomicU64::new(0),
+            unchecked_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             notify: Mutex::new(None),
         }
@@ -240,6 +249,10 @@ impl Worktree {
     /// Bytes of layers may go ahead in frames of their own; from the first other record on, they
     /// are in one frame.
     pub(super) fn append(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
+        self.append_all(table, records).inspect_err(|error| self.note_full(error))
+    }
+
+    fn append_all(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
         let places = table.places(records);
         if !places.is_empty() {
             self.journal.append(&places)?;
@@ -489,7 +502,7 @@ impl File {
         self.freeze()
     }
 
-    fn dirty_bytes(&self) -> u64 {
+    pub(super) fn dirty_bytes(&self) -> u64 {
         let frozen: u64 = self.frozen.iter().map(|layer| layer.extents.bytes()).sum();
         frozen + self.draft.as_ref().map_or(0, |draft| draft.extents.bytes())
     }

@@ -39,6 +39,7 @@ mod pages;
 mod publication;
 mod record;
 mod refs;
+mod room;
 mod table;
 mod tree;
 mod live;
