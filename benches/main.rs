@@ -14,6 +14,7 @@
 mod cpu;
 mod engine;
 mod local;
+mod million;
 mod remote;
 mod report;
 mod target;
@@ -23,7 +24,7 @@ mod s3_server;
 
 type Section = fn(&mut report::Report);
 
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("primitives", engine::primitives),
     ("commit", engine::commit_cost),
     ("insert", engine::insert_one_byte),
@@ -31,6 +32,7 @@ const SECTIONS: [(&str, Section); 8] = [
     ("small", local::small_files),
     ("large", local::large_files),
     ("scale", local::scale),
+    ("million", million::million),
     ("remote", remote::slow_store),
 ];
 

@@ -155,7 +155,9 @@ impl Workspace {
             let first_at = *first.get_or_insert_with(Instant::now);
             let is_due = seen.1.elapsed() >= Duration::from_millis(intervals.version_quiet_ms)
                 || first_at.elapsed() >= Duration::from_millis(intervals.version_max_ms)
-                || activity.journal_bytes > self.parts.options.limits.journal_bytes_max;
+                || activity.journal_bytes > self.parts.options.limits.journal_bytes_max
+                // What is not in a version cannot leave memory.
+                || activity.inodes > self.parts.options.limits.inodes_max.saturating_mul(2);
             if !is_due {
                 continue;
             }

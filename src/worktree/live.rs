@@ -55,7 +55,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            inodes_max: 300_000,
+            inodes_max: 150_000,
             dirty_bytes_max: 128 << 20,
             unpublished_bytes_max: 64 << 30,
             full_wait_ms: 0,
@@ -101,6 +101,10 @@ pub struct Activity {
     pub recovered: usize,
     /// Bytes in the journal.
     pub journal_bytes: u64,
+    /// Inodes in memory.
+    pub inodes: usize,
+    /// Bytes of content that are only in memory, or not absorbed yet.
+    pub dirty_bytes: u64,
 }
 
 /// Where a file's content stands.
@@ -302,6 +306,8 @@ impl Worktree {
             frozen: table.frozen.len(),
             drafts: table.drafts.len(),
             journal_bytes: self.journal.len_bytes(),
+            inodes: table.len(),
+            dirty_bytes: self.dirty_bytes.load(Ordering::Relaxed),
         }
     }
 

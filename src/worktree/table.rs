@@ -286,12 +286,13 @@ impl Table {
         }
     }
 
-    /// Drops the names of clean directories, the longest unused first, until at most `inodes_max`
-    /// inodes are in memory.
+    /// Drops the names of clean directories, the longest unused first, when more than `inodes_max`
+    /// inodes are in memory; so many that it is not needed again soon.
     pub(super) fn shrink(&mut self, inodes_max: usize) {
         if self.inodes.len() <= inodes_max {
             return;
         }
+        let inodes_max = inodes_max - inodes_max / 8;
         let loaded = |inode: &Inode| match &inode.node {
             Node::Directory(dir) if dir.children.is_some() => Some((dir.used, inode.ino)),
             _ => None,

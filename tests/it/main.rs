@@ -20,6 +20,7 @@ mod publish;
 mod page_trees;
 mod rig;
 mod s3_server;
+mod scale;
 mod sim_disk;
 mod space;
 mod store_decorators;
