@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ahead::ReadAhead;
-use super::control::{CONTROL_NAME, Outside, is_outside};
+use super::control::{CONTROL_NAME, Outside, SHA256_XATTR, is_outside};
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 use super::{FsError, Result};
 use crate::version::entry::Ino;
@@ -280,6 +280,10 @@ impl Fs {
         }
         if name == STATE_XATTR {
             return Ok(self.tree().file_state(ino, wait)?.word().as_bytes().to_vec());
+        }
+        if name == SHA256_XATTR {
+            let digest = self.tree().sha256(ino, wait)?.ok_or(WorkError::NoData)?;
+            return Ok(digest.to_string().into_bytes());
         }
         Ok(self.tree().getxattr(ino, name, wait)?)
     }

@@ -21,6 +21,9 @@ const ABSORB_RETRY_MS: u64 = 2_000;
 /// How often that wait doubles: every attempt to record leaves something behind until one succeeds.
 const RECORD_DOUBLINGS_MAX: u32 = 4;
 
+/// How often it is looked for files to hash.
+const HASH_IDLE_MS: u64 = 10_000;
+
 /// How long the publisher sleeps when nobody wakes it.
 const IDLE_MS: u64 = 3_600_000;
 
@@ -91,11 +94,12 @@ impl Workspace {
         if self.is_read_only() {
             return;
         }
-        let work: [(&str, Work); 4] = [
+        let work: [(&str, Work); 5] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
             ("kura-publish", Self::keep_publishing),
+            ("kura-digests", Self::keep_hashing),
         ];
         for (name, run) in work {
             let workspace = self.clone();
@@ -112,6 +116,23 @@ impl Workspace {
             self.tree().wait_for_work(Duration::from_secs(1));
             if self.tree().absorb_all().is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
                 return;
+            }
+        }
+    }
+
+    /// Hashes large files that were edited. Where that would fetch all of a file from far away, it is left.
+    fn keep_hashing(&self) {
+        let pause = |time: Duration| self.background.pause(time);
+        while self.parts.store.is_local() && pause(Duration::from_millis(HASH_IDLE_MS)) {
+            loop {
+                match self.tree().hash_next(&pause) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::info!("a file is not hashed for now: {error}");
+                        break;
+                    }
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::absorb::Absorber;
 use super::checkpoint::CheckpointState;
 use super::content::View;
+use super::digests::Hashed;
 use super::graft::Invalidation;
 use super::inode::{File, Node};
 use super::journal::{FrameRef, Journal, Position};
@@ -16,6 +17,7 @@ use super::load::load;
 use super::local_blobs::LocalBlobs;
 use super::pages::NewPages;
 use super::record::Record;
+use super::room::Limits;
 use super::table::{Attempt, Stop, Table};
 use super::{Attr, Result, WorkError};
 use crate::base::clock::{Clock, Timestamp};
@@ -33,36 +35,6 @@ pub enum Wait {
     No,
     /// Wait as long as it takes (the store has deadlines of its own).
     Yes,
-}
-
-/// Limits of the live tree.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Inodes kept in memory.
-    pub inodes_max: usize,
-    /// Dirty bytes kept in memory before large drafts are staged.
-    pub dirty_bytes_max: u64,
-    /// Bytes in the outbox and journal before writers get `NoSpace`.
-    pub unpublished_bytes_max: u64,
-    /// How long a write waits for room before it gets `NoSpace`.
-    pub full_wait_ms: u64,
-    /// Bytes besides a copy of the journal that writers leave free on the local disk; 0 to leave none.
-    pub disk_reserve_bytes: u64,
-    /// The journal is cut when it is longer.
-    pub journal_bytes_max: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            inodes_max: 150_000,
-            dirty_bytes_max: 128 << 20,
-            unpublished_bytes_max: 64 << 30,
-            full_wait_ms: 0,
-            disk_reserve_bytes: 16 << 20,
-            journal_bytes_max: 256 << 20,
-        }
-    }
 }
 
 /// What a live tree is made of.
@@ -153,6 +125,7 @@ pub struct Worktree {
     pub(super) checkpoint: Mutex<CheckpointState>,
     work: Condvar,
     work_waiting: Mutex<bool>,
+    pub(super) hashed: Mutex<Hashed>,
     pub(super) dirty_bytes: AtomicU64,
     /// Bytes written since the disk was asked how many are free.
     pub(super) unchecked_bytes: AtomicU64,
@@ -184,6 +157,7 @@ impl Worktree {
             checkpoint: Mutex::new(checkpoint),
             work: Condvar::new(),
             work_waiting: Mutex::new(false),
+            hashed: Mutex::default(),
             dirty_bytes: AtomicU64::new(0),
             unchecked_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
@@ -486,16 +460,6 @@ impl Worktree {
             io,
             append,
         }
-    }
-
-    /// Sets the count of dirty bytes anew after content was absorbed or logged away.
-    pub(super) fn recount(&self) -> u64 {
-        let table = self.table();
-        let files: std::collections::HashSet<Ino> =
-            table.drafts.iter().chain(&table.frozen).chain(&table.orphans).copied().collect();
-        let bytes = files.into_iter().filter_map(|ino| table.find(ino)?.file().ok().map(File::dirty_bytes)).sum();
-        self.dirty_bytes.store(bytes, Ordering::Relaxed);
-        bytes
     }
 }
 

@@ -25,6 +25,7 @@ mod attr;
 mod capture;
 mod checkpoint;
 mod content;
+mod digests;
 mod edit;
 mod error;
 mod extents;
@@ -42,6 +43,7 @@ mod refs;
 mod room;
 mod table;
 mod tree;
+mod used;
 mod live;
 
 pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
@@ -49,9 +51,10 @@ pub use checkpoint::{Checkpoint, Reason, Recorded};
 pub use content::read_body;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
-pub use live::{Activity, FileState, Limits, Space, Wait, Worktree, WorktreeParts};
+pub use live::{Activity, FileState, Space, Wait, Worktree, WorktreeParts};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
+pub use room::Limits;
 pub use table::DirItem;
 
 /// The result of an operation of this room.

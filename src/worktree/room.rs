@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::inode::File;
 use super::live::{Wait, Worktree};
 use super::{JournalError, Result, WorkError};
 use crate::version::entry::Ino;
@@ -15,6 +16,36 @@ const NAME_COST_BYTES: u64 = 256;
 const CHECKPOINT_BYTES_MIN: u64 = 256 * 1024;
 /// How often a writer that waits for room looks again, in milliseconds.
 const LOOK_MS: u64 = 50;
+
+/// Limits of the live tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Inodes kept in memory.
+    pub inodes_max: usize,
+    /// Dirty bytes kept in memory before large drafts are staged.
+    pub dirty_bytes_max: u64,
+    /// Bytes in the outbox and journal before writers get `NoSpace`.
+    pub unpublished_bytes_max: u64,
+    /// How long a write waits for room before it gets `NoSpace`.
+    pub full_wait_ms: u64,
+    /// Bytes besides a copy of the journal that writers leave free on the local disk; 0 to leave none.
+    pub disk_reserve_bytes: u64,
+    /// The journal is cut when it is longer.
+    pub journal_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            inodes_max: 150_000,
+            dirty_bytes_max: 128 << 20,
+            unpublished_bytes_max: 64 << 30,
+            full_wait_ms: 0,
+            disk_reserve_bytes: 16 << 20,
+            journal_bytes_max: 256 << 20,
+        }
+    }
+}
 
 impl Worktree {
     /// Makes sure that `len` more bytes can be kept, in memory and on the disk. Absorbs, and waits,
@@ -49,7 +80,8 @@ impl Worktree {
         Err(WorkError::NoSpace)
     }
 
-    /// Whether one more name or attribute can be kept.
+    /// Whether one more name or attribute can be kept. Nobody waits for that: the kernel locks a directory
+    /// while a name is made in it.
     pub(super) fn room_for_name(&self) -> Result<()> {
         if self.is_full(NAME_COST_BYTES)? { Err(WorkError::NoSpace) } else { Ok(()) }
     }
@@ -115,5 +147,15 @@ impl Worktree {
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         sizes.dedup();
         sizes.into_iter().map(|(_, ino)| ino).collect()
+    }
+
+    /// Sets the count of dirty bytes anew after content was absorbed or logged away.
+    pub(super) fn recount(&self) -> u64 {
+        let table = self.table();
+        let files: std::collections::HashSet<Ino> =
+            table.drafts.iter().chain(&table.frozen).chain(&table.orphans).copied().collect();
+        let bytes = files.into_iter().filter_map(|ino| table.find(ino)?.file().ok().map(File::dirty_bytes)).sum();
+        self.dirty_bytes.store(bytes, Ordering::Relaxed);
+        bytes
     }
 }

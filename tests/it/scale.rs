@@ -1,5 +1,6 @@
 //! Many files, huge files, full disks: what it costs, counted, and what the limits do.
 
+mod digests;
 mod limits;
 mod sparse;
 

@@ -26,7 +26,7 @@ pub(crate) struct Outside {
 }
 
 /// The SHA-256 of a past file, when its version knows it.
-const SHA256_XATTR: &[u8] = b"user.kura.sha256";
+pub(crate) const SHA256_XATTR: &[u8] = b"user.kura.sha256";
 /// Before a version is recorded on request: a close that the kernel reported just before, to another
 /// thread, shall be in it.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -260,7 +260,7 @@ impl Outside {
         may_wait(wait)?;
         let past = self.past(ino, &node)?;
         if let (Body::File(file), SHA256_XATTR) = (&past.entry.body, name) {
-            let digest = file.sha256.as_ref().ok_or(WorkError::NoData)?;
+            let digest = self.workspace.tree().digest_of(file)?.ok_or(WorkError::NoData)?;
             return Ok(digest.to_string().into_bytes());
         }
         Ok(past.entry.xattrs.get(name).cloned().ok_or(WorkError::NoData)?)
