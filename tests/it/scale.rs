@@ -56,7 +56,11 @@ fn record(rig: &Rig, tree: &Worktree) {
 /// Objects of the store by name, with their lengths.
 fn stored(rig: &Rig) -> BTreeMap<String, u64> {
     let mut objects = BTreeMap::new();
-    rig.store.list("", &mut |info| drop(objects.insert(info.key.to_string(), info.len))).unwrap();
+    rig.store
+        .list("", &mut |info| {
+            objects.insert(info.key.to_string(), info.len);
+        })
+        .unwrap();
     objects
 }
 
@@ -107,12 +111,17 @@ fn a_version_after_one_change_costs_the_change_however_many_files_there_are() {
         let (rig, sim) = Rig::new(7);
         let tree = rig.open().unwrap();
         let dirs = populate(&rig, &tree, files);
-        let before = stored(&rig);
-        save(&tree, dirs[dirs.len() / 2], "one more", b"content of one more file");
-        record(&rig, &tree);
-        let (objects, bytes) = added(&before, &stored(&rig));
-        // HEAD, which is swung besides, is the fourth.
-        assert!(objects <= 3, "{objects} objects among {files} files");
+        let mut rounds = Vec::new();
+        for round in 0..3 {
+            let before = stored(&rig);
+            save(&tree, dirs[dirs.len() / 2], &format!("one more {round}"), b"content of one more file");
+            record(&rig, &tree);
+            rounds.push(added(&before, &stored(&rig)));
+        }
+        rounds.sort_unstable();
+        let (objects, bytes) = rounds[1];
+        // HEAD, which is swung besides, is the fourth. Now and then location runs are merged, into one more.
+        assert!(objects <= 3 && rounds[2].0 <= 4, "{rounds:?} objects and bytes among {files} files");
         costs.push(bytes);
         assert!(tree.activity().journal_bytes < 64 << 10, "the journal was cut");
         let state: u64 = state_bytes(&sim, &rig);
