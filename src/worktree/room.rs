@@ -37,7 +37,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            inodes_max: 150_000,
+            inodes_max: 64_000,
             dirty_bytes_max: 128 << 20,
             unpublished_bytes_max: 64 << 30,
             full_wait_ms: 0,

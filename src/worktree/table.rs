@@ -59,6 +59,9 @@ pub(super) struct Known {
     pub(super) is_dir: bool,
 }
 
+/// So many directories that were used last stay in memory: more than there are threads that serve requests.
+const DIRS_KEPT: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Table {
     inodes: HashMap<Ino, Inode>,
@@ -299,6 +302,8 @@ impl Table {
         };
         let mut candidates: Vec<(u64, Ino)> = self.inodes.values().filter_map(loaded).collect();
         candidates.sort_unstable();
+        // Whoever has just had a directory loaded shall find it, however large it is.
+        candidates.truncate(candidates.len().saturating_sub(DIRS_KEPT));
         for (_, ino) in candidates {
             if self.inodes.len() <= inodes_max {
                 return;
