@@ -386,6 +386,9 @@ impl Table {
     /// All names of these inodes in the directories that are in memory.
     pub(super) fn names_of(&self, wanted: &HashSet<Ino>) -> HashMap<Ino, Vec<(Ino, Name)>> {
         let mut names: HashMap<Ino, Vec<(Ino, Name)>> = HashMap::new();
+        if wanted.is_empty() {
+            return names;
+        }
         for inode in self.inodes.values() {
             let Some(children) = inode.dir().ok().and_then(|dir| dir.children.as_ref()) else { continue };
             for (name, ino) in children.iter().filter(|(_, ino)| wanted.contains(ino)) {
