@@ -2,9 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::cpu::resident_bytes;
@@ -17,6 +17,7 @@ struct Sides {
     kura: Target,
     native: Target,
     gocryptfs: Option<Target>,
+    ceiling: Target,
 }
 
 fn sides(root: &Path) -> Sides {
@@ -25,6 +26,7 @@ fn sides(root: &Path) -> Sides {
         kura: Target::kura(root, store.to_str().unwrap(), true, &[]),
         native: Target::native(root),
         gocryptfs: Target::gocryptfs(root),
+        ceiling: Target::ceiling(root),
     }
 }
 
@@ -37,10 +39,11 @@ fn compare(
     limit: Option<f64>,
     work: &dyn Fn(&mut Target, usize) -> Cost,
 ) {
-    let mut figures: [Vec<Cost>; 3] = Default::default();
+    let mut figures: [Vec<Cost>; 4] = Default::default();
     for round in 0..ROUNDS {
-        let Sides { kura, native, gocryptfs } = sides;
-        for (index, target) in [Some(kura), Some(native), gocryptfs.as_mut()].into_iter().enumerate() {
+        let Sides { kura, native, gocryptfs, ceiling } = sides;
+        let targets = [Some(kura), Some(native), gocryptfs.as_mut(), Some(ceiling)];
+        for (index, target) in targets.into_iter().enumerate() {
             figures[index].extend(target.map(|target| work(target, round).per(operations)));
         }
     }
@@ -49,6 +52,8 @@ fn compare(
     let unit = "us CPU";
     report.note(&format!("{name}: background until published"), middle(&figures[0], |cost| cost.background_us), unit);
     report.ratio(&format!("{name}: kura / native"), ours, middle(&figures[1], |cost| cost.request_us), unit, None);
+    let least = middle(&figures[3], |cost| cost.request_us);
+    report.ratio(&format!("{name}: kura / ceiling"), ours, least, unit, None);
     report.note(&format!("{name}: wall, kura"), middle(&figures[0], |cost| cost.wall_us), "us");
     if !figures[2].is_empty() {
         report.note(&format!("{name}: wall, gocryptfs"), middle(&figures[2], |cost| cost.wall_us), "us");
@@ -138,9 +143,34 @@ fn untar(report: &mut Report, root: &Path, sides: &mut Sides) {
             assert!(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&to).status().unwrap().success());
         })
     });
+    compare(report, sides, "ls -lR, per file", FILES, Some(1.0 / 2.5), &|target, round| {
+        let list = |dir: &Path| run("ls", &["-lR", &format!("untar{round}")], dir);
+        list(&target.dir);
+        target.measure(list)
+    });
+    compare(report, sides, "grep -r warm, per file", FILES, Some(1.0 / 2.5), &|target, round| {
+        let search = |dir: &Path| run("grep", &["-rc", "static", &format!("untar{round}")], dir);
+        search(&target.dir);
+        target.measure(search)
+    });
+    compare(report, sides, "git init+add+commit, per file", FILES, Some(1.0 / 1.7), &|target, round| {
+        target.measure(|dir| {
+            let tree = dir.join(format!("untar{round}"));
+            run("git", &["init", "-q"], &tree);
+            run("git", &["add", "."], &tree);
+            let who = ["-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "gc.auto=0"];
+            run("git", &[&who[..], &["commit", "-qm", "all"]].concat(), &tree);
+        })
+    });
     compare(report, sides, "rm -rf, per file", FILES, None, &|target, round| {
         target.measure(|dir| fs::remove_dir_all(dir.join(format!("untar{round}"))).unwrap())
     });
+}
+
+/// Runs a program in `dir`; what it prints is dropped.
+fn run(program: &str, arguments: &[&str], dir: &Path) {
+    let status = Command::new(program).args(arguments).current_dir(dir).stdout(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}");
 }
 
 fn fsync_append(report: &mut Report, sides: &mut Sides) {
@@ -161,7 +191,7 @@ pub fn large_files(report: &mut Report) {
     let root = tempfile::tempdir().unwrap();
     let mut sides = sides(root.path());
     let bytes = noise(1024 * 1024, 3);
-    compare(report, &mut sides, "sequential write, per MiB", MIB, Some(1.5), &|target, round| {
+    compare(report, &mut sides, "sequential write, per MiB", MIB, Some(1.0 / 1.5), &|target, round| {
         target.measure(|dir| {
             let mut file = File::create(dir.join(format!("large{round}"))).unwrap();
             for index in 0..MIB {
@@ -171,10 +201,34 @@ pub fn large_files(report: &mut Report) {
             }
         })
     });
-    compare(report, &mut sides, "cold sequential read, per MiB", MIB, Some(1.5), &|target, round| {
-        target.remount();
+    compare(report, &mut sides, "cold sequential read, per MiB", MIB, Some(1.0 / 1.3), &|target, round| {
+        // The ceiling forgets its files with the mount.
+        if target.name != "ceiling" {
+            target.remount();
+        }
         drop_cached(&target.dir.join(format!("large{round}")));
         target.measure(|dir| read_all(&dir.join(format!("large{round}")), MIB))
+    });
+    const READS: usize = 8000;
+    compare(report, &mut sides, "random 4 KiB read", READS, None, &|target, round| {
+        let path = target.dir.join(format!("large{round}"));
+        drop_cached(&path);
+        target.measure(|_| read_at_random(&path, MIB as u64 * 256, READS))
+    });
+    compare(report, &mut sides, "random 4 KiB read in 32 MiB", READS, Some(1.0 / 1.3), &|target, round| {
+        let path = target.dir.join(format!("large{round}"));
+        drop_cached(&path);
+        target.measure(|_| read_at_random(&path, 32 * 256, READS))
+    });
+    compare(report, &mut sides, "overwrite, per MiB", MIB, Some(1.0 / 1.5), &|target, round| {
+        target.measure(|dir| {
+            let mut file = OpenOptions::new().write(true).open(dir.join(format!("large{round}"))).unwrap();
+            for index in 0..MIB {
+                let mut block = bytes.clone();
+                block[..8].copy_from_slice(&(index + (round + ROUNDS) * MIB).to_le_bytes());
+                file.write_all(&block).unwrap();
+            }
+        })
     });
     compare(report, &mut sides, "warm sequential read, per MiB", MIB, None, &|target, round| {
         let path = target.dir.join(format!("large{round}"));
@@ -191,6 +245,18 @@ fn read_all(path: &Path, mib: usize) {
         total += count;
     }
     assert_eq!(total, mib * 1024 * 1024);
+}
+
+/// Reads blocks of 4 KiB here and there among the first `blocks` of a file.
+fn read_at_random(path: &Path, blocks: u64, times: usize) {
+    let file = File::open(path).unwrap();
+    nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
+    let mut buffer = [0; 4096];
+    let mut state = 1_u64;
+    for _ in 0..times {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        file.read_exact_at(&mut buffer, (state >> 33) % blocks * 4096).unwrap();
+    }
 }
 
 fn drop_cached(path: &Path) {

@@ -11,11 +11,13 @@
 )]
 #![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "a benchmark writes files of its own")]
 
+mod ceiling;
 mod cpu;
 mod engine;
 mod local;
 mod million;
 mod remote;
+mod requests;
 mod report;
 mod target;
 #[path = "../tests/it/s3_server/mod.rs"]
@@ -24,19 +26,27 @@ mod s3_server;
 
 type Section = fn(&mut report::Report);
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("primitives", engine::primitives),
     ("commit", engine::commit_cost),
     ("insert", engine::insert_one_byte),
     ("import", remote::import_requests),
     ("small", local::small_files),
     ("large", local::large_files),
+    ("requests", requests::counts),
     ("scale", local::scale),
     ("million", million::million),
     ("remote", remote::slow_store),
 ];
 
 fn main() {
+    // The harness starts itself again to serve the file system in memory.
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, command, dir] = arguments.as_slice()
+        && command == target::CEILING
+    {
+        return ceiling::serve(std::path::Path::new(dir));
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if let Some(unknown) = wanted.iter().find(|name| SECTIONS.iter().all(|(section, _)| section != name)) {
         let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::cpu::{self, Threads};
 
+/// The argument that makes the harness serve the file system in memory.
+pub const CEILING: &str = "--serve-ceiling";
+
 const KURA: &str = env!("CARGO_BIN_EXE_kura");
 
 /// A mounted file system with its daemon.
@@ -63,6 +66,19 @@ impl Target {
             command
         };
         Some(Self::start("gocryptfs", dir, Box::new(mount)))
+    }
+
+    /// A file system in memory that does nothing but answer.
+    pub fn ceiling(root: &Path) -> Self {
+        let dir = root.join("ceiling");
+        fs::create_dir_all(&dir).unwrap();
+        let mount_dir = dir.clone();
+        let mount = move || {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.arg(CEILING).arg(&mount_dir);
+            command
+        };
+        Self::start("ceiling", dir, Box::new(mount))
     }
 
     /// kura on a store address, with state and cache below `root`.

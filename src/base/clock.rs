@@ -19,7 +19,8 @@ impl Timestamp {
 
     /// From whole seconds and the nanoseconds after them, clamped to the range.
     pub fn from_parts(seconds: i64, nanoseconds: u32) -> Self {
-        Self(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanoseconds)))
+        let unix_ns = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        Self(i64::try_from(unix_ns).unwrap_or(if unix_ns < 0 { i64::MIN } else { i64::MAX }))
     }
 
     /// Nanoseconds since the Unix epoch.

@@ -38,6 +38,13 @@ pub struct DirItem {
 pub trait DiskFile: Send + Sync {
     /// Reads at most `buffer.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads at most `len` bytes at `offset` into a vector of its own; fewer only at the end of the file.
+    fn read_vec(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let count = self.read_at(&mut bytes, offset)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
     /// Writes all of `bytes` at `offset`; a gap before it reads as zeros.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file.
@@ -89,17 +96,12 @@ pub fn read_file(disk: &dyn Disk, path: &Path, len_max: usize) -> io::Result<Vec
             format!("{} is longer than {len_max} bytes", path.display()),
         ));
     };
-    let mut bytes = vec![0; len];
-    let mut filled = 0;
-    while filled < len {
-        let count = file.read_at(&mut bytes[filled..], filled as u64)?;
-        if count == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("{} shrank while it was read", path.display()),
-            ));
-        }
-        filled += count;
+    let bytes = file.read_vec(0, len)?;
+    if bytes.len() < len {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("{} shrank while it was read", path.display()),
+        ));
     }
     Ok(bytes)
 }
@@ -236,6 +238,22 @@ impl DiskFile for File {
             }
         }
         Ok(filled)
+    }
+
+    /// Without clearing the memory first.
+    fn read_vec(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset + bytes.len() as u64;
+            match rustix::io::pread(self, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The vector may have got more room than was asked for.
+        bytes.truncate(len);
+        Ok(bytes)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -5,7 +5,9 @@
 //! make bytes that open as this blob; hashing again would cost more than the opening and find only
 //! a writer's own mistake. `check` does it ([`BlobKind::id_of`]).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -139,21 +141,25 @@ pub fn padme_len(len: u64) -> u64 {
 pub fn encode(keys: &Keys, kind: BlobKind, id: BlobId, plaintext: &[u8]) -> Sealed {
     debug_assert!(plaintext.len() <= CHUNK_LEN_MAX);
     let chunk = ChunkRef { id, len: small(plaintext.len()) };
-    let mut frames = compress_frames(plaintext);
-    let len: usize = chunk.table_len() + frames.iter().map(|frame| frame.len() + SEAL_OVERHEAD).sum::<usize>();
+    let payloads = compress_frames(plaintext);
+    let mut lens: Vec<usize> =
+        payloads.iter().map(|(_, payload)| FRAME_HEADER_LEN + payload.len() + SEAL_OVERHEAD).collect();
+    let len: usize = chunk.table_len() + lens.iter().sum::<usize>();
+    let mut padding = Vec::new();
     if len >= PACKED_LEN_MAX {
-        let padding = usize::try_from(padme_len(len as u64)).unwrap_or(len).saturating_sub(len);
-        if let Some(last) = frames.last_mut() {
-            last.resize(last.len() + padding, 0);
-        }
+        padding.resize(usize::try_from(padme_len(len as u64)).unwrap_or(len).saturating_sub(len), 0);
+        lens.last_mut().into_iter().for_each(|last| *last += padding.len());
     }
-    let mut sealed = Sealed::empty();
-    if frames.len() > 1 {
-        let table: Vec<u8> = frames.iter().flat_map(|frame| small(frame.len() + SEAL_OVERHEAD).to_le_bytes()).collect();
-        sealed = keys.seal(kind.sealed_as(), &chunk.identity(TABLE_NUMBER), &table);
+    let mut sealed = Sealed::with_capacity(len + padding.len());
+    if lens.len() > 1 {
+        let table: Vec<u8> = lens.iter().flat_map(|len| small(*len).to_le_bytes()).collect();
+        sealed = keys.seal_after(kind.sealed_as(), &chunk.identity(TABLE_NUMBER), &[&table], sealed);
     }
-    for (number, frame) in (0..).zip(&frames) {
-        sealed = keys.seal_after(kind.sealed_as(), &chunk.identity(number), frame, sealed);
+    for (number, (flag, payload)) in (0..).zip(&payloads) {
+        let len = small(payload.len()).to_le_bytes();
+        let padding = if number + 1 == chunk.frame_count() { &padding[..] } else { &[] };
+        let parts: [&[u8]; 4] = [&[*flag], &len, &payload[..], padding];
+        sealed = keys.seal_after(kind.sealed_as(), &chunk.identity(number), &parts, sealed);
     }
     sealed
 }
@@ -163,32 +169,26 @@ thread_local! {
     // stored plain.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(COMPRESSION_LEVEL).ok());
     static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
+    /// What is being decompressed.
+    static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The plaintext frames as they are sealed: header and payload.
-fn compress_frames(plaintext: &[u8]) -> Vec<Vec<u8>> {
+/// The frames' flags and payloads.
+fn compress_frames(plaintext: &[u8]) -> Vec<(u8, Cow<'_, [u8]>)> {
     let is_worth_it = plaintext.len() <= SAMPLE_LEN
         || compress(&plaintext[..SAMPLE_LEN]).is_some_and(|packed| packed.len() * 100 <= SAMPLE_LEN * 97);
     let parts = if plaintext.is_empty() { vec![plaintext] } else { plaintext.chunks(FRAME_LEN).collect() };
     parts
         .into_iter()
         .map(|part| match is_worth_it.then(|| compress(part)).flatten().filter(|packed| packed.len() < part.len()) {
-            Some(packed) => frame(FLAG_ZSTD, &packed),
-            None => frame(FLAG_RAW, part),
+            Some(packed) => (FLAG_ZSTD, Cow::Owned(packed)),
+            None => (FLAG_RAW, Cow::Borrowed(part)),
         })
         .collect()
 }
 
 fn compress(part: &[u8]) -> Option<Vec<u8>> {
     COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(part).ok())
-}
-
-fn frame(flag: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(FRAME_HEADER_LEN + payload.len());
-    frame.push(flag);
-    frame.extend_from_slice(&small(payload.len()).to_le_bytes());
-    frame.extend_from_slice(payload);
-    frame
 }
 
 /// Where the frames of a blob lie in its sealed form.
@@ -241,38 +241,46 @@ pub fn frame_layout(
 }
 
 /// Opens frame `number` from exactly its sealed bytes.
+///
+/// `buffer` may hold anything; it is written over, and grows when it is too short. The result says where in it the
+/// plaintext lies.
 pub fn decode_frame(
     keys: &Keys,
     kind: BlobKind,
     chunk: &ChunkRef,
     number: u32,
     sealed: &[u8],
-) -> Result<Vec<u8>, Fault> {
+    buffer: &mut Vec<u8>,
+) -> Result<Range<usize>, Fault> {
     chunk.checked()?;
-    let mut frame = keys.open(kind.sealed_as(), &chunk.identity(number), sealed)?;
-    let &[flag, a, b, c, d, ref rest @ ..] = frame.as_slice() else {
+    let opened = keys.open_into(kind.sealed_as(), &chunk.identity(number), sealed, buffer)?;
+    let &[flag, a, b, c, d, ref rest @ ..] = &buffer[..opened] else {
         return Err(Fault::Malformed("a frame without header"));
     };
     let payload = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok().and_then(|len| rest.get(..len));
     let payload = payload.ok_or(Fault::Malformed("a frame shorter than its payload"))?;
     let len = chunk.frame_len(number);
     match flag {
-        FLAG_RAW if payload.len() == len => {
-            frame.drain(..FRAME_HEADER_LEN);
-            frame.truncate(len);
-            Ok(frame)
-        }
-        FLAG_ZSTD => {
-            let mut plaintext = vec![0; len];
-            let written =
-                DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress_to_buffer(payload, plaintext.as_mut_slice()));
-            match written {
-                Ok(written) if written == len => Ok(plaintext),
-                _ => Err(Fault::Malformed("a frame that does not decompress to its length")),
-            }
-        }
+        FLAG_RAW if payload.len() == len => Ok(FRAME_HEADER_LEN..FRAME_HEADER_LEN + len),
+        FLAG_ZSTD => decompress(payload.len(), buffer, len),
         FLAG_RAW => Err(Fault::Malformed("a frame of the wrong length")),
         _ => Err(Fault::Malformed("a frame compressed in an unknown way")),
+    }
+}
+
+/// Decompresses the payload behind a frame's header over it.
+fn decompress(payload_len: usize, buffer: &mut Vec<u8>, len: usize) -> Result<Range<usize>, Fault> {
+    let written = PACKED.with_borrow_mut(|packed| {
+        packed.clear();
+        packed.extend_from_slice(&buffer[FRAME_HEADER_LEN..FRAME_HEADER_LEN + payload_len]);
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress_to_buffer(packed.as_slice(), &mut buffer[..len]))
+    });
+    match written {
+        Ok(written) if written == len => Ok(0..len),
+        _ => Err(Fault::Malformed("a frame that does not decompress to its length")),
     }
 }
 
@@ -283,14 +291,13 @@ pub fn decode(keys: &Keys, kind: BlobKind, chunk: &ChunkRef, sealed: &[u8]) -> R
     if layout.total_len() as usize != sealed.len() {
         return Err(Fault::Length { expected: layout.total_len().into(), found: sealed.len() as u64 });
     }
-    if chunk.frame_count() == 1 {
-        return decode_frame(keys, kind, chunk, 0, sealed);
-    }
     let mut plaintext = Vec::with_capacity(chunk.len as usize);
+    let mut buffer = Vec::new();
     for number in 0..chunk.frame_count() {
         let (start, len) = layout.span(number, number).ok_or(Fault::Malformed("a frame table cut short"))?;
         let frame = &sealed[start as usize..(start + len) as usize];
-        plaintext.extend_from_slice(&decode_frame(keys, kind, chunk, number, frame)?);
+        let inside = decode_frame(keys, kind, chunk, number, frame, &mut buffer)?;
+        plaintext.extend_from_slice(&buffer[inside]);
     }
     Ok(plaintext)
 }

@@ -1,12 +1,121 @@
-//! A least-recently-used map of byte blocks, bounded by their sum.
+//! What is kept in memory: opened frames, and a least-recently-used map bounded by bytes.
 
+use std::collections::VecDeque;
 use std::hash::Hash;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use lru::LruCache;
 
-pub(super) struct ByteLru<K: Hash + Eq> {
-    blocks: LruCache<K, Arc<[u8]>>,
+use crate::base::ids::BlobId;
+use crate::base::limits::FRAME_LEN;
+
+/// Something of a known size that is shared.
+pub(super) trait Block: Clone {
+    /// Bytes of memory.
+    fn cost(&self) -> usize;
+}
+
+impl Block for Arc<[u8]> {
+    fn cost(&self) -> usize {
+        self.len()
+    }
+}
+
+/// The plaintext of one frame.
+#[derive(Clone)]
+pub(super) enum Frame {
+    /// All of a blob.
+    Whole(Arc<[u8]>),
+    /// A part of one, in the buffer that it was opened into.
+    Part(Arc<Opened>),
+}
+
+/// Where in a buffer a plaintext lies.
+pub(super) struct Opened {
+    /// The buffer.
+    pub(super) buffer: Vec<u8>,
+    /// Lies within it.
+    pub(super) inside: Range<usize>,
+}
+
+impl Deref for Frame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Frame::Whole(bytes) => bytes,
+            Frame::Part(opened) => &opened.buffer[opened.inside.clone()],
+        }
+    }
+}
+
+impl Block for Frame {
+    fn cost(&self) -> usize {
+        match self {
+            Frame::Whole(bytes) => bytes.len(),
+            Frame::Part(opened) => opened.buffer.capacity(),
+        }
+    }
+}
+
+type FrameKey = (BlobId, u32);
+
+/// Opened frames by blob and number, and the buffers of those that are gone, which are used again while the
+/// processor still has them near.
+pub(super) struct Frames {
+    kept: ByteLru<FrameKey, Frame>,
+    /// Read to their end by someone who reads in order, oldest first. Nobody is likely to want them again: the
+    /// kernel has them now.
+    spent: VecDeque<FrameKey>,
+    buffers: Vec<Vec<u8>>,
+}
+
+/// Requests that are answered side by side may come out of order by a few frames.
+const SPENT_MAX: usize = 4;
+const BUFFERS_MAX: usize = 4;
+/// A frame with its header. Padding may make the last frame of a blob longer; that buffer is not used again.
+const BUFFER_LEN_MAX: usize = FRAME_LEN + 4096;
+
+impl Frames {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { kept: ByteLru::new(bytes_max), spent: VecDeque::new(), buffers: Vec::new() }
+    }
+
+    pub(super) fn get(&mut self, key: &FrameKey) -> Option<Frame> {
+        self.kept.get(key)
+    }
+
+    pub(super) fn contains(&self, key: &FrameKey) -> bool {
+        self.kept.contains(key)
+    }
+
+    pub(super) fn put(&mut self, key: FrameKey, frame: Frame) {
+        self.kept.put(key, frame);
+    }
+
+    /// Notes that a reader in order is done with a frame.
+    pub(super) fn spend(&mut self, key: FrameKey) {
+        self.spent.push_back(key);
+        if self.spent.len() > SPENT_MAX
+            && let Some(Frame::Part(opened)) = self.spent.pop_front().and_then(|key| self.kept.take(&key))
+            && let Some(Opened { buffer, .. }) = Arc::into_inner(opened)
+            && buffer.capacity() <= BUFFER_LEN_MAX
+            && self.buffers.len() < BUFFERS_MAX
+        {
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// A buffer with anything in it.
+    pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+}
+
+/// A map of blocks, bounded by the sum of their bytes.
+pub(super) struct ByteLru<K: Hash + Eq, B> {
+    blocks: LruCache<K, B>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -14,12 +123,12 @@ pub(super) struct ByteLru<K: Hash + Eq> {
 /// What an entry costs beside its bytes (key, links, counters), roughly.
 const ENTRY_COST: usize = 160;
 
-impl<K: Hash + Eq> ByteLru<K> {
+impl<K: Hash + Eq, B: Block> ByteLru<K, B> {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { blocks: LruCache::unbounded(), bytes: 0, bytes_max }
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<Arc<[u8]>> {
+    pub(super) fn get(&mut self, key: &K) -> Option<B> {
         self.blocks.get(key).cloned()
     }
 
@@ -27,18 +136,25 @@ impl<K: Hash + Eq> ByteLru<K> {
         self.blocks.contains(key)
     }
 
-    pub(super) fn put(&mut self, key: K, block: Arc<[u8]>) {
-        let cost = block.len() + ENTRY_COST;
+    /// Takes a block out.
+    pub(super) fn take(&mut self, key: &K) -> Option<B> {
+        let block = self.blocks.pop(key)?;
+        self.bytes -= block.cost() + ENTRY_COST;
+        Some(block)
+    }
+
+    pub(super) fn put(&mut self, key: K, block: B) {
+        let cost = block.cost() + ENTRY_COST;
         if cost > self.bytes_max {
             return;
         }
         self.bytes += cost;
         if let Some(replaced) = self.blocks.put(key, block) {
-            self.bytes -= replaced.len() + ENTRY_COST;
+            self.bytes -= replaced.cost() + ENTRY_COST;
         }
         while self.bytes > self.bytes_max {
             let Some((_, gone)) = self.blocks.pop_lru() else { break };
-            self.bytes -= gone.len() + ENTRY_COST;
+            self.bytes -= gone.cost() + ENTRY_COST;
         }
     }
 
@@ -47,7 +163,7 @@ impl<K: Hash + Eq> ByteLru<K> {
         self.blocks.retain(|key, block| {
             let kept = keep(key);
             if !kept {
-                *bytes -= block.len() + ENTRY_COST;
+                *bytes -= block.cost() + ENTRY_COST;
             }
             kept
         });

@@ -17,8 +17,9 @@
 //!   reported with the object's name and never served;
 //! - absent ([`BlobError::Missing`]) and unreachable ([`BlobError::Store`]) are never confused.
 //!
-//! Lock order: `index` before `source`'s flights before `cache`/`outbox` state; no lock is held
-//! while the store is asked, and none while a caller's [`LocalBlobs`] is.
+//! Lock order: a blob's turn before `index` before `source`'s flights before `cache`/`outbox` state; no lock is
+//! held while the store is asked (but the turn while a store on the local disk is), and none while a caller's
+//! [`LocalBlobs`] is (but the turn).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ mod memory;
 mod merge;
 pub mod outbox;
 pub mod pack;
+mod part;
 mod plan;
 mod prefetch;
 pub mod reader;

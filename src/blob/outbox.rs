@@ -12,8 +12,8 @@ use super::{BlobError, Fault, Result, local_name};
 use crate::base::disk::{Disk, OpenMode, TEMPORARY_PREFIX, read_file};
 use crate::base::limits::OBJECT_LEN_MAX;
 use crate::base::random;
-use crate::crypto::Sealed;
-use crate::store::ObjectKey;
+use crate::crypto::{SEAL_OVERHEAD, Sealed};
+use crate::store::{ObjectKey, SealedFile};
 
 /// A directory with one file per object, holding exactly the bytes the store will get.
 ///
@@ -114,12 +114,8 @@ impl Outbox {
         let Some(waiting) = self.objects.lock().get(key).copied() else { return Ok(None) };
         let len = waiting.len.saturating_sub(offset).min(len).min(OBJECT_LEN_MAX as u64);
         let path = self.path(key);
-        let read = self.disk.open(&path, OpenMode::Read).and_then(|file| {
-            let mut bytes = vec![0; usize::try_from(len).unwrap_or(OBJECT_LEN_MAX)];
-            let count = file.read_at(&mut bytes, offset)?;
-            bytes.truncate(count);
-            Ok(bytes)
-        });
+        let len = usize::try_from(len).unwrap_or(OBJECT_LEN_MAX);
+        let read = self.disk.open(&path, OpenMode::Read).and_then(|file| file.read_vec(offset, len));
         self.unless_removed(key, &path, read)
     }
 
@@ -138,6 +134,19 @@ impl Outbox {
             return Err(damaged(Fault::Length { expected, found }));
         }
         Sealed::from_local(bytes).map(Some).ok_or_else(|| damaged(crate::crypto::OpenError::NotSealed.into()))
+    }
+
+    /// The file of an object, made durable and looked at from outside, for a store that can take it over; `None` when
+    /// it is not here or not what it should be, which [`read`](Self::read) explains.
+    pub fn file(&self, key: &ObjectKey) -> Result<Option<SealedFile>> {
+        self.sync(std::slice::from_ref(key))?;
+        let Some(Waiting { len, .. }) = self.objects.lock().get(key).copied() else { return Ok(None) };
+        let path = self.path(key);
+        let looks_right = self.disk.open(&path, OpenMode::Read).and_then(|file| {
+            let front = file.read_vec(0, SEAL_OVERHEAD)?;
+            Ok(file.len()? == len && Sealed::from_local(front).is_some())
+        });
+        Ok(looks_right.unwrap_or(false).then_some(SealedFile { path, len }))
     }
 
     fn unless_removed(&self, key: &ObjectKey, path: &Path, read: std::io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {

@@ -61,10 +61,10 @@ impl PackBuilder {
     /// Closes the pack with its directory and trailer.
     pub fn finish(self) -> (PackId, Sealed) {
         let blobs_len = small(self.sealed.len());
-        let sealed = self.keys.seal_after(Kind::PackDirectory, self.pack.as_bytes(), &self.directory, self.sealed);
+        let sealed = self.keys.seal_after(Kind::PackDirectory, self.pack.as_bytes(), &[&self.directory], self.sealed);
         let directory_len = small(sealed.len()) - blobs_len;
         let trailer = [blobs_len.to_le_bytes(), directory_len.to_le_bytes()].concat();
-        let sealed = self.keys.seal_after(Kind::PackDirectory, &trailer_identity(self.pack), &trailer, sealed);
+        let sealed = self.keys.seal_after(Kind::PackDirectory, &trailer_identity(self.pack), &[&trailer], sealed);
         (self.pack, sealed)
     }
 }

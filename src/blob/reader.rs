@@ -10,8 +10,9 @@ use super::cache::Cache;
 use super::codec::{self, BlobKind, ChunkRef, FrameLayout};
 use super::index::LocationIndex;
 use super::location::{Location, Place};
-use super::memory::ByteLru;
+use super::memory::{Frame, Frames, Opened};
 use super::outbox::Outbox;
+use super::part::Part;
 use super::prefetch::Prefetcher;
 use super::source::{Extent, ReadError, Source, Span};
 use super::{BlobError, Fault, Result};
@@ -67,9 +68,11 @@ struct Reader {
     keys: Keys,
     source: Arc<Source>,
     index: LocationIndex,
-    frames: Mutex<ByteLru<(BlobId, u32)>>,
+    frames: Mutex<Frames>,
     layouts: Mutex<LruCache<BlobId, Arc<FrameLayout>>>,
     local: RwLock<Option<Arc<dyn LocalBlobs>>>,
+    /// Taken, by blob, while frames are read from a local store, so that none is opened twice.
+    turns: [Mutex<()>; 16],
 }
 
 impl Blobs {
@@ -80,9 +83,10 @@ impl Blobs {
             index: LocationIndex::new(Arc::clone(&source), config.keys.clone()),
             keys: config.keys,
             source,
-            frames: Mutex::new(ByteLru::new(config.memory_limit_bytes)),
+            frames: Mutex::new(Frames::new(config.memory_limit_bytes)),
             layouts: Mutex::new(LruCache::new(LAYOUTS_MAX)),
             local: RwLock::new(None),
+            turns: Default::default(),
         });
         let ahead = Arc::clone(&reader);
         let prefetcher = Prefetcher::new(Arc::new(move |(kind, chunks)| {
@@ -139,6 +143,27 @@ impl Blobs {
         read
     }
 
+    /// As [`read_range`](Self::read_range) from memory alone; false (and `out` is as before) when it is not all there.
+    pub fn read_range_remembered(&self, chunk: &ChunkRef, offset: u32, len: u32, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        let is_there =
+            Part::of(chunk, offset, len).is_none_or(|part| self.reader.copy_remembered(&part, out).is_none());
+        if !is_there {
+            out.truncate(before);
+        }
+        is_there
+    }
+
+    /// A whole blob, if it is in memory.
+    pub fn remembered(&self, chunk: &ChunkRef) -> Option<Arc<[u8]>> {
+        self.reader.remembered(chunk)
+    }
+
+    /// Whether the store's objects are as near as the local disk.
+    pub fn is_local(&self) -> bool {
+        self.reader.source.is_local()
+    }
+
     /// Reads many whole blobs in few requests; answers in order.
     pub fn read_many(&self, kind: BlobKind, chunks: &[ChunkRef]) -> Vec<Result<Arc<[u8]>>> {
         self.reader.read_many(kind, chunks)
@@ -172,9 +197,11 @@ impl Blobs {
     }
 
     /// Starts reading blobs that will be wanted soon, and returns. This is advice: what fails, or is
-    /// too much, is left to whoever reads.
+    /// too much, is left to whoever reads. What a local store has is near enough.
     pub fn prefetch(&self, kind: BlobKind, chunks: Vec<ChunkRef>) {
-        self.prefetcher.push(kind, chunks);
+        if !self.is_local() {
+            self.prefetcher.push(kind, chunks);
+        }
     }
 }
 
@@ -280,37 +307,50 @@ impl Reader {
     }
 
     fn read_range(&self, kind: BlobKind, chunk: &ChunkRef, offset: u32, len: u32, out: &mut Vec<u8>) -> Result<()> {
-        let end = offset.saturating_add(len).min(chunk.len);
-        if offset >= end {
-            return Ok(());
-        }
-        let frame_len = codec::small(FRAME_LEN);
-        let (mut next, last) = (offset / frame_len, (end - 1) / frame_len);
-        let mut copy = |number: u32, frame: &[u8]| {
-            let start = number * frame_len;
-            let from = (offset.saturating_sub(start) as usize).min(frame.len());
-            let to = ((end - start) as usize).min(frame.len());
-            out.extend_from_slice(&frame[from..to]);
-        };
-        while let Some(frame) = (next <= last).then(|| self.frames.lock().get(&(chunk.id, next))).flatten() {
-            copy(next, &frame);
-            next += 1;
-        }
-        if next > last {
-            return Ok(());
-        }
+        let Some(part) = Part::of(chunk, offset, len) else { return Ok(()) };
+        let Some(mut missing) = self.copy_remembered(&part, out) else { return Ok(()) };
         if chunk.frame_count() == 1 {
-            copy(0, &self.read(kind, chunk)?);
+            part.copy(0, &self.read(kind, chunk)?, out);
             return Ok(());
         }
-        for (number, frame) in (next..).zip(self.read_frames(kind, chunk, next, last)?) {
-            copy(number, &frame);
+        let turn = self.source.is_local().then(|| self.turns[usize::from(chunk.id.as_bytes()[0]) % 16].lock());
+        if turn.is_some() {
+            match self.copy_remembered(&part.starting_at(missing), out) {
+                Some(still_missing) => missing = still_missing,
+                None => return Ok(()),
+            }
+        }
+        for (number, frame) in (missing..).zip(self.read_frames(kind, chunk, missing, part.last)?) {
+            part.copy(number, &frame, out);
+            self.keep_frame(&part, number, frame);
         }
         Ok(())
     }
 
+    /// Appends what of a part is in memory, up to the first frame that is not; returns that.
+    fn copy_remembered(&self, part: &Part<'_>, out: &mut Vec<u8>) -> Option<u32> {
+        for number in part.first..=part.last {
+            let Some(frame) = self.frames.lock().get(&(part.chunk.id, number)) else { return Some(number) };
+            part.copy(number, &frame, out);
+            drop(frame);
+            if part.spends(number) {
+                self.frames.lock().spend((part.chunk.id, number));
+            }
+        }
+        None
+    }
+
+    fn keep_frame(&self, part: &Part<'_>, number: u32, frame: Frame) {
+        let key = (part.chunk.id, number);
+        let mut frames = self.frames.lock();
+        frames.put(key, frame);
+        if part.spends(number) {
+            frames.spend(key);
+        }
+    }
+
     /// Reads the frames `first..=last` of a blob of several frames.
-    fn read_frames(&self, kind: BlobKind, chunk: &ChunkRef, first: u32, last: u32) -> Result<Vec<Arc<[u8]>>> {
+    fn read_frames(&self, kind: BlobKind, chunk: &ChunkRef, first: u32, last: u32) -> Result<Vec<Frame>> {
         if let Some(sealed) = self.local(&chunk.id) {
             let sealed = sealed?;
             let opened =
@@ -338,7 +378,7 @@ impl Reader {
         location: &Location,
         first: u32,
         last: u32,
-    ) -> Result<Vec<Arc<[u8]>>> {
+    ) -> Result<Vec<Frame>> {
         let (key, base) = location.object(&chunk.id);
         let layout = self.layout(kind, chunk, location)?;
         let Some((start, len)) = layout.span(first, last) else {
@@ -362,7 +402,7 @@ impl Reader {
         Ok(layout)
     }
 
-    /// Opens the frames `numbers` from exactly their sealed bytes, and remembers them.
+    /// Opens the frames `numbers` from exactly their sealed bytes.
     fn open_frames(
         &self,
         kind: BlobKind,
@@ -370,7 +410,7 @@ impl Reader {
         layout: &FrameLayout,
         numbers: std::ops::RangeInclusive<u32>,
         sealed: &[u8],
-    ) -> std::result::Result<Vec<Arc<[u8]>>, Fault> {
+    ) -> std::result::Result<Vec<Frame>, Fault> {
         let mut rest = sealed;
         let mut frames = Vec::new();
         for number in numbers {
@@ -379,8 +419,9 @@ impl Reader {
                 return Err(Fault::Length { expected: len.into(), found: rest.len() as u64 });
             };
             rest = behind;
-            frames.push(Arc::from(codec::decode_frame(&self.keys, kind, chunk, number, frame)?));
-            self.frames.lock().put((chunk.id, number), Arc::clone(&frames[frames.len() - 1]));
+            let mut buffer = self.frames.lock().buffer();
+            let inside = codec::decode_frame(&self.keys, kind, chunk, number, frame, &mut buffer)?;
+            frames.push(Frame::Part(Arc::new(Opened { buffer, inside })));
         }
         Ok(frames)
     }
@@ -394,7 +435,10 @@ impl Reader {
     fn remembered(&self, chunk: &ChunkRef) -> Option<Arc<[u8]>> {
         let mut frames = self.frames.lock();
         if chunk.frame_count() == 1 {
-            return frames.get(&(chunk.id, 0));
+            return frames.get(&(chunk.id, 0)).map(|frame| match frame {
+                Frame::Whole(blob) => blob,
+                Frame::Part(_) => Arc::from(&*frame),
+            });
         }
         if !(0..chunk.frame_count()).all(|number| frames.contains(&(chunk.id, number))) {
             return None;
@@ -410,10 +454,11 @@ impl Reader {
         let whole: Arc<[u8]> = plaintext.into();
         let mut frames = self.frames.lock();
         if chunk.frame_count() == 1 {
-            frames.put((chunk.id, 0), Arc::clone(&whole));
+            frames.put((chunk.id, 0), Frame::Whole(Arc::clone(&whole)));
         } else {
             for (number, frame) in (0..).zip(whole.chunks(FRAME_LEN)) {
-                frames.put((chunk.id, number), Arc::from(frame));
+                let opened = Opened { buffer: frame.to_vec(), inside: 0..frame.len() };
+                frames.put((chunk.id, number), Frame::Part(Arc::new(opened)));
             }
         }
         whole

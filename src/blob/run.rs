@@ -133,7 +133,7 @@ pub(super) fn seal_records(keys: &Keys, id: RunId, records: &[u8]) -> Sealed {
     let run = RunRef { id, count: (records.len() / RECORD_LEN) as u64 };
     let mut sealed = Sealed::empty();
     for (number, frame) in (0..).zip(records.chunks(FRAME_RECORDS * RECORD_LEN)) {
-        sealed = keys.seal_after(Kind::Locations, &run.identity(number), frame, sealed);
+        sealed = keys.seal_after(Kind::Locations, &run.identity(number), &[frame], sealed);
     }
     sealed
 }

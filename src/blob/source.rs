@@ -61,10 +61,13 @@ pub struct Source {
     store: Arc<dyn ObjectStore>,
     outbox: Arc<Outbox>,
     cache: Option<Cache>,
-    windows: Mutex<ByteLru<(ObjectKey, u64)>>,
+    windows: Mutex<Windows>,
     reaches: Mutex<LruCache<ObjectKey, Reach>>,
     flights: Mutex<Vec<Arc<Flight>>>,
 }
+
+/// Fetched bytes, by object and number of the window.
+type Windows = ByteLru<(ObjectKey, u64), Arc<[u8]>>;
 
 /// A fetch under way.
 struct Flight {
@@ -202,6 +205,11 @@ impl Source {
         if let Some(cache) = &self.cache {
             cache.write(key, 0, bytes);
         }
+    }
+
+    /// Whether the store is on the local disk.
+    pub(super) fn is_local(&self) -> bool {
+        self.store.is_local()
     }
 
     /// Bytes in the disk cache.

@@ -18,6 +18,9 @@ pub const PASSPHRASE_FD_VAR: &str = "KURA_PASSPHRASE_FD";
 const KEYS: [&str; 8] =
     ["store", "state_dir", "cache_dir", "cache_size", "unpublished_size", "full_wait", "version_quiet", "version_max"];
 
+const DATA_VAR: &str = "XDG_DATA_HOME";
+const DATA_BELOW_HOME: &str = ".local/share";
+
 /// Longest configuration file, in bytes.
 const CONFIG_LEN_MAX: u64 = 64 * 1024;
 
@@ -40,15 +43,14 @@ pub struct Config {
     pub version_quiet_ms: Option<u64>,
     /// Longest time from a change to its version, in milliseconds.
     pub version_max_ms: Option<u64>,
-    /// The directory store that is used when no other is named.
-    pub default_store: PathBuf,
+    /// The user's directory of data; a user without a home has none.
+    data_dir: Option<PathBuf>,
 }
 
 impl Config {
     /// Reads environment and file.
     pub fn load() -> Result<Self, Failure> {
         let file = read_config_file()?;
-        let data = xdg("XDG_DATA_HOME", ".local/share")?;
         let chosen = |var: &str, key: &str| std::env::var_os(var).map(PathBuf::from).or(file.path(key));
         let state_dir = chosen("KURA_STATE_DIR", "state_dir")
             .map_or_else(|| Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("kura")), |path| absolute(&path))?;
@@ -64,8 +66,14 @@ impl Config {
             full_wait_ms: file.parsed("full_wait", parse_duration_ms)?,
             version_quiet_ms: file.parsed("version_quiet", parse_duration_ms)?,
             version_max_ms: file.parsed("version_max", parse_duration_ms)?,
-            default_store: data.join("kura").join("default"),
+            data_dir: xdg(DATA_VAR, DATA_BELOW_HOME).ok(),
         })
+    }
+
+    /// The directory store that is used when no other is named.
+    pub fn default_store(&self) -> Result<PathBuf, Failure> {
+        let data = self.data_dir.clone().map_or_else(|| xdg(DATA_VAR, DATA_BELOW_HOME), Ok)?;
+        Ok(data.join("kura").join("default"))
     }
 }
 

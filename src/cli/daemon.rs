@@ -73,6 +73,7 @@ fn start(context: &Context, serve: Serve) -> Result<Served, Failure> {
     let key = serve.key;
     let mut open = door::with_config(context, &serve.store, Box::new(move || Ok(key.credential())));
     open.read_only = serve.flags.read_only;
+    open.fsync = serve.flags.fsync;
     open.accept_damage = serve.accept_damage;
     open.accept_rollback = serve.accept_rollback;
     let workspace = Workspace::open(open)?;
@@ -150,7 +151,7 @@ pub fn own_places(context: &Context, store: &StoreUrl) -> Vec<(&'static str, Pat
 
 fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
     // The kernel's own read-only flag would shut the control file, too; the workspace refuses changes itself.
-    let MountFlags { read_only: _, allow_other, noxattr: _, suid, dev, noexec, nonempty } = serve.flags;
+    let MountFlags { read_only: _, allow_other, noxattr: _, suid, dev, noexec, nonempty, fsync: _ } = serve.flags;
     let places = own_places(context, &serve.store).into_iter().map(|(_, path)| path);
     MountOptions {
         allow_other,
@@ -182,6 +183,7 @@ fn refused(error: MountError) -> Failure {
 fn unmount_on_signal(unmount: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Other, format!("signals cannot be handled: {error}"));
     let (mut heard, sender) = UnixStream::pair().map_err(failed)?;
+    super::interrupt::hand_over();
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         let sender = sender.try_clone().map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, sender).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! The two doors to a workspace: the control file of its mount, or opening it in this process.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -56,12 +56,12 @@ impl Target {
             }
             return Self::of_store(context, store_url(text)?);
         }
-        if let Some(mount) = current_mount() {
+        if let Some(mount) = mounts::mount_around(&current_dir()?) {
             return Ok(Target::Mount(mount));
         }
         match &context.config.store {
             Some(text) => Self::of_store(context, store_url(text)?),
-            None => Self::of_store(context, StoreUrl::Dir(context.config.default_store.clone())),
+            None => Self::of_store(context, StoreUrl::Dir(context.config.default_store()?)),
         }
     }
 
@@ -72,41 +72,68 @@ impl Target {
     }
 
     /// A path of the command line as a path from the workspace's root: relative to the current
-    /// directory when that is in the mount.
+    /// directory when that is in the mount, else to the root. Below `.kura/versions/VERSION` it is the
+    /// path in that version.
     pub fn path(&self, path: &Path) -> Result<PathText, Failure> {
         let outside = || {
             Failure::new(Exit::Usage, format!("`{}` is not in the workspace", path.display()))
                 .hint("give a path below the mount, or relative to the workspace's root")
         };
-        let mut names: Vec<&OsStr> = Vec::new();
-        let current = std::env::current_dir().ok();
-        let mut rest = path;
-        if let Target::Mount(mount) = self {
-            match path.strip_prefix(mount) {
-                Ok(below) => rest = below,
-                Err(_) if path.is_absolute() && current_mount().as_ref() == Some(mount) => return Err(outside()),
-                Err(_) => {
-                    let below = current.as_ref().and_then(|current| current.strip_prefix(mount).ok());
-                    names.extend(below.into_iter().flat_map(Path::iter));
-                }
+        let current = current_dir()?;
+        let names = match self {
+            Target::Mount(mount) if current.starts_with(mount) || path.starts_with(mount) => {
+                below(mount, &current.join(path)).ok_or_else(outside)?
             }
-        }
-        for name in rest.iter() {
-            match name.as_bytes() {
-                b"/" | b"." => {}
-                b".." => {
-                    names.pop().ok_or_else(outside)?;
-                }
-                _ => names.push(name),
+            Target::Mount(mount) if path.is_absolute() => {
+                below(mount, &resolved(path)?).map_or_else(|| plain(path).ok_or_else(outside), Ok)?
             }
-        }
-        let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+            _ => plain(path).ok_or_else(outside)?,
+        };
+        let names: Vec<&[u8]> = in_version(&names).iter().map(|name| name.as_bytes()).collect();
         Ok(PathText(names.join(&b'/')))
     }
 }
 
-fn current_mount() -> Option<PathBuf> {
-    mounts::mount_around(&std::env::current_dir().ok()?)
+fn current_dir() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| {
+        Failure::new(Exit::Usage, format!("the current directory cannot be told: {error}"))
+            .hint("it may have been removed; change to one that exists, and try again")
+    })
+}
+
+/// The names of a path below a mount; one that leads through a symbolic link from outside is resolved.
+fn below(mount: &Path, path: &Path) -> Option<Vec<OsString>> {
+    let names = |path: &Path| {
+        let path: PathBuf = Path::new("/").join(plain(path)?.iter().collect::<PathBuf>());
+        Some(path.strip_prefix(mount).ok()?.iter().map(OsStr::to_owned).collect())
+    };
+    names(path).or_else(|| names(&resolved(path).ok()?))
+}
+
+/// The names of a path, with `..` taken by their meaning; `None` when they lead above the start.
+fn plain(path: &Path) -> Option<Vec<OsString>> {
+    let mut names = Vec::new();
+    for name in path.iter() {
+        match name.as_bytes() {
+            b"/" | b"." => {}
+            b".." => {
+                names.pop()?;
+            }
+            _ => names.push(name.to_owned()),
+        }
+    }
+    Some(names)
+}
+
+/// Below `.kura/versions/latest` or `.kura/versions/by-…/NAME`, the names in that version.
+fn in_version(names: &[OsString]) -> &[OsString] {
+    let texts: Vec<&[u8]> = names.iter().take(3).map(|name| name.as_bytes()).collect();
+    let skipped = match texts.as_slice() {
+        [b".kura", b"versions", b"latest", ..] => 3,
+        [b".kura", b"versions", by, ..] if by.starts_with(b"by-") => 4,
+        _ => 0,
+    };
+    names.get(skipped..).unwrap_or_default()
 }
 
 /// A path without symbolic links; the last name may be one that cannot be asked, as a dead mount.

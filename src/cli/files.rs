@@ -17,7 +17,7 @@ use super::progress::{Bar, bytes_below};
 use crate::control::{self, Exit, Failure, PathText, Reply, Request};
 use crate::version::VersionError;
 use crate::version::entry::Body;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, is_time};
 
 const READ_LEN: usize = 1 << 20;
 
@@ -81,21 +81,14 @@ pub fn cat(context: &Context, args: &CatArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Splits `VERSION:PATH`. A time has colons of its own, each before two digits.
+/// Splits `VERSION:PATH` at the first colon; a time has colons of its own, and ends at the last one that
+/// leaves a time before it.
 fn split_selector(text: &[u8]) -> Option<(&str, &[u8])> {
-    let mut from = 0;
-    while let Some(at) = text[from..].iter().position(|byte| *byte == b':').map(|at| from + at) {
-        let is_time = text[..at].contains(&b'T')
-            && text[..at].len() >= "2026-11-21T10".len()
-            && text[at - 2..at].iter().all(u8::is_ascii_digit)
-            && text.get(at + 1..at + 3).is_some_and(|next| next.iter().all(u8::is_ascii_digit))
-            && !text.get(at + 3).is_some_and(|next| next.is_ascii_alphanumeric() && *next != b'Z');
-        if !is_time {
-            return Some((std::str::from_utf8(&text[..at]).ok()?, &text[at + 1..]));
-        }
-        from = at + 1;
-    }
-    None
+    let mut colons = text.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
+    let before = |at: usize| std::str::from_utf8(&text[..at]).ok();
+    let first = colons.clone().next();
+    let at = colons.rfind(|at| before(*at).is_some_and(is_time)).or(first)?;
+    Some((before(at)?, &text[at + 1..]))
 }
 
 fn cat_mounted(context: &Context, door: &Door, mount: &Path, version: &str, path: &PathText) -> Result<(), Failure> {
@@ -219,7 +212,7 @@ fn import_mounted(mount: &Path, from: &Path, into: &PathText) -> Result<Reply, F
         .status()
         .map_err(|error| failed(&error))?;
     let message = format!("copied {} to {}", from.display(), target.display());
-    let data = json!({ "into": into, "skipped": [] });
+    let data = json!({ "into": into, "version": null, "skipped": [], "complete": status.success() });
     Ok(match status.success() {
         true => Reply::done(message, data),
         false => Reply::partly(format!("{message}, but not all of it; `cp` says why above"), data),

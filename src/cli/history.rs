@@ -176,13 +176,22 @@ pub fn diff(context: &Context, args: DiffArgs) -> Result<Exit, Failure> {
 
 fn ask_diff(door: &Door, target: &Target, args: DiffArgs) -> Result<Reply, Failure> {
     let (mut to, mut path) = (args.to, args.path);
+    let mut guessed = None;
     if let (Some(text), None) = (&to, &path)
         && Exit::from_code(door.ask(&Request::Show { version: text.clone(), changes: false })?.exit) == Exit::Other
     {
-        path = to.take().map(PathBuf::from);
+        guessed = to.take();
+        path = guessed.as_ref().map(PathBuf::from);
     }
     let path = path.map(|path| target.path(&path)).transpose()?.unwrap_or_default();
-    door.ask(&Request::Diff { from: args.from, to, path, patch: args.patch })
+    let reply = door.ask(&Request::Diff { from: args.from, to, path, patch: args.patch })?;
+    match guessed {
+        Some(text) if reply.exit == Exit::Other.code() && reply.message.contains(&text) => {
+            Err(Failure::new(Exit::Other, format!("`{text}` selects no version, and no such path is on either side"))
+                .hint("`kura log` lists the versions"))
+        }
+        _ => Ok(reply),
+    }
 }
 
 /// One line for a difference.

@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     let named = args.store.as_ref().or(context.common.workspace.as_ref()).or(context.config.store.as_ref());
     let store = match named {
         Some(text) => store_url(text)?,
-        None => StoreUrl::Dir(context.config.default_store.clone()),
+        None => StoreUrl::Dir(context.config.default_store()?),
     };
     refuse_inside_a_mount(&store)?;
     let kdf = KdfParams::new(args.kdf_memory_mib.saturating_mul(1024), KDF_PASSES, 1).ok_or_else(|| {

@@ -18,6 +18,7 @@ mod files;
 mod harden;
 mod history;
 mod init;
+mod interrupt;
 mod mount;
 mod mounts;
 mod options;
@@ -30,8 +31,6 @@ mod unmount;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -45,10 +44,10 @@ use output::Output;
 #[command(after_help = "\
 First steps:
   kura mount ~/work                 makes your default workspace at first, and mounts it
-  kura snapshot -m 'before lunch'   records a version, inside of ~/work
+  kura snapshot --name before       records a version by a name, inside of ~/work
   kura log                          lists the versions
-  kura diff latest~1                says what changed since
-  kura restore latest~1 notes.txt   brings an earlier state back
+  kura diff before                  says what changed since
+  kura restore before notes.txt     brings an earlier state back
   kura unmount ~/work               publishes and unmounts
 
 Which workspace a command means: -w MOUNTPOINT or STORE, else the mount around the current
@@ -158,18 +157,7 @@ pub fn main() -> ExitCode {
 fn prepare(cli: &Cli) -> Result<Context, Failure> {
     output::start_logging()?;
     let output = Output::new(cli.common.json, cli.common.quiet);
-    if !matches!(cli.command, Command::Mount(_)) {
-        // What was begun is in the journal, so ending at once loses nothing.
-        let always = Arc::new(AtomicBool::new(true));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register_conditional_shutdown(
-                signal,
-                i32::from(Exit::Interrupted.code()),
-                always.clone(),
-            )
-            .map_err(|error| Failure::new(Exit::Other, format!("signals cannot be handled: {error}")))?;
-        }
-    }
+    interrupt::end_at_once()?;
     Ok(Context { common: cli.common.clone(), config: Config::load()?, output })
 }
 

@@ -28,17 +28,21 @@ use crate::workspace::is_inside;
 /// `kura unmount`, `umount` or `fusermount3 -u`. With no store named, your default workspace is
 /// mounted, and made at its first use.
 #[derive(Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "kura mount [OPTIONS] [STORE] MOUNTPOINT",
+    after_help = "\
 Examples:
   kura mount ~/work
   kura mount /backup/work /mnt/work --read-only
   kura mount 's3://my-bucket/work?region=eu-central-1' ~/work
   kura mount ~/work --foreground       ends with Ctrl-C
 
-Options of -o: ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty.")]
+Options of -o: ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty,
+fsync=store (an fsync returns once the store has what was synced; after 30 seconds without, it fails)."
+)]
 pub struct MountArgs {
     /// [STORE] MOUNTPOINT: a directory or s3://BUCKET/PREFIX, and the directory to mount it on
-    #[arg(value_name = "STORE] [MOUNTPOINT", num_args = 1..=2, required = true)]
+    #[arg(value_name = "STORE MOUNTPOINT", num_args = 1..=2, required = true)]
     places: Vec<String>,
     /// Stay in the foreground; Ctrl-C unmounts
     #[arg(short, long)]
@@ -112,11 +116,15 @@ fn places(context: &Context, args: &MountArgs) -> Result<(StoreUrl, PathBuf), Fa
         },
         _ => return Err(Failure::new(Exit::Usage, "[STORE] MOUNTPOINT is needed")),
     };
+    if Path::new(mountpoint).join("kura.json").exists() {
+        return Err(Failure::new(Exit::Usage, format!("{mountpoint} is a store, not a place to mount one"))
+            .hint(format!("name both: kura mount {mountpoint} MOUNTPOINT")));
+    }
     Ok((store, resolved(Path::new(mountpoint))?))
 }
 
 fn default_store(context: &Context) -> Result<String, Failure> {
-    let path = &context.config.default_store;
+    let path = context.config.default_store()?;
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| Failure::new(Exit::Usage, format!("{} is not UTF-8; name the store", path.display())))
@@ -139,7 +147,7 @@ fn check_places(context: &Context, store: &StoreUrl, mountpoint: &Path) -> Resul
 
 /// The key; makes the default workspace at its first use.
 fn key(context: &Context, args: &MountArgs, store: &StoreUrl) -> Result<Key, Failure> {
-    let is_default = *store == store_url(&default_store(context)?)?;
+    let is_default = default_store(context).and_then(|path| store_url(&path)).is_ok_and(|default| default == *store);
     let StoreUrl::Dir(path) = store else { return secret::obtain(&context.common, &store.to_string()) };
     if path.join("kura.json").exists() {
         return secret::obtain(&context.common, &store.to_string());
@@ -147,7 +155,7 @@ fn key(context: &Context, args: &MountArgs, store: &StoreUrl) -> Result<Key, Fai
     let is_empty = !path.exists() || std::fs::read_dir(path).is_ok_and(|mut names| names.next().is_none());
     if !(is_default && is_empty && args.places.len() == 1 && !context.common.recovery) {
         return Err(Failure::new(Exit::NoWorkspace, format!("there is no workspace in {store}"))
-            .hint(format!("check the address, or make one with `kura init {store}`")));
+            .hint(format!("check the address, or make one with `kura init '{store}'`")));
     }
     context.output.note(&format!("{store} does not exist yet: making your default workspace"))?;
     let key = secret::obtain_new(&context.common)?;

@@ -1,6 +1,7 @@
 //! What follows `-o`.
 
 use crate::control::{Exit, Failure};
+use crate::workspace::Fsync;
 
 /// Options of a mount, as `mount(8)` writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,9 +20,12 @@ pub struct MountFlags {
     pub noexec: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
+    /// When an fsync is done.
+    pub fsync: Fsync,
 }
 
-const KNOWN: &str = "ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty, _netdev";
+const KNOWN: &str = "ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty, \
+                     fsync=local, fsync=store, _netdev";
 
 impl MountFlags {
     /// Reads the lists behind every `-o`; later ones win.
@@ -40,6 +44,8 @@ impl MountFlags {
                 "exec" => flags.noexec = false,
                 "noexec" => flags.noexec = true,
                 "nonempty" => flags.nonempty = true,
+                "fsync=local" => flags.fsync = Fsync::Local,
+                "fsync=store" => flags.fsync = Fsync::Store,
                 // Access times change only when they are set; the network is for the boot order.
                 "noatime" | "_netdev" => {}
                 unknown => {

@@ -10,6 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::Common;
 use super::config::{PASSPHRASE_COMMAND_VAR, PASSPHRASE_FD_VAR, PASSPHRASE_FILE_VAR, PASSPHRASE_VAR};
 use super::harden::{PASSPHRASE_LEN_MAX, handed_over};
+use super::interrupt::EchoGuard;
 use crate::control::{Exit, Failure};
 use crate::crypto::slots::{Credential, Secret};
 
@@ -112,14 +113,14 @@ fn check_new(passphrase: &[u8]) -> Result<(), Failure> {
 
 fn from_environment() -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     if let Some(passphrase) = handed_over()? {
-        return Ok(Some(passphrase));
+        return not_empty(passphrase, PASSPHRASE_VAR).map(Some);
     }
     if let Some(path) = std::env::var_os(PASSPHRASE_FILE_VAR) {
         let path = Path::new(&path);
         let what = format!("{PASSPHRASE_FILE_VAR} ({})", path.display());
         let file = std::fs::File::open(path)
             .map_err(|error| Failure::new(Exit::Usage, format!("{what} cannot be read: {error}")))?;
-        return read_bounded(file, PASSPHRASE_LEN_MAX as u64, &what).map(first_line).map(Some);
+        return not_empty(first_line(read_bounded(file, PASSPHRASE_LEN_MAX as u64, &what)?), &what).map(Some);
     }
     if let Ok(command) = std::env::var(PASSPHRASE_COMMAND_VAR) {
         return from_command(&command).map(Some);
@@ -146,7 +147,14 @@ fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     if !status.success() {
         return Err(failed(format!("`{program}` failed ({status})")));
     }
-    output.map(first_line)
+    not_empty(first_line(output?), PASSPHRASE_COMMAND_VAR)
+}
+
+fn not_empty(secret: Zeroizing<Vec<u8>>, source: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    if secret.is_empty() {
+        return Err(Failure::new(Exit::Usage, format!("{source} gives an empty passphrase")));
+    }
+    Ok(secret)
 }
 
 /// Splits at spaces; quotes and backslashes work as in a shell, and nothing else does. `None` when a
@@ -206,6 +214,7 @@ fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
             format!("set {PASSPHRASE_VAR}, {PASSPHRASE_FILE_VAR} or {PASSPHRASE_COMMAND_VAR}, or give --key-file"),
         ));
     }
+    let _echo = EchoGuard::new();
     let text = rpassword::prompt_password(prompt).map_err(|error| {
         Failure::new(Exit::Other, format!("the passphrase cannot be read from the terminal: {error}"))
     })?;

@@ -61,7 +61,7 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
     let record = record.filter(Record::is_live);
     if is_dead(&mountpoint) {
         detach(&mountpoint, true)?;
-        context.output.note(&format!("{} was a dead mount; it is unmounted", mountpoint.display()))?;
+        say(context, &mountpoint, false, &format!("{} was a dead mount; it is unmounted", mountpoint.display()))?;
         return Ok(Exit::Ok);
     }
     let published = publish(context, &mountpoint, Duration::from_millis(args.wait));
@@ -76,8 +76,17 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
         let message = format!("{} is unmounted, and its process {} still runs", mountpoint.display(), record.pid);
         return Err(Failure::new(Exit::Partial, message).hint("it goes on publishing; do not kill it without need"));
     }
-    context.output.note(&format!("{} is unmounted", mountpoint.display()))?;
-    Ok(published.unwrap_or(Exit::Partial))
+    let exit = published.unwrap_or(Exit::Partial);
+    say(context, &mountpoint, exit == Exit::Ok, &format!("{} is unmounted", mountpoint.display()))?;
+    Ok(exit)
+}
+
+fn say(context: &Context, mountpoint: &Path, published: bool, text: &str) -> Result<(), Failure> {
+    if context.output.json {
+        let place = mountpoint.to_string_lossy();
+        return context.output.json(&serde_json::json!({ "mountpoint": place, "published": published }));
+    }
+    context.output.note(text)
 }
 
 /// Whether nobody answers any more. Attributes may be cached; the state of the file system is not.
@@ -143,7 +152,8 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
     let mut users = Vec::new();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| *pid != std::process::id()) else { continue };
         let dir = process.path();
         let inside = |link: &Path| std::fs::read_link(link).is_ok_and(|to| to.starts_with(mountpoint));
         let files = || std::fs::read_dir(dir.join("fd")).into_iter().flatten().flatten();

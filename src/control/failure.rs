@@ -141,9 +141,10 @@ impl From<StoreError> for Failure {
                 (Exit::Denied, Some("check the credentials, and the permissions of the bucket or directory"))
             }
             StoreError::Full { .. } => (Exit::Other, Some("free space where the store lies, then try again")),
-            StoreError::NoStore { .. } => {
-                (Exit::NoWorkspace, Some("check the address; `kura init` makes a workspace, buckets have to exist"))
-            }
+            StoreError::NoStore { .. } => (
+                Exit::NoWorkspace,
+                Some("check the address and whether its disk is mounted; `kura init` makes a new workspace"),
+            ),
             StoreError::Invalid { .. } => (Exit::Other, None),
         };
         Failure::of(exit, &error, hint)
@@ -171,9 +172,10 @@ impl From<VersionError> for Failure {
             VersionError::Unopened { .. } | VersionError::Damaged { .. } => {
                 Failure::of(Exit::Damaged, &error, Some(CHECK_STORE))
             }
-            VersionError::NoSuchVersion { .. } | VersionError::Ambiguous { .. } | VersionError::NoSuchPath { .. } => {
+            VersionError::NoSuchVersion { .. } | VersionError::NoSuchPath { .. } => {
                 Failure::of(Exit::Other, &error, None)
             }
+            VersionError::Ambiguous { .. } => Failure::of(Exit::Usage, &error, Some("give more of its digits")),
         }
     }
 }
@@ -296,8 +298,11 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::Unfinished { .. } => (Exit::NoWorkspace, None),
             WorkspaceError::RolledBackUnderChanges { .. } => (Exit::RolledBack, None),
             WorkspaceError::Locked { .. } => (Exit::Locked, Some("`kura unmount` ends a mount")),
-            WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } => (Exit::Usage, None),
+            WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } | WorkspaceError::TagTaken { .. } => {
+                (Exit::Usage, None)
+            }
             WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
+            WorkspaceError::NotInStore { .. } => (Exit::Unreachable, Some(TRY_AGAIN)),
             WorkspaceError::NoSuchTag { .. }
             | WorkspaceError::InTheWay { .. }
             | WorkspaceError::Unfit { .. }

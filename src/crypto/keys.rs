@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aes_gcm_siv::aead::inout::InOutBuf;
 use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use hkdf::Hkdf;
@@ -176,31 +177,45 @@ impl Keys {
     /// Seals `plaintext` as `kind` under the newest epoch, bound to `identity`.
     pub fn seal(&self, kind: Kind, identity: &[u8], plaintext: &[u8]) -> Sealed {
         let mut out = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
-        self.seal_onto(kind, identity, plaintext, &mut out);
+        self.seal_onto(kind, identity, &[plaintext], &mut out);
         Sealed::new(out)
     }
 
-    /// As [`seal`](Self::seal), appending the envelope to a run of envelopes.
-    pub fn seal_after(&self, kind: Kind, identity: &[u8], plaintext: &[u8], run: Sealed) -> Sealed {
+    /// As [`seal`](Self::seal) for a plaintext in several parts, appending the envelope to a run of envelopes.
+    pub fn seal_after(&self, kind: Kind, identity: &[u8], parts: &[&[u8]], run: Sealed) -> Sealed {
         let mut out = run.into_bytes();
-        self.seal_onto(kind, identity, plaintext, &mut out);
+        self.seal_onto(kind, identity, parts, &mut out);
         Sealed::new(out)
     }
 
-    fn seal_onto(&self, kind: Kind, identity: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
+    fn seal_onto(&self, kind: Kind, identity: &[u8], parts: &[&[u8]], out: &mut Vec<u8>) {
         let epoch = self.epoch();
         let place = Place { workspace: self.0.workspace, kind, epoch, identity };
-        place.seal(&self.0.epochs[epoch as usize].by_kind[kind as usize - 1], plaintext, out);
+        place.seal_parts(&self.0.epochs[epoch as usize].by_kind[kind as usize - 1], parts, out);
     }
 
     /// Opens one envelope that was sealed as `kind` for `identity`.
     pub fn open(&self, kind: Kind, identity: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let mut plaintext = Vec::new();
+        self.open_into(kind, identity, sealed, &mut plaintext)?;
+        Ok(plaintext)
+    }
+
+    /// As [`open`](Self::open), into the front of `buffer`, which grows when it is too short and keeps what lies
+    /// behind; returns the number of bytes. When this fails the buffer holds nothing of use, and no plaintext.
+    pub fn open_into(
+        &self,
+        kind: Kind,
+        identity: &[u8],
+        sealed: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, OpenError> {
         let epoch = read_header(kind, sealed)?;
         let Some(ciphers) = self.0.epochs.get(epoch as usize) else {
             return Err(OpenError::UnknownEpoch { epoch });
         };
         let place = Place { workspace: self.0.workspace, kind, epoch, identity };
-        place.open(&ciphers.by_kind[kind as usize - 1], sealed)
+        place.open_into(&ciphers.by_kind[kind as usize - 1], sealed, buffer)
     }
 }
 
@@ -234,13 +249,17 @@ impl Place<'_> {
 
     /// Appends an envelope for this place to `out`.
     pub(super) fn seal(&self, cipher: &Aes256GcmSiv, plaintext: &[u8], out: &mut Vec<u8>) {
+        self.seal_parts(cipher, &[plaintext], out);
+    }
+
+    fn seal_parts(&self, cipher: &Aes256GcmSiv, parts: &[&[u8]], out: &mut Vec<u8>) {
         let header = header(self.kind, self.epoch);
         let nonce: [u8; NONCE_LEN] = random::bytes();
-        out.reserve(plaintext.len() + SEAL_OVERHEAD);
+        out.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + SEAL_OVERHEAD);
         out.extend_from_slice(&header);
         out.extend_from_slice(&nonce);
         let body = out.len();
-        out.extend_from_slice(plaintext);
+        parts.iter().for_each(|part| out.extend_from_slice(part));
         let tag = cipher
             .encrypt_inout_detached(&Nonce::from(nonce), &self.associated_data(), out[body..].as_mut().into())
             .unwrap_or_else(|_| unreachable!("AES-GCM-SIV seals up to 64 GiB, limits::OBJECT_LEN_MAX is far below"));
@@ -249,6 +268,12 @@ impl Place<'_> {
 
     /// Opens an envelope that must have been sealed for this place.
     pub(super) fn open(&self, cipher: &Aes256GcmSiv, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let mut plaintext = Vec::new();
+        self.open_into(cipher, sealed, &mut plaintext)?;
+        Ok(plaintext)
+    }
+
+    fn open_into(&self, cipher: &Aes256GcmSiv, sealed: &[u8], buffer: &mut Vec<u8>) -> Result<usize, OpenError> {
         let epoch = read_header(self.kind, sealed)?;
         if epoch != self.epoch || sealed[2] != FORMAT_VERSION {
             return Err(OpenError::Forged);
@@ -256,11 +281,19 @@ impl Place<'_> {
         let (front, tag) = sealed.split_at(sealed.len() - TAG_LEN);
         let nonce = Nonce::try_from(&front[HEADER_LEN..HEADER_LEN + NONCE_LEN]).map_err(|_| OpenError::NotSealed)?;
         let tag = Tag::try_from(tag).map_err(|_| OpenError::NotSealed)?;
-        let mut plaintext = front[HEADER_LEN + NONCE_LEN..].to_vec();
-        cipher
-            .decrypt_inout_detached(&nonce, &self.associated_data(), plaintext.as_mut_slice().into(), &tag)
-            .map_err(|_| OpenError::Forged)?;
-        Ok(plaintext)
+        let body = &front[HEADER_LEN + NONCE_LEN..];
+        if buffer.len() < body.len() {
+            buffer.resize(body.len(), 0);
+        }
+        let plaintext = &mut buffer[..body.len()];
+        let from_to = InOutBuf::new(body, plaintext).map_err(|_| OpenError::NotSealed)?;
+        let opened = cipher.decrypt_inout_detached(&nonce, &self.associated_data(), from_to, &tag);
+        if opened.is_err() {
+            // From one buffer into another the cipher leaves what it made of the forgery behind.
+            plaintext.fill(0);
+            return Err(OpenError::Forged);
+        }
+        Ok(body.len())
     }
 
     fn associated_data(&self) -> Vec<u8> {

@@ -117,6 +117,11 @@ impl Sealed {
         Self(Vec::new())
     }
 
+    /// As [`empty`](Self::empty), with room for `capacity` sealed bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
+    }
+
     /// Puts the envelopes of `other` behind these.
     pub fn append(&mut self, other: &Sealed) {
         self.0.extend_from_slice(&other.0);

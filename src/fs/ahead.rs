@@ -30,6 +30,16 @@ const SIBLING_BYTES_MAX: u64 = 256 * 1024;
 /// How many names are looked through for the present file.
 const NAMES_MAX: usize = 256;
 
+/// What to fetch ahead of a reader.
+#[derive(Debug)]
+pub struct Ahead {
+    ino: Ino,
+    /// Of the file itself.
+    range: Option<Range<u64>>,
+    /// Whether the files after it in its directory may be next.
+    siblings: bool,
+}
+
 /// Who reads what.
 pub(super) struct ReadAhead {
     files: LruCache<Ino, Reader>,
@@ -83,10 +93,18 @@ impl ReadAhead {
 }
 
 impl Fs {
-    /// After `len` bytes were read at `offset`: fetches what this reader will want next. May wait for
-    /// the store; whatever fails is left to the reader.
-    pub fn read_ahead(&self, ino: Ino, offset: u64, len: usize) {
+    /// What should be fetched ahead now that `len` bytes are read at `offset`; never waits.
+    pub fn ahead_due(&self, ino: Ino, offset: u64, len: usize) -> Option<Ahead> {
+        if self.is_near() {
+            return None;
+        }
         let range = self.ahead.lock().note(ino, offset, len as u64);
+        let siblings = offset == 0 && !is_outside(ino);
+        (range.is_some() || siblings).then_some(Ahead { ino, range, siblings })
+    }
+
+    /// Fetches what a reader will want next. May wait for the store; whatever fails is left to the reader.
+    pub fn read_ahead(&self, Ahead { ino, range, siblings }: Ahead) {
         if let Some(range) = range {
             let chunks = if is_outside(ino) {
                 self.outside.chunks_ahead(ino, &range)
@@ -95,9 +113,19 @@ impl Fs {
             };
             self.prefetch(chunks);
         }
-        if offset == 0 && !is_outside(ino) {
+        if siblings {
             self.siblings_ahead(ino);
         }
+    }
+
+    /// Whether all content is on the local disk: fetching it ahead would bring it no nearer.
+    fn is_near(&self) -> bool {
+        self.workspace.blobs().is_local()
+    }
+
+    /// Whether a read of this file waits for nothing but the local disk.
+    pub fn reads_near(&self, ino: Ino) -> bool {
+        self.is_near() && !is_outside(ino)
     }
 
     fn prefetch(&self, chunks: Vec<ChunkRef>) {

@@ -1,12 +1,12 @@
 //! Names and attributes: every operation is routed to the live tree or to [`Outside`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::ahead::ReadAhead;
 use super::control::{CONTROL_NAME, Outside, SHA256_XATTR, is_outside};
+use super::open_files::OpenFiles;
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 use super::{FsError, Result};
 use crate::version::entry::Ino;
@@ -24,8 +24,7 @@ pub struct Fs {
     pub(super) options: FsOptions,
     pub(super) outside: Outside,
     pub(super) ahead: Mutex<ReadAhead>,
-    /// How often each file of the live tree is open, for reading and for writing.
-    pub(super) open: Mutex<HashMap<(Ino, bool), u32>>,
+    pub(super) files: Arc<OpenFiles>,
 }
 
 /// Extended attributes of ours; not listed, so that copying a file does not try to set them.
@@ -43,8 +42,9 @@ impl Named {
 impl Fs {
     /// The file system of `workspace`. `control` answers what is written to `.kura/ctl/run`.
     pub fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control) -> Self {
-        let outside = Outside::new(workspace.clone(), options, control);
-        Self { workspace, options, outside, ahead: Mutex::default(), open: Mutex::default() }
+        let files = Arc::<OpenFiles>::default();
+        let outside = Outside::new(workspace.clone(), options, control, files.clone());
+        Self { workspace, options, outside, ahead: Mutex::default(), files }
     }
 
     pub(super) fn tree(&self) -> &Worktree {
@@ -238,23 +238,27 @@ impl Fs {
     }
 
     fn fill_live(&self, listing: &Listing, refer: bool, each: &mut dyn FnMut(&Line<'_>) -> bool) -> Result<()> {
-        let mut any = false;
+        let any = std::cell::Cell::new(false);
         let cookie = listing.offset.saturating_sub(2);
-        let filled = self.tree().readdir(listing.dir, cookie, refer, Wait::No, &mut |item| {
-            any = true;
-            let shown = Shown { attr: item.attr, lasting: true };
-            each(&Line { name: &item.name, offset: item.cookie + 2, shown })
-        });
-        match filled {
+        let mut fill = |wait| {
+            self.tree().readdir(listing.dir, cookie, refer, wait, &mut |item| {
+                any.set(true);
+                let shown = Shown { attr: item.attr, lasting: true };
+                each(&Line { name: &item.name, offset: item.cookie + 2, shown })
+            })
+        };
+        match fill(Wait::No) {
             // The lines so far are an answer; the next request goes on after them.
-            Err(WorkError::WouldBlock) if any => Ok(()),
+            Err(WorkError::WouldBlock) if any.get() => Ok(()),
+            // The names left memory again after they were made ready.
+            Err(WorkError::WouldBlock) => Ok(fill(Wait::Yes)?),
             filled => Ok(filled?),
         }
     }
 
-    /// Makes what was acknowledged so far durable.
-    pub fn sync_all(&self) -> Result<()> {
-        Ok(self.tree().sync()?)
+    /// Whether an fsync waits for the store.
+    pub fn fsync_waits_for_store(&self) -> bool {
+        self.workspace.fsync_waits_for_store()
     }
 
     /// How much is used and free.
@@ -267,9 +271,11 @@ impl Fs {
         if !self.options.xattrs {
             return Err(FsError::SwitchedOff);
         }
-        let known =
-            XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace) && name.len() > namespace.len());
-        if known { Ok(()) } else { Err(WorkError::NotSupported.into()) }
+        match XATTR_NAMESPACES.into_iter().find(|namespace| name.starts_with(namespace)) {
+            Some(namespace) if name.len() > namespace.len() => Ok(()),
+            Some(_) => Err(WorkError::Invalid.into()),
+            None => Err(WorkError::NotSupported.into()),
+        }
     }
 
     /// The value of an extended attribute.

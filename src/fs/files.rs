@@ -27,8 +27,21 @@ impl Fs {
     }
 
     pub(super) fn note_open(&self, ino: Ino, write: bool) -> Opened {
-        *self.open.lock().entry((ino, write)).or_default() += 1;
+        self.files.opened(ino, write);
         Opened { ino, handle: Handle(0), write, caching: Caching::Kept }
+    }
+
+    /// A descriptor of a file that was opened for writing is closed: a kill loses nothing of what was written to it
+    /// (but the end of something large, which is being absorbed).
+    pub fn flush(&self, ino: Ino, wait: Wait) -> Result<()> {
+        if is_outside(ino) {
+            return Ok(());
+        }
+        let logged = self.tree().log(ino, wait);
+        if !matches!(logged, Err(WorkError::WouldBlock)) {
+            self.files.closing(ino);
+        }
+        Ok(logged?)
     }
 
     /// Closes a file. The last writer's close publishes it.
@@ -36,26 +49,13 @@ impl Fs {
         if is_outside(opened.ino) {
             return self.outside.release(opened.handle);
         }
-        let was_open = {
-            let mut open = self.open.lock();
-            let count = open.get_mut(&(opened.ino, opened.write));
-            let was_open = count.is_some();
-            match count {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(open.remove(&(opened.ino, opened.write))),
-            }
-            was_open
-        };
-        if was_open {
-            self.tree().release(opened.ino, opened.write);
-        }
+        self.files.close(opened.ino, opened.write, || self.tree().release(opened.ino, opened.write));
     }
 
     /// Closes every file of the live tree that is still open. For when the kernel is gone: it may not
     /// have said of all files that they were closed.
     pub fn release_all(&self) {
-        let open = std::mem::take(&mut *self.open.lock());
-        for ((ino, write), count) in open {
+        for ((ino, write), count) in self.files.take() {
             (0..count).for_each(|_| self.tree().release(ino, write));
         }
     }
@@ -76,7 +76,8 @@ impl Fs {
         Ok(self.tree().write(ino, offset, data, uid, wait)?)
     }
 
-    /// Makes a file durable and publishes its content; waits for the disk.
+    /// Makes a file durable and publishes its content; waits for the disk, and for the store where the workspace
+    /// was opened so.
     pub fn fsync(&self, ino: Ino, wait: Wait) -> Result<()> {
         if is_outside(ino) {
             return Ok(());
@@ -84,15 +85,15 @@ impl Fs {
         if wait == Wait::No {
             return Err(WorkError::WouldBlock.into());
         }
-        Ok(self.tree().fsync(ino, wait)?)
+        Ok(self.workspace.fsync(ino)?)
     }
 
-    /// Makes the names of a directory durable; waits for the disk.
+    /// Makes the names of a directory durable; waits as [`fsync`](Self::fsync) does.
     pub fn fsync_dir(&self, ino: Ino, wait: Wait) -> Result<()> {
         match (is_outside(ino), wait) {
             (true, _) => Ok(()),
             (false, Wait::No) => Err(WorkError::WouldBlock.into()),
-            (false, Wait::Yes) => self.sync_all(),
+            (false, Wait::Yes) => Ok(self.workspace.fsync_dir()?),
         }
     }
 

@@ -22,14 +22,15 @@
 //! - with [`Wait::No`](crate::worktree::Wait) nothing here waits for the store or the disk;
 //! - an answer marked `lasting` stays right until an invalidation says otherwise.
 //!
-//! Lock order: nodes, handles and read-ahead each lock only themselves; none is held while another
-//! room is called.
+//! Lock order: nodes, handles, open files and read-ahead each lock only themselves; none is held while
+//! another room is called.
 
 mod ahead;
 mod control;
 mod error;
 mod file_system;
 mod files;
+mod open_files;
 mod types;
 
 pub use control::CONTROL_NAME;

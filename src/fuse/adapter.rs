@@ -33,9 +33,10 @@ const BLOCK_BYTES: u32 = 4096;
 const GENERATION: Generation = Generation(0);
 
 /// What is asked of the kernel, as far as it can do it. Writes are not cached there (their sizes and
-/// times would be unknown here), locks are left to it, and data is invalidated by us alone.
-const CAPABILITIES: [InitFlags; 8] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
+/// times would be unknown here), locks are left to it, and data is invalidated by us alone. Opening
+/// with `O_TRUNC` is not asked to cut here: the kernel asks before it has looked whether the file is a
+/// program that runs, which would be destroyed though the call fails.
+const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
@@ -268,7 +269,7 @@ impl Filesystem for Adapter {
             Operation::Open,
             reply,
             move |fs, wait| fs.open(caller, ino(node), how, wait),
-            |_, reply, opened| reply.opened(FileHandle(opened.handle.0), open_flags(opened.caching)),
+            |_, reply, opened| reply.opened(FileHandle(opened.handle.0), open_flags(&opened)),
         );
     }
 
@@ -288,7 +289,7 @@ impl Filesystem for Adapter {
             reply,
             move |fs, wait| fs.create(caller, ino(parent), &name, mode, how, wait),
             |_, reply, (Named(shown), opened)| {
-                let (handle, flags) = (FileHandle(opened.handle.0), open_flags(opened.caching));
+                let (handle, flags) = (FileHandle(opened.handle.0), open_flags(&opened));
                 reply.created(&ttl(shown.lasting), &file_attr(&shown.attr), GENERATION, handle, flags);
             },
         );
@@ -307,16 +308,30 @@ impl Filesystem for Adapter {
     ) {
         self.server.counters.count(Operation::Read);
         let (node, handle, len) = (ino(node), Handle(fh.0), size as usize);
-        guarded(Operation::Read, || match self.server.fs.read(node, handle, offset, len, Wait::No) {
-            Ok(data) => reply.data(&data),
-            Err(error) if error.would_block() => self.server.put_off(
-                Operation::Read,
-                reply,
-                move |fs| fs.read(node, handle, offset, len, Wait::Yes),
-                |_, reply, data| reply.data(&data),
-                move |fs| fs.read_ahead(node, offset, len),
-            ),
-            Err(error) => refuse_logged(Operation::Read, reply, &error),
+        guarded(Operation::Read, || {
+            let fs = &self.server.fs;
+            let ahead = fs.ahead_due(node, offset, len);
+            let near = if fs.reads_near(node) { self.server.near.try_lock() } else { None };
+            let read = fs.read(node, handle, offset, len, if near.is_some() { Wait::Yes } else { Wait::No });
+            drop(near);
+            let is_due = ahead.is_some();
+            let fetch = move |fs: &Fs| ahead.into_iter().for_each(|ahead| fs.read_ahead(ahead));
+            match read {
+                Ok(data) => {
+                    reply.data(&data);
+                    if is_due {
+                        self.server.in_background(Operation::Read, fetch);
+                    }
+                }
+                Err(error) if error.would_block() => self.server.put_off(
+                    Operation::Read,
+                    reply,
+                    move |fs| fs.read(node, handle, offset, len, Wait::Yes),
+                    |_, reply, data| reply.data(&data),
+                    fetch,
+                ),
+                Err(error) => refuse_logged(Operation::Read, reply, &error),
+            }
         });
     }
 
@@ -353,9 +368,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.server.counters.count(Operation::Flush);
-        reply.ok();
+    fn flush(&self, _: &Request, node: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.server.serve(Operation::Flush, reply, move |fs, wait| fs.flush(ino(node), wait), empty);
     }
 
     fn release(

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo, TimeOrNow};
 
 use crate::base::clock::Timestamp;
-use crate::fs::{Caching, FallocateMode, OpenHow};
+use crate::fs::{Caching, FallocateMode, OpenHow, Opened};
 use crate::version::entry::Ino;
 use crate::worktree::{Attr, FileKind, NewNode, RenameMode, SetTime, XattrMode};
 
@@ -118,8 +118,10 @@ pub(super) fn open_how(flags: i32) -> OpenHow {
     OpenHow { write: is_write(flags), truncate: flags & libc::O_TRUNC != 0, exclusive: flags & libc::O_EXCL != 0 }
 }
 
-pub(super) fn open_flags(caching: Caching) -> FopenFlags {
-    match caching {
+/// Only writers tell of every close, so that what they wrote is kept before the close returns.
+pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
+    match opened.caching {
+        Caching::Kept if opened.write => FopenFlags::FOPEN_KEEP_CACHE,
         Caching::Kept => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         Caching::Never => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
         Caching::Stream => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM | FopenFlags::FOPEN_NOFLUSH,

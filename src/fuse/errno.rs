@@ -103,13 +103,16 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         WorkspaceError::ReadOnly => Errno::EROFS,
         WorkspaceError::BadTag { .. } | WorkspaceError::Unfit { .. } => Errno::EINVAL,
         WorkspaceError::NoSuchTag { .. } | WorkspaceError::NoWorkspace { .. } => Errno::ENOENT,
-        WorkspaceError::Exists { .. } | WorkspaceError::InTheWay { .. } => Errno::EEXIST,
+        WorkspaceError::Exists { .. } | WorkspaceError::InTheWay { .. } | WorkspaceError::TagTaken { .. } => {
+            Errno::EEXIST
+        }
         WorkspaceError::NotEmpty { .. } => Errno::ENOTEMPTY,
         WorkspaceError::Locked { .. } => Errno::EBUSY,
         WorkspaceError::NoCredential { .. } | WorkspaceError::Unlock(_) => Errno::EACCES,
         WorkspaceError::Slot(_)
         | WorkspaceError::Disk { .. }
         | WorkspaceError::Unfinished { .. }
+        | WorkspaceError::NotInStore { .. }
         | WorkspaceError::RolledBackUnderChanges { .. } => Errno::EIO,
     }
 }

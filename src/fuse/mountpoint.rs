@@ -51,8 +51,8 @@ pub enum MountError {
         /// The directory of ours.
         other: PathBuf,
     },
-    /// Another file system's mount there is dead.
-    #[error("{}: a mount of another file system there has died; unmount it first", path.display())]
+    /// The mount there is dead, and another file system's or another user's.
+    #[error("{}: the mount there is dead, and of another kind or another user; unmount it first", path.display())]
     DeadMount {
         /// The mount point.
         path: PathBuf,
@@ -101,9 +101,16 @@ struct MountLine {
     device: String,
     mountpoint: PathBuf,
     file_system: String,
+    /// Who mounted it.
+    user_id: Option<u32>,
 }
 
 impl MountLine {
+    /// Whether this user mounted it, as a workspace.
+    fn is_own(&self) -> bool {
+        self.file_system == FILE_SYSTEM_TYPE && self.user_id == Some(nix::unistd::geteuid().as_raw())
+    }
+
     fn is_ours(&self, device: &str) -> bool {
         self.device == device && self.file_system == FILE_SYSTEM_TYPE
     }
@@ -130,8 +137,11 @@ fn parse_line(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = text(fields.nth(2)?);
     let mountpoint = PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.nth(1)?)));
-    let file_system = text(fields.skip_while(|field| *field != b"-").nth(1)?);
-    Some(MountLine { device, mountpoint, file_system })
+    let mut fields = fields.skip_while(|field| *field != b"-");
+    let file_system = text(fields.nth(1)?);
+    let options = text(fields.nth(1).unwrap_or_default());
+    let user_id = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
+    Some(MountLine { device, mountpoint, file_system, user_id })
 }
 
 /// Spaces and the like are written as three octal digits.
@@ -197,8 +207,7 @@ fn clear_dead(mountpoint: &Path) -> Result<(), MountError> {
     let parent = mountpoint.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parent = std::fs::canonicalize(parent).map_err(|error| refused(mountpoint, &error))?;
     let whole = mountpoint.file_name().map_or(parent.clone(), |name| parent.join(name));
-    let ours = top_mount(&whole).is_some_and(|line| line.file_system == FILE_SYSTEM_TYPE);
-    if !ours {
+    if !top_mount(&whole).is_some_and(|line| line.is_own()) {
         return Err(MountError::DeadMount { path: mountpoint.to_owned() });
     }
     tracing::warn!("{}: a dead mount is removed", whole.display());
@@ -282,9 +291,15 @@ mod tests {
         assert_eq!(parsed.device, "0:45");
         assert_eq!(parsed.mountpoint, Path::new("/mnt/with space"));
         assert_eq!(parsed.file_system, "fuse.kura");
+        assert_eq!(parsed.user_id, Some(0));
         assert_eq!(
             parse_line(b"36 35 0:45 / /x rw - "),
-            Some(MountLine { device: "0:45".into(), mountpoint: "/x".into(), file_system: String::new() })
+            Some(MountLine {
+                device: "0:45".into(),
+                mountpoint: "/x".into(),
+                file_system: String::new(),
+                user_id: None
+            })
         );
         for broken in [b"".as_slice(), b"36", b"36 35 0:45 / /x rw", b"36 35 0:45 / /x rw -"] {
             assert_eq!(parse_line(broken), None);

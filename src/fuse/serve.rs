@@ -110,6 +110,8 @@ pub(super) struct Server {
     store: Pool,
     disk: Pool,
     writers: Pool,
+    /// Held by the one session thread that may read the local disk; the others stay free for what is in memory.
+    pub(super) near: Mutex<()>,
 }
 
 /// A reply and what to do with it, until someone takes it.
@@ -136,6 +138,7 @@ impl Server {
             store: Pool::new("fuse-store", STORE_THREADS),
             disk: Pool::new("fuse-disk", DISK_THREADS),
             writers: Pool::new("fuse-write", WRITE_THREADS),
+            near: Mutex::new(()),
         }
     }
 
@@ -166,6 +169,12 @@ impl Server {
         });
     }
 
+    /// Runs `work`, for which nobody waits, on the pool; when too much waits there it is left undone.
+    pub(super) fn in_background(&self, operation: Operation, work: impl FnOnce(&Fs) + Send + 'static) {
+        let fs = self.fs.clone();
+        self.store.submit(Box::new(move || guarded(operation, || work(&fs))));
+    }
+
     /// Runs `work` on the pool, then `answer`, then `after`, for which the caller does not wait.
     pub(super) fn put_off<R: Refuse, T: GiveBack>(
         &self,
@@ -176,7 +185,8 @@ impl Server {
         after: impl FnOnce(&Fs) + Send + 'static,
     ) {
         let (pool, limit) = match operation {
-            Operation::Fsync | Operation::Fsyncdir => (&self.disk, self.deadline),
+            Operation::Flush => (&self.disk, self.deadline),
+            Operation::Fsync | Operation::Fsyncdir if !self.fs.fsync_waits_for_store() => (&self.disk, self.deadline),
             Operation::Write | Operation::CopyFileRange => (&self.writers, self.control_deadline),
             Operation::Control | Operation::Mkdir | Operation::Rmdir => (&self.store, self.control_deadline),
             _ => (&self.store, self.deadline),

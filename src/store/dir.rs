@@ -8,7 +8,7 @@
 //!
 //! Conditional replacement, unconditional replacement and removal take the lock file `.lock`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{ETag, Object, ObjectInfo, ObjectKey, ObjectStore, PutCondition, RangeRequest, Result, StoreError};
+use super::{
+    ETag, Object, ObjectInfo, ObjectKey, ObjectStore, PutCondition, RangeRequest, Result, SealedFile, StoreError,
+};
 use crate::base::disk::{Disk, DiskFile, OpenMode, read_file};
 use crate::base::limits::OBJECT_LEN_MAX;
 use crate::base::random;
@@ -257,6 +259,26 @@ impl DirStore {
         replaced
     }
 
+    /// The place of an object that was linked there. One that is already there may have been put by someone who
+    /// crashed before making it durable.
+    fn linked(&self, target: PathBuf, linked: io::Result<()>) -> Result<PathBuf> {
+        match linked {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(self.failed("write", &target, &error)),
+            _ => Ok(target),
+        }
+    }
+
+    /// Makes the names of objects that were just put durable.
+    fn settle_all(&self, placed: Vec<Result<PathBuf>>) -> Vec<Result<()>> {
+        let mut dirs: BTreeMap<PathBuf, Result<()>> = BTreeMap::new();
+        let mut settle = |target: PathBuf| {
+            let dir = target.parent().unwrap_or(&self.root).to_path_buf();
+            let sync = |dir: &PathBuf| self.disk.sync_dir(dir).map_err(|error| self.failed("write", dir, &error));
+            dirs.entry(dir.clone()).or_insert_with(|| sync(&dir)).clone()
+        };
+        placed.into_iter().map(|placed| settle(placed?)).collect()
+    }
+
     /// Makes the name of an object that was just put durable.
     fn settle(&self, key: &ObjectKey, target: &Path) -> Result<()> {
         self.disk.sync_dir(target.parent().unwrap_or(&self.root)).map_err(|error| StoreError::OutcomeUnknown {
@@ -269,10 +291,7 @@ impl DirStore {
         let file = self.disk.open(path, OpenMode::Read)?;
         let len = file.len()?.saturating_sub(request.offset).min(request.len);
         let len = usize::try_from(len).ok().filter(|len| *len <= OBJECT_LEN_MAX).ok_or(ErrorKind::InvalidInput)?;
-        let mut bytes = vec![0; len];
-        let filled = file.read_at(&mut bytes, request.offset)?;
-        bytes.truncate(filled);
-        Ok(bytes)
+        file.read_vec(request.offset, len)
     }
 
     fn list_below(&self, dir: &Path, below: &str, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<()> {
@@ -364,33 +383,24 @@ impl ObjectStore for DirStore {
     /// Each directory is made durable once, at the end.
     fn put_many(&self, objects: &[(ObjectKey, Sealed)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(objects.len());
-        let mut dirs = BTreeSet::new();
         for batch in objects.chunks(BATCH_LEN) {
             let batch: Vec<_> = batch.iter().map(|(key, sealed)| (key, sealed)).collect();
             results.extend(self.prepare(&batch).into_iter().map(|prepared| {
                 let prepared = prepared?;
-                match self.link(&prepared) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                        Err(self.failed("write", &prepared.target, &error))
-                    }
-                    // One that is already there may have been put by someone who crashed before making it durable.
-                    _ => {
-                        dirs.extend(prepared.target.parent().map(Path::to_path_buf));
-                        Ok(())
-                    }
-                }
+                let linked = self.link(&prepared);
+                self.linked(prepared.target, linked)
             }));
         }
-        for dir in dirs {
-            if let Err(error) = self.disk.sync_dir(&dir) {
-                let error = self.failed("write", &dir, &error);
-                let in_dir = |key: &ObjectKey| self.path(key).parent() == Some(&dir);
-                results.iter_mut().zip(objects).filter(|(_, (key, _))| in_dir(key)).for_each(|(result, _)| {
-                    *result = Err(error.clone());
-                });
-            }
-        }
-        results
+        self.settle_all(results)
+    }
+
+    fn adopt_many(&self, objects: &[(ObjectKey, SealedFile)]) -> Option<Vec<Result<()>>> {
+        let link = |(key, file): &(ObjectKey, SealedFile)| {
+            let target = self.path(key);
+            let linked = self.publish(&target, &|| self.disk.link(&file.path, &target));
+            self.linked(target, linked)
+        };
+        Some(self.settle_all(objects.iter().map(link).collect()))
     }
 
     fn concurrency(&self) -> usize {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{ETag, Object, ObjectInfo, ObjectKey, ObjectStore, PutCondition, RangeRequest, Result, StoreError};
+use super::{
+    ETag, Object, ObjectInfo, ObjectKey, ObjectStore, PutCondition, RangeRequest, Result, SealedFile, StoreError,
+};
 use crate::crypto::Sealed;
 
 /// What was asked of one operation so far.
@@ -144,6 +146,13 @@ impl ObjectStore for MetricsStore {
         let results = self.inner.put_many(objects);
         results.iter().zip(objects).for_each(|(result, (_, sealed))| self.put.count(result, |()| sealed.len()));
         results
+    }
+
+    fn adopt_many(&self, objects: &[(ObjectKey, SealedFile)]) -> Option<Vec<Result<()>>> {
+        let results = self.inner.adopt_many(objects)?;
+        let len = |file: &SealedFile| usize::try_from(file.len).unwrap_or(usize::MAX);
+        results.iter().zip(objects).for_each(|(result, (_, file))| self.put.count(result, |()| len(file)));
+        Some(results)
     }
 
     fn concurrency(&self) -> usize {

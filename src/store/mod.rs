@@ -19,6 +19,7 @@ mod s3;
 mod url;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use sha2::Digest;
 
@@ -85,6 +86,15 @@ pub struct Object {
     pub bytes: Vec<u8>,
     /// Its tag at the time of reading.
     pub etag: ETag,
+}
+
+/// A file on the local disk that holds exactly one sealed object and is durable and never changed.
+#[derive(Clone, Debug)]
+pub struct SealedFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub len: u64,
 }
 
 /// An object as listed.
@@ -165,8 +175,8 @@ pub enum StoreError {
         /// The store.
         store: String,
     },
-    /// There is no such bucket or directory.
-    #[error("{store}: no such bucket or directory")]
+    /// There is no such bucket; or no such directory, or nothing in it.
+    #[error("{store}: there is no store (no such bucket or directory, or an empty one)")]
     NoStore {
         /// The store.
         store: String,
@@ -222,6 +232,11 @@ pub trait ObjectStore: Send + Sync {
                 Err(error) => Err(error),
             })
             .collect()
+    }
+    /// As [`put_many`](Self::put_many) for objects that lie in files on the same disk, without copying them; `None`
+    /// from a store that cannot do that. The files keep their names.
+    fn adopt_many(&self, _objects: &[(ObjectKey, SealedFile)]) -> Option<Vec<Result<()>>> {
+        None
     }
     /// How many requests are worth having under way at once.
     fn concurrency(&self) -> usize;

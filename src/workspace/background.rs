@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::fsync::Rounds;
 use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
 use crate::base::random;
@@ -40,6 +41,7 @@ pub(super) struct Background {
     wake: Condvar,
     sleep: Mutex<()>,
     slept: Condvar,
+    pub(super) fsyncs: Rounds,
 }
 
 impl Background {
@@ -52,6 +54,7 @@ impl Background {
         self.stopping.store(true, Ordering::Release);
         drop(self.sleep.lock());
         self.slept.notify_all();
+        self.fsyncs.stop();
         drop(self.publish.lock());
         self.wake.notify_all();
         for thread in std::mem::take(&mut *self.threads.lock()) {
@@ -101,7 +104,9 @@ impl Workspace {
             ("kura-publish", Self::keep_publishing),
             ("kura-digests", Self::keep_hashing),
         ];
-        for (name, run) in work {
+        let fsyncs: Option<(&str, Work)> =
+            self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));
+        for (name, run) in work.into_iter().chain(fsyncs) {
             let workspace = self.clone();
             match std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&workspace)) {
                 Ok(thread) => self.background.threads.lock().push(thread),
@@ -114,7 +119,8 @@ impl Workspace {
     fn keep_absorbing(&self) {
         while !self.background.is_stopping() {
             self.tree().wait_for_work(Duration::from_secs(1));
-            if self.tree().absorb_all().is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
+            let absorbed = self.tree().stage_ample().and(self.tree().absorb_all());
+            if absorbed.is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
                 return;
             }
         }

@@ -40,7 +40,7 @@ impl Workspace {
     }
 
     /// Publishes, trying again what may pass; the last error when the time is up.
-    fn publish_within(&self, time: Duration) -> Option<SyncError> {
+    pub(super) fn publish_within(&self, time: Duration) -> Option<SyncError> {
         let end = Instant::now() + time;
         loop {
             match self.publish(&|| Instant::now() >= end) {

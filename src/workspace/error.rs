@@ -91,11 +91,28 @@ pub enum WorkspaceError {
     /// The workspace is open for reading only.
     #[error("the workspace is open read-only")]
     ReadOnly,
+    /// An fsync that shall wait for the store has waited long enough.
+    #[error("what was synced is durable here, and not in the store yet: {reason}")]
+    NotInStore {
+        /// What keeps it from being published.
+        reason: String,
+    },
     /// A tag that cannot be one.
-    #[error("`{tag}` cannot name a version: no `/`, `:`, spaces at the ends or control characters, and not `latest`")]
+    #[error(
+        "`{tag}` cannot name a version: at most {} bytes, no `/`, `:`, spaces at the ends or control characters,          and nothing that reads as `latest`, a time or an id",
+        crate::version::refs::TAG_LEN_MAX
+    )]
     BadTag {
         /// The tag.
         tag: String,
+    },
+    /// Another version has the tag.
+    #[error("version {version} is called `{tag}` already; `kura untag` frees the name, or choose another")]
+    TagTaken {
+        /// The tag.
+        tag: String,
+        /// The version that has it.
+        version: crate::base::ids::VersionId,
     },
     /// No version has the tag.
     #[error("no version is called `{tag}`; `kura log` lists them")]
@@ -104,7 +121,7 @@ pub enum WorkspaceError {
         tag: String,
     },
     /// A file that export would have to overwrite.
-    #[error("{} is there already; export into an empty directory, or allow overwriting", path.display())]
+    #[error("{} is there already; export into an empty directory", path.display())]
     InTheWay {
         /// The file.
         path: PathBuf,

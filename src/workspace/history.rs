@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::opened::Workspace;
-use super::{Result, Side, WorkspaceError};
+use super::select::is_reserved;
+use super::{Result, Side, WorkspaceError, split_path};
 use crate::base::ids::VersionId;
 use crate::blob::{BlobKind, Blobs, ChunkRef, Fault};
 use crate::version::diff::{Change, diff};
@@ -12,7 +13,7 @@ use crate::version::index::{IndexRecord, Origin};
 use crate::version::refs::{self, Listed};
 use crate::version::tree::{Edits, PageIo};
 use crate::version::{VersionError, index};
-use crate::worktree::{Checkpoint, Reason, Recorded, read_body};
+use crate::worktree::{Checkpoint, Reading, Reason, Recorded};
 
 /// Pages as they are stored; nothing is written.
 pub(super) struct Pages<'a>(pub(super) &'a Blobs);
@@ -73,16 +74,23 @@ impl Workspace {
     /// Reads a part of a file of some version; shorter only where the file ends.
     pub fn read_file(&self, file: &FileBody, offset: u64, len: usize) -> Result<Vec<u8>> {
         let len = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
-        let mut out = vec![0; len];
-        read_body(file, &self.parts.blobs, &Pages(&self.parts.blobs), offset, file.size, &mut out)?;
+        let mut out = Vec::with_capacity(len);
+        let pages = Pages(&self.parts.blobs);
+        let from = Reading::anywhere(&self.parts.blobs, &pages);
+        from.read_body(file, offset, len, file.size, &mut out)?;
         Ok(out)
     }
 
     /// Records a version now, even when nothing changed.
     pub fn snapshot(&self, message: Option<String>, tag: Option<String>) -> Result<Recorded> {
         self.check_writable()?;
-        if let Some(tag) = tag.as_ref().filter(|tag| !refs::tag_ok(tag)) {
-            return Err(WorkspaceError::BadTag { tag: tag.clone() });
+        if let Some(tag) = &tag {
+            if !refs::tag_ok(tag) || is_reserved(tag) {
+                return Err(WorkspaceError::BadTag { tag: tag.clone() });
+            }
+            if let Some(version) = refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)? {
+                return Err(WorkspaceError::TagTaken { tag: tag.clone(), version });
+            }
         }
         self.record(Reason { origin: Origin::Snapshot, message, tag, always: true })?.ok_or_else(|| unrecorded().into())
     }
@@ -102,6 +110,7 @@ impl Workspace {
     }
 
     /// What differs between two sides, at and below `path` (empty for everything), parents before children.
+    /// A path that neither side has is a mistake.
     pub fn diff(&self, before: Side, after: Side, path: &[u8]) -> Result<Vec<Change>> {
         let (before, after) = (self.side(before)?, self.side(after)?);
         let mut changes = Vec::new();
@@ -111,6 +120,11 @@ impl Workspace {
             }
             Ok(())
         })?;
+        let names = split_path(path);
+        if changes.is_empty() && self.find(&before, &names)?.is_none() && self.find(&after, &names)?.is_none() {
+            let path = String::from_utf8_lossy(path).into_owned();
+            return Err(VersionError::NoSuchPath { version: before.id, path }.into());
+        }
         Ok(changes)
     }
 

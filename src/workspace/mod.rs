@@ -15,6 +15,7 @@ mod background;
 mod close;
 mod error;
 mod export;
+mod fsync;
 mod history;
 mod import;
 mod init;
@@ -32,11 +33,12 @@ mod xattr;
 
 pub use error::WorkspaceError;
 pub use opened::Workspace;
-pub use options::{CredentialSource, InitOptions, InitReport, Intervals, OpenOptions};
+pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, OpenOptions};
 pub use place::is_inside;
 pub use reports::{
     CloseReport, Conflict, ExportReport, FlushReport, ImportReport, PathChange, Progress, Restored, Side,
 };
+pub use select::is_time;
 pub use status::{Offline, Status};
 
 /// The result of an operation of this room.

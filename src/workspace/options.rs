@@ -84,6 +84,8 @@ pub struct OpenOptions {
     pub cache_bytes_max: u64,
     /// When things are done by themselves.
     pub intervals: Intervals,
+    /// When an fsync is done.
+    pub fsync: Fsync,
     /// Host name in recorded versions.
     pub host: String,
     /// User name in recorded versions.
@@ -94,6 +96,16 @@ pub struct OpenOptions {
     pub disk: Arc<dyn Disk>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// When an fsync is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    /// When everything is durable on this machine.
+    #[default]
+    Local,
+    /// When, besides, a version that holds it is published in the store.
+    Store,
 }
 
 /// When things are done by themselves, in milliseconds.
@@ -113,6 +125,8 @@ pub struct Intervals {
     pub retry_max_ms: u64,
     /// Longest time that closing spends on publishing.
     pub close_publish_ms: u64,
+    /// Longest time that an fsync waits for the store, where it does.
+    pub fsync_publish_ms: u64,
 }
 
 impl Default for Intervals {
@@ -125,6 +139,7 @@ impl Default for Intervals {
             retry_first_ms: 1_000,
             retry_max_ms: 60_000,
             close_publish_ms: 30_000,
+            fsync_publish_ms: 30_000,
         }
     }
 }
@@ -145,6 +160,7 @@ impl OpenOptions {
             memory_bytes_max: 64 << 20,
             cache_bytes_max: 10 << 30,
             intervals: Intervals::default(),
+            fsync: Fsync::Local,
             host,
             user,
             machine: machine(),

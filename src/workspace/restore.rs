@@ -14,9 +14,6 @@ use crate::version::index::{IndexRecord, Origin, Root};
 use crate::version::tree::PageIo;
 use crate::worktree::{GraftOp, Reason};
 
-/// More changes than this are applied in several steps.
-const STEP_OPS: usize = 20_000;
-
 impl Workspace {
     /// Sets the live tree, or only `paths` of it, back to what they are in a version. Names that the version does
     /// not have go away. What was there before is in the version recorded first.
@@ -44,7 +41,7 @@ impl Workspace {
         let alive = left.iter().filter_map(|change| change.before.as_ref()).map(|entry| entry.file_id).collect();
         let mut ops = Plan { io: &io, root: &wanted.root, alive }.ops(&chosen, &paths)?;
         ops.extend(root);
-        self.apply(&ops)?;
+        self.tree().graft(&ops)?;
         let message = Some(format!("restore {version}"));
         let recorded = self.record(Reason { origin: Origin::Restore, message, tag: None, always: false })?;
         Ok(Restored { changes, conflicts: Vec::new(), recorded })
@@ -60,20 +57,6 @@ impl Workspace {
             }
         }
         Ok(())
-    }
-
-    /// Applies changes, in one step unless there are very many.
-    pub(super) fn apply(&self, ops: &[GraftOp]) -> Result<()> {
-        if ops.len() <= STEP_OPS {
-            return Ok(self.tree().graft(ops)?);
-        }
-        // Names of one inode have to be put in one step.
-        let (linked, single): (Vec<GraftOp>, Vec<GraftOp>) =
-            ops.iter().cloned().partition(|op| matches!(op, GraftOp::Put { linked: true, .. }));
-        for step in single.chunks(STEP_OPS) {
-            self.tree().graft(step)?;
-        }
-        Ok(self.tree().graft(&linked)?)
     }
 }
 

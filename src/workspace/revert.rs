@@ -37,7 +37,7 @@ impl Workspace {
         if ops.is_empty() {
             return Ok(Restored { changes, conflicts, recorded: None });
         }
-        self.apply(&ops)?;
+        self.tree().graft(&ops)?;
         let message = Some(format!("revert {version}"));
         let recorded = self.record(Reason { origin: Origin::Revert, message, tag: None, always: false })?;
         Ok(Restored { changes, conflicts, recorded })

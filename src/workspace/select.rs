@@ -24,6 +24,17 @@ impl Workspace {
     }
 }
 
+/// Whether a text selects by time.
+pub fn is_time(text: &str) -> bool {
+    time(text, Timestamp::from_unix_ns(0), &TimeZone::UTC).is_some()
+}
+
+/// Whether a text would, or could, select something else than the version that has it for its name.
+pub(super) fn is_reserved(name: &str) -> bool {
+    let is_id = name.len() >= DIGITS_MIN && name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    name.starts_with("latest") || is_id || is_time(name)
+}
+
 /// Selects from `versions` (newest first).
 fn select(
     versions: &[Listed],
@@ -65,6 +76,10 @@ fn by_digits(versions: &[Listed], selector: &str) -> std::result::Result<Option<
 
 /// The moment a text means, if it is a time.
 fn time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    // As `log` prints it, a space stands before the offset.
+    let joined = text.rsplit_once(' ').filter(|(_, zone)| zone.starts_with(['+', '-']));
+    let joined = joined.map(|(time, zone)| format!("{time}{zone}"));
+    let text = joined.as_deref().unwrap_or(text);
     let now = jiff::Timestamp::from_nanosecond(i128::from(now.unix_ns())).ok()?.to_zoned(zone.clone());
     let zoned = if text == "yesterday" {
         now.checked_sub(Span::new().days(1)).ok()?
@@ -76,8 +91,11 @@ fn time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         // A date alone is four digits and more, too, but no id has hyphens there.
         text.contains('-').then(|| text.parse::<DateTime>().ok())??.to_zoned(zone.clone()).ok()?
     };
-    // A time without a fraction means all of that second (a version knows nanoseconds).
-    let whole = if text.contains('.') || text.ends_with("ago") || text == "yesterday" { 0 } else { 999_999_999 };
+    // A time means all of its last digit's unit: a version knows nanoseconds, and few write them.
+    let digits = text.split_once('.').map_or("", |(_, rest)| rest);
+    let digits = digits.bytes().take(9).take_while(u8::is_ascii_digit).count();
+    let is_relative = text.ends_with("ago") || text == "yesterday";
+    let whole = if is_relative { 0 } else { (digits..9).fold(1, |unit, _| unit * 10) - 1 };
     let time = zoned.timestamp().as_nanosecond();
     let time = i64::try_from(time).unwrap_or(if time < 0 { i64::MIN } else { i64::MAX });
     Some(Timestamp::from_unix_ns(time.saturating_add(whole)))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::Digest;
 
-use super::content::{View, merge};
+use super::content::{Reading, View, merge};
 use super::extents::PieceData;
 use super::inode::Layer;
 use super::local_blobs::{LocalBlob, LocalBlobs, LocalPlace, Own};
@@ -28,6 +28,8 @@ use crate::version::tree::PageIo;
 const REHASH_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// Blobs are handed to the journal in batches of about this size.
 const BATCH_LEN: usize = 1024 * 1024;
+/// How much of a file is in memory while it is cut.
+const WINDOW_LEN: usize = 2 * CHUNK_LEN_MAX;
 
 /// What absorbing works with.
 pub(super) struct Absorber<'a> {
@@ -71,8 +73,8 @@ impl Absorber<'_> {
 
     fn absorb_small(&self, view: &View, sink: &mut Sink<'_>) -> Result<FileBody> {
         let size = view.size();
-        let mut bytes = vec![0; usize::try_from(size).map_err(|_| WorkError::TooLarge)?];
-        view.read(self.blobs, self.io, 0, &mut bytes)?;
+        let mut bytes = Vec::new();
+        view.read(&self.reading(), 0, usize::try_from(size).map_err(|_| WorkError::TooLarge)?, &mut bytes)?;
         let digest = sha256(&bytes);
         let content = match bytes.len() {
             0 => Content::Empty,
@@ -86,7 +88,7 @@ impl Absorber<'_> {
         let mut plan = Plan::make(view, self.io)?;
         let size = view.size();
         let whole = plan.regions.len() == 1 && plan.regions[0] == (0..size);
-        let mut hasher = whole.then(sha2::Sha256::new);
+        let mut hasher = whole.then(|| Hasher::Running(sha2::Sha256::new()));
         let mut added = Vec::new();
         let mut regions = std::mem::take(&mut plan.regions).into_iter().peekable();
         while let Some(region) = regions.next() {
@@ -100,21 +102,26 @@ impl Absorber<'_> {
             content => content,
         };
         let content = base.splice(self.io, &removed, &added)?;
-        let body = FileBody { size, content, sha256: hasher.map(|hasher| Sha256(hasher.finalize().into())) };
+        let body = FileBody { size, content, sha256: hasher.map(Hasher::finish) };
         if body.sha256.is_some() || size > REHASH_LEN_MAX {
             return Ok(body);
         }
         Ok(FileBody { sha256: Some(self.hash(view)?), ..body })
     }
 
+    fn reading(&self) -> Reading<'_> {
+        Reading::anywhere(self.blobs, self.io)
+    }
+
     fn hash(&self, view: &View) -> Result<Sha256> {
         let mut hasher = sha2::Sha256::new();
-        let mut buffer = vec![0; CHUNK_LEN_MAX];
+        let mut buffer = Vec::with_capacity(CHUNK_LEN_MAX);
         let mut at = 0;
         while at < view.size() {
             let len = usize::try_from((view.size() - at).min(CHUNK_LEN_MAX as u64)).unwrap_or(CHUNK_LEN_MAX);
-            view.read(self.blobs, self.io, at, &mut buffer[..len])?;
-            hasher.update(&buffer[..len]);
+            buffer.clear();
+            view.read(&self.reading(), at, len, &mut buffer)?;
+            hasher.update(&buffer);
             at += len as u64;
         }
         Ok(Sha256(hasher.finalize().into()))
@@ -127,35 +134,67 @@ impl Absorber<'_> {
         plan: &mut Plan,
         mut run: Run,
         sink: &mut Sink<'_>,
-        mut hasher: Option<&mut sha2::Sha256>,
+        mut hasher: Option<&mut Hasher>,
         added: &mut Vec<(u64, ChunkRef)>,
     ) -> Result<()> {
         let chunker = Chunker::new(self.keys.chunk_seed());
         let (mut at, mut end) = (run.region.start, run.region.end);
-        let mut window: Vec<u8> = Vec::with_capacity(CHUNK_LEN_MAX);
+        let mut window: Vec<u8> = Vec::with_capacity(WINDOW_LEN);
+        // What of the window is cut already.
+        let mut used = 0;
         while at < end {
-            let have = at + window.len() as u64;
-            let want = plan.reach(view, self.io, &mut run, at + CHUNK_LEN_MAX as u64)?;
-            if want > have {
-                let old_len = window.len();
-                window.resize(old_len + usize::try_from(want - have).map_err(|_| WorkError::TooLarge)?, 0);
-                view.read(self.blobs, self.io, have, &mut window[old_len..])?;
+            let have = at + (window.len() - used) as u64;
+            if have < at + CHUNK_LEN_MAX as u64 {
+                // More at a time inside the region, so that the rest of the window seldom has to move.
+                let ample = (at + WINDOW_LEN as u64).min(run.region.end);
+                let want = plan.reach(view, self.io, &mut run, ample.max(at + CHUNK_LEN_MAX as u64))?;
+                window.drain(..used);
+                used = 0;
+                let len = usize::try_from(want.saturating_sub(have)).map_err(|_| WorkError::TooLarge)?;
+                view.read(&self.reading(), have, len, &mut window)?;
             }
-            let at_end = window.len() < CHUNK_LEN_MAX;
-            let cut = chunker.next_cut(&window, at_end).unwrap_or(window.len());
-            let bytes = &window[..cut];
-            if let Some(hasher) = hasher.as_deref_mut() {
-                hasher.update(bytes);
+            let rest = &window[used..];
+            let at_end = rest.len() < CHUNK_LEN_MAX;
+            let longest = &rest[..rest.len().min(CHUNK_LEN_MAX)];
+            let cut = chunker.next_cut(longest, at_end).unwrap_or(longest.len());
+            let bytes = &rest[..cut];
+            let digest = sha256(bytes);
+            match hasher.as_deref_mut() {
+                Some(hasher) if bytes.len() as u64 == view.size() => *hasher = Hasher::Done(digest),
+                Some(hasher) => hasher.update(bytes),
+                None => {}
             }
-            added.push((at, sink.put(bytes, &sha256(bytes))?));
+            added.push((at, sink.put(bytes, &digest)?));
+            used += cut;
             at += cut as u64;
-            window.drain(..cut);
             for (offset, chunk_end) in run.pulled.iter().filter(|(offset, _)| *offset < at) {
                 plan.removed.insert(*offset);
                 end = end.max(*chunk_end);
             }
         }
         Ok(())
+    }
+}
+
+/// The SHA-256 of a whole file.
+enum Hasher {
+    Running(sha2::Sha256),
+    /// The file is one chunk, which was hashed for its identity.
+    Done(Sha256),
+}
+
+impl Hasher {
+    fn update(&mut self, bytes: &[u8]) {
+        if let Hasher::Running(hasher) = self {
+            hasher.update(bytes);
+        }
+    }
+
+    fn finish(self) -> Sha256 {
+        match self {
+            Hasher::Running(hasher) => Sha256(hasher.finalize().into()),
+            Hasher::Done(digest) => digest,
+        }
     }
 }
 

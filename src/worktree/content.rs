@@ -1,14 +1,17 @@
 //! Reading a file: layers over chunks.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::extents::PieceData;
 use super::inode::{File, Layer};
 use super::{Result, WorkError};
-use crate::blob::{BlobKind, Blobs};
+use crate::blob::{BlobKind, Blobs, ChunkRef};
 use crate::version::entry::{Content, FileBody};
-use crate::version::tree::PageIo;
+use crate::version::tree::{PageIo, TreeRef};
 
 /// What a file was made of at one moment; reading it needs no lock.
 pub(super) struct View {
@@ -67,17 +70,18 @@ impl View {
         self.layers.iter().map(|layer| layer.clip).min().unwrap_or(u64::MAX).min(self.base.size)
     }
 
-    /// Fills `out` with the bytes from `offset` on; what lies beyond the end is zeros.
-    pub(super) fn read(&self, blobs: &Blobs, io: &dyn PageIo, offset: u64, out: &mut [u8]) -> Result<()> {
-        let end = offset + out.len() as u64;
+    /// Appends `len` bytes from `offset` on to `out`; what lies beyond the end is zeros.
+    pub(super) fn read(&self, from: &Reading<'_>, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        let end = offset + len as u64;
+        let before = out.len();
         if self.layers.iter().any(|layer| layer.extents.covers(offset, end)) {
-            out.fill(0);
+            out.resize(before + len, 0);
         } else {
-            read_body(&self.base, blobs, io, offset, self.base_clip(), out)?;
+            from.read_body(&self.base, offset, len, self.base_clip(), out)?;
         }
         for layer in &self.layers {
-            zero_from(out, offset, layer.clip);
-            layer.extents.overlay(offset, out);
+            zero_from(&mut out[before..], offset, layer.clip);
+            layer.extents.overlay(offset, &mut out[before..]);
         }
         Ok(())
     }
@@ -105,12 +109,6 @@ impl View {
         }
         Ok(merge(data))
     }
-
-    /// Whether the bytes are in memory, so that reading them does not wait.
-    pub(super) fn in_memory(&self, offset: u64, end: u64) -> bool {
-        let inline = matches!(self.base.content, Content::Empty | Content::Inline(_));
-        inline || offset >= self.base_clip() || self.layers.iter().any(|layer| layer.extents.covers(offset, end))
-    }
 }
 
 fn subtract(ranges: &mut Vec<Range<u64>>, hole: Range<u64>) {
@@ -133,45 +131,122 @@ pub(super) fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 fn zero_from(out: &mut [u8], offset: u64, clip: u64) {
     if clip < offset + out.len() as u64 {
-        let from = usize::try_from(clip.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let from = index(clip.saturating_sub(offset)).min(out.len());
         out[from..].fill(0);
     }
 }
 
-/// Fills `out` with a body's bytes from `offset` on, as far as they lie below `clip`; zeros elsewhere.
-pub fn read_body(
-    body: &FileBody,
-    blobs: &Blobs,
-    io: &dyn PageIo,
-    offset: u64,
-    clip: u64,
-    out: &mut [u8],
-) -> Result<()> {
-    out.fill(0);
-    let end = (offset + out.len() as u64).min(clip);
-    if offset >= end {
-        return Ok(());
-    }
-    if let Content::Inline(bytes) = &body.content {
-        copy(bytes, 0, offset, end, out);
-        return Ok(());
-    }
-    for (start, chunk) in body.content.chunks(io, offset, end)? {
-        let from = offset.max(start);
-        let to = end.min(start + u64::from(chunk.len));
-        let mut bytes = Vec::new();
-        let inside = |at: u64| u32::try_from(at - start).map_err(|_| WorkError::Invalid);
-        blobs.read_range(BlobKind::Content, &chunk, inside(from)?, inside(to)? - inside(from)?, &mut bytes)?;
-        copy(&bytes, from, offset, to, out);
-    }
-    Ok(())
+/// Where bodies are read from.
+pub struct Reading<'a> {
+    blobs: &'a Blobs,
+    /// Pages of long chunk lists.
+    io: &'a dyn PageIo,
+    lists: Option<&'a ChunkLists>,
+    memory_only: bool,
 }
 
-/// Copies what of `bytes` (which begin at file offset `start`) lies in `offset..end`.
-fn copy(bytes: &[u8], start: u64, offset: u64, end: u64, out: &mut [u8]) {
-    let (from, to) = (start.max(offset), (start + bytes.len() as u64).min(end));
-    if from < to {
-        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-        out[index(from - offset)..index(to - offset)].copy_from_slice(&bytes[index(from - start)..index(to - start)]);
+/// Parts of long chunk lists that were looked at lately, by the root of the list.
+#[derive(Default)]
+pub(super) struct ChunkLists(Mutex<VecDeque<(TreeRef, Arc<ChunkList>)>>);
+
+/// All chunks that touch a range, with their offsets.
+struct ChunkList {
+    range: Range<u64>,
+    chunks: Vec<(u64, ChunkRef)>,
+}
+
+const CHUNK_LISTS_MAX: usize = 8;
+/// How much of a file a part of its list is for.
+const CHUNK_LIST_BYTES: u64 = 32 * 1024 * 1024;
+
+impl ChunkLists {
+    /// The chunks of `content` that touch `from..to`.
+    fn chunks(&self, content: &Content, io: &dyn PageIo, from: u64, to: u64) -> Result<Vec<(u64, ChunkRef)>> {
+        let Content::Tree(tree) = content else { return Ok(content.chunks(io, from, to)?) };
+        let holds = |(root, list): &&(TreeRef, Arc<ChunkList>)| {
+            root == tree && list.range.start <= from && to <= list.range.end
+        };
+        let known = self.0.lock().iter().find(holds).map(|(_, list)| list.clone());
+        let list = match known {
+            Some(list) => list,
+            None => {
+                let range = from..to.max(from.saturating_add(CHUNK_LIST_BYTES));
+                let Ok(chunks) = content.chunks(io, range.start, range.end) else {
+                    // What is wrong may lie behind what is wanted.
+                    return Ok(content.chunks(io, from, to)?);
+                };
+                let list = Arc::new(ChunkList { range, chunks });
+                let mut lists = self.0.lock();
+                lists.retain(|(root, _)| root != tree);
+                lists.push_back((*tree, list.clone()));
+                if lists.len() > CHUNK_LISTS_MAX {
+                    lists.pop_front();
+                }
+                list
+            }
+        };
+        let first = list.chunks.partition_point(|(offset, chunk)| offset + u64::from(chunk.len) <= from);
+        Ok(list.chunks[first..].iter().take_while(|(offset, _)| *offset < to).copied().collect())
     }
+}
+
+impl<'a> Reading<'a> {
+    /// Reads content wherever it is.
+    pub fn anywhere(blobs: &'a Blobs, io: &'a dyn PageIo) -> Self {
+        Self { blobs, io, lists: None, memory_only: false }
+    }
+
+    /// Remembers parts of long chunk lists.
+    pub(super) fn with(self, lists: &'a ChunkLists) -> Self {
+        Self { lists: Some(lists), ..self }
+    }
+
+    /// Reads what is in memory; gives up with [`WorkError::WouldBlock`] where a chunk is not.
+    pub(super) fn memory(blobs: &'a Blobs, io: &'a dyn PageIo) -> Self {
+        Self { blobs, io, lists: None, memory_only: true }
+    }
+
+    /// Appends `len` bytes of a body from `offset` on to `out`, as far as they lie below `clip`; zeros elsewhere.
+    pub fn read_body(&self, body: &FileBody, offset: u64, len: usize, clip: u64, out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        let end = (offset + len as u64).min(clip);
+        let read = match &body.content {
+            _ if offset >= end => Ok(()),
+            Content::Empty => Ok(()),
+            Content::Inline(bytes) => {
+                let to = index(end).min(bytes.len());
+                out.extend_from_slice(&bytes[index(offset).min(to)..to]);
+                Ok(())
+            }
+            content => self.read_chunks(content, offset, end, out),
+        };
+        // Holes behind the last chunk; or as before.
+        out.resize(if read.is_ok() { before + len } else { before }, 0);
+        read
+    }
+
+    fn read_chunks(&self, content: &Content, offset: u64, end: u64, out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        let chunks = match self.lists {
+            Some(lists) => lists.chunks(content, self.io, offset, end)?,
+            None => content.chunks(self.io, offset, end)?,
+        };
+        for (start, chunk) in chunks {
+            let (from, to) = (offset.max(start), end.min(start + u64::from(chunk.len)));
+            // A hole.
+            out.resize(before + index(from - offset), 0);
+            let inside = |at: u64| u32::try_from(at - start).map_err(|_| WorkError::Invalid);
+            let (from, len) = (inside(from)?, inside(to)? - inside(from)?);
+            if !self.memory_only {
+                self.blobs.read_range(BlobKind::Content, &chunk, from, len, out)?;
+            } else if !self.blobs.read_range_remembered(&chunk, from, len, out) {
+                return Err(WorkError::WouldBlock);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }

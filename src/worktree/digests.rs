@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sha2::Digest;
 
-use super::content::read_body;
+use super::content::Reading;
 use super::live::{Wait, Worktree};
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, Sha256};
@@ -60,13 +60,14 @@ impl Worktree {
     fn hash_body(&self, ino: Ino, body: &FileBody, pause: &dyn Fn(Duration) -> bool) -> Result<Option<Sha256>> {
         let pages = self.pages();
         let mut hasher = sha2::Sha256::new();
-        let mut buffer = vec![0; STEP_LEN];
+        let mut buffer = Vec::with_capacity(STEP_LEN);
         let (mut at, mut steps) = (0, 0_u64);
         while at < body.size {
             let started = Instant::now();
             let len = usize::try_from(body.size - at).unwrap_or(STEP_LEN).min(STEP_LEN);
-            read_body(body, &self.parts.blobs, &pages, at, body.size, &mut buffer[..len])?;
-            hasher.update(&buffer[..len]);
+            buffer.clear();
+            Reading::anywhere(&self.parts.blobs, &pages).read_body(body, at, len, body.size, &mut buffer)?;
+            hasher.update(&buffer);
             at += len as u64;
             steps += 1;
             let is_wanted = !steps.is_multiple_of(STEPS_BETWEEN_LOOKS)

@@ -32,7 +32,10 @@ impl Worktree {
                 *draft_size = (*draft_size).max(end);
             })
         })?;
-        self.dirty_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let dirty = self.dirty_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if dirty > self.dirty_bytes_ample() {
+            self.wake();
+        }
         Ok(())
     }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 /// Adjacent writes grow one piece up to this length.
 const PIECE_LEN_MAX: usize = 1024 * 1024;
+/// A piece of this length that grows will be a large one; it is moved once.
+const LARGE_LEN_MIN: usize = 128 * 1024;
 
 /// A run of dirty bytes.
 #[derive(Clone, Debug)]
@@ -83,6 +85,9 @@ impl Extents {
             return false;
         }
         let Some(bytes) = Arc::get_mut(bytes) else { return false };
+        if bytes.len() >= LARGE_LEN_MIN && bytes.capacity() < bytes.len() + data.len() {
+            bytes.reserve_exact(PIECE_LEN_MAX - bytes.len());
+        }
         bytes.extend_from_slice(data);
         self.bytes += data.len() as u64;
         self.unlogged += data.len() as u64;

@@ -1,13 +1,21 @@
-//! Setting names to ready inodes: restoring, reverting, and later merging.
+//! Setting names to ready inodes: restoring, reverting, and later merging. All of it, or nothing.
+//!
+//! The records of all changes are made first, against the table and what the records before them will have
+//! done. Then they are journaled between `Begin` and `Commit`, and applied when the journal has them all.
 
 use std::collections::HashMap;
 
 use super::live::{Wait, Worktree};
+use super::load::load;
 use super::record::{AttrSet, Record};
 use super::table::{Attempt, Stop, Table};
 use super::{Name, Result, WorkError};
-use crate::version::entry::{Body, Entry, Ino};
+use crate::base::clock::Timestamp;
+use crate::version::entry::{Body, Entry, Ino, Xattrs};
 use crate::version::tree::TreeRef;
+
+/// Records in one frame of the journal.
+const FRAME_RECORDS: usize = 256;
 
 /// One change of a name. Paths are names from the root.
 #[derive(Clone, Debug)]
@@ -51,21 +59,76 @@ pub enum Invalidation {
 }
 
 impl Worktree {
-    /// Applies all changes in one step: other operations see none of them or all.
+    /// Applies all changes in one step: other operations see none of them or all, and so does whoever opens the
+    /// tree after a crash. When it fails, nothing has changed.
     pub fn graft(&self, ops: &[GraftOp]) -> Result<()> {
         self.writable()?;
+        for op in ops {
+            self.load_ahead(op.path())?;
+        }
         let invalidations = self.run(Wait::Yes, |table| {
             for op in ops {
                 load_path(table, op.path())?;
             }
-            let mut work = Graft { tree: self, linked: HashMap::new(), invalidations: Vec::new() };
+            let mut plan = Plan::new(self.now());
             for op in ops {
-                work.apply(table, op)?;
+                plan.add(table, op)?;
             }
-            Ok(work.invalidations)
+            self.commit_together(table, plan.records)?;
+            Ok(plan.invalidations)
         })?;
         self.tell(invalidations);
         self.wake();
+        Ok(())
+    }
+
+    /// Loads one path, so that planning finds everything in memory and is not begun anew for each of them.
+    fn load_ahead(&self, path: &[Vec<u8>]) -> Result<()> {
+        // Each round loads one of its directories, or an inode with several names.
+        for _ in 0..2 * path.len() + 2 {
+            let order = {
+                let mut table = self.table();
+                match load_path(&mut table, path) {
+                    Ok(()) => return Ok(()),
+                    Err(Stop::Failed(error)) => return Err(error),
+                    Err(Stop::Need(need)) => table.order(need),
+                }
+            };
+            let loaded = load(&self.pages(), order)?;
+            self.table().install(loaded);
+        }
+        Ok(())
+    }
+
+    /// Journals records that count together, then applies them.
+    fn commit_together(&self, table: &mut Table, mut records: Vec<Record>) -> Attempt<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        // What finding the inodes takes counts in any case: records of others may rest on it.
+        let places = table.places(&records);
+        if !places.is_empty() {
+            self.journal.append(&places)?;
+            table.note_placed(&places);
+        }
+        records.insert(0, Record::Begin);
+        records.push(Record::Commit);
+        if records.len() <= FRAME_RECORDS {
+            self.journal.append(&records)?;
+        } else {
+            // What has a beginning and no end does not reach beyond its segment.
+            let next = self.journal.spare()?;
+            let appended = records.chunks(FRAME_RECORDS).try_for_each(|frame| self.journal.append(frame).map(|_| ()));
+            self.journal.go_on_in(next);
+            appended?;
+        }
+        for record in &records {
+            table.apply(record).map_err(|stop| match stop {
+                Stop::Failed(error) => error,
+                Stop::Need(_) => WorkError::Inconsistent { ino: Ino::ROOT, reason: "a change was planned without it" },
+            })?;
+        }
+        table.note_placed(&records);
         Ok(())
     }
 }
@@ -96,32 +159,54 @@ fn load_path(table: &mut Table, path: &[Vec<u8>]) -> Attempt<()> {
     Ok(())
 }
 
-struct Graft<'a> {
-    tree: &'a Worktree,
+/// Records that are being made, and the tree as it will be after them.
+struct Plan {
+    time: Timestamp,
+    records: Vec<Record>,
+    invalidations: Vec<Invalidation>,
+    /// What changed names will stand for, by directory.
+    names: HashMap<Ino, HashMap<Vec<u8>, Option<Ino>>>,
+    /// How many names more each directory will have.
+    growth: HashMap<Ino, isize>,
+    made: HashMap<Ino, Made>,
     /// New numbers of inodes with several names.
     linked: HashMap<Ino, Ino>,
-    invalidations: Vec<Invalidation>,
 }
 
-impl Graft<'_> {
-    fn apply(&mut self, table: &mut Table, op: &GraftOp) -> Attempt<()> {
-        let Some((name, dirs)) = op.path().split_last() else { return self.apply_root(table, op) };
-        let Some(parent) = find_dir(table, dirs)? else { return Ok(()) };
-        let old = table.child(parent, name)?;
-        let time = self.tree.now();
-        let records = match op {
-            GraftOp::Remove { .. } => match old {
-                Some(ino) if table.get(ino)?.is_dir() && !table.children(ino)?.is_empty() => return Ok(()),
-                Some(_) => vec![Record::Remove { parent, name: name.clone(), time }],
-                None => return Ok(()),
-            },
-            GraftOp::Put { entry, linked, .. } => self.put(table, (parent, name), old, entry, *linked)?,
-            GraftOp::Attributes { entry, .. } => match old {
-                Some(ino) => attributes(table, ino, entry, time)?,
-                None => return Ok(()),
-            },
-        };
-        self.tree.commit(table, &records)?;
+/// An inode that there will be.
+struct Made {
+    is_dir: bool,
+    xattrs: Xattrs,
+}
+
+impl Plan {
+    fn new(time: Timestamp) -> Self {
+        Self {
+            time,
+            records: Vec::new(),
+            invalidations: Vec::new(),
+            names: HashMap::new(),
+            growth: HashMap::new(),
+            made: HashMap::new(),
+            linked: HashMap::new(),
+        }
+    }
+
+    fn add(&mut self, table: &mut Table, op: &GraftOp) -> Attempt<()> {
+        let Some((name, dirs)) = op.path().split_last() else { return self.add_root(table, op) };
+        let Some(parent) = self.find_dir(table, dirs)? else { return Ok(()) };
+        let old = self.child(table, parent, name)?;
+        match (op, old) {
+            (GraftOp::Put { entry, linked, .. }, _) => self.put(table, (parent, name), old, entry, *linked)?,
+            (_, None) => return Ok(()),
+            (GraftOp::Remove { .. }, Some(ino)) => {
+                if self.is_dir(table, ino)? && !self.is_empty(table, ino)? {
+                    return Ok(());
+                }
+                self.remove(parent, name);
+            }
+            (GraftOp::Attributes { entry, .. }, Some(ino)) => self.attributes(table, ino, entry)?,
+        }
         self.invalidations.extend(old.map(Invalidation::Inode));
         self.invalidations.push(Invalidation::Inode(parent));
         if !matches!(op, GraftOp::Attributes { .. }) {
@@ -130,10 +215,9 @@ impl Graft<'_> {
         Ok(())
     }
 
-    fn apply_root(&mut self, table: &mut Table, op: &GraftOp) -> Attempt<()> {
+    fn add_root(&mut self, table: &Table, op: &GraftOp) -> Attempt<()> {
         if let GraftOp::Attributes { entry, .. } = op {
-            let records = attributes(table, Ino::ROOT, entry, self.tree.now())?;
-            self.tree.commit(table, &records)?;
+            self.attributes(table, Ino::ROOT, entry)?;
             self.invalidations.push(Invalidation::Inode(Ino::ROOT));
         }
         Ok(())
@@ -142,72 +226,103 @@ impl Graft<'_> {
     fn put(
         &mut self,
         table: &mut Table,
-        at: (Ino, &[u8]),
+        (parent, name): (Ino, &[u8]),
         old: Option<Ino>,
         entry: &Entry,
         linked: bool,
-    ) -> Attempt<Vec<Record>> {
-        let (parent, name) = at;
-        let time = self.tree.now();
-        if let Some(old) = old.filter(|_| entry.is_dir())
-            && table.get(old)?.is_dir()
-        {
-            return attributes(table, old, entry, time);
-        }
-        let mut records = Vec::new();
+    ) -> Attempt<()> {
         if let Some(old) = old {
-            if table.get(old)?.is_dir() && !table.children(old)?.is_empty() {
-                return Err(WorkError::NotEmpty.into());
+            if self.is_dir(table, old)? {
+                if entry.is_dir() {
+                    return self.attributes(table, old, entry);
+                }
+                if !self.is_empty(table, old)? {
+                    return Err(WorkError::NotEmpty.into());
+                }
             }
-            records.push(Record::Remove { parent, name: name.to_vec(), time });
+            self.remove(parent, name);
         }
-        if let Some(ino) = self.linked.get(&entry.ino) {
-            records.push(Record::Link { ino: *ino, parent, name: name.to_vec(), time });
-            return Ok(records);
+        let (name, time) = (name.to_vec(), self.time);
+        if let Some(ino) = self.linked.get(&entry.ino).copied() {
+            self.set(parent, &name, Some(ino));
+            self.records.push(Record::Link { ino, parent, name, time });
+            return Ok(());
         }
         let mut inode = Box::new(entry.clone());
-        inode.ino = table.allocate_ino();
-        inode.ctime = time;
+        (inode.ino, inode.ctime) = (table.allocate_ino(), time);
         if let Body::Directory { names, subdirs } = &mut inode.body {
             (*names, *subdirs) = (TreeRef::default(), 0);
         }
         if linked {
             self.linked.insert(entry.ino, inode.ino);
         }
-        records.push(Record::Graft { parent, name: name.to_vec(), inode, published: true });
-        Ok(records)
+        self.made.insert(inode.ino, Made { is_dir: entry.is_dir(), xattrs: entry.xattrs.clone() });
+        self.set(parent, &name, Some(inode.ino));
+        self.records.push(Record::Graft { parent, name, inode, published: true });
+        Ok(())
     }
-}
 
-fn find_dir(table: &mut Table, names: &[Vec<u8>]) -> Attempt<Option<Ino>> {
-    let mut at = Ino::ROOT;
-    for name in names {
-        match table.child(at, name) {
-            Ok(Some(ino)) => at = ino,
-            Ok(None) | Err(Stop::Failed(WorkError::NotADirectory)) => return Ok(None),
-            Err(stop) => return Err(stop),
+    fn remove(&mut self, parent: Ino, name: &[u8]) {
+        self.set(parent, name, None);
+        self.records.push(Record::Remove { parent, name: name.to_vec(), time: self.time });
+    }
+
+    /// A name comes or goes.
+    fn set(&mut self, dir: Ino, name: &[u8], ino: Option<Ino>) {
+        *self.growth.entry(dir).or_default() += if ino.is_some() { 1 } else { -1 };
+        self.names.entry(dir).or_default().insert(name.to_vec(), ino);
+    }
+
+    fn attributes(&mut self, table: &Table, ino: Ino, entry: &Entry) -> Attempt<()> {
+        let time = self.time;
+        let set = AttrSet {
+            mode: Some(entry.mode),
+            uid: Some(entry.uid),
+            gid: Some(entry.gid),
+            atime: Some(entry.atime),
+            mtime: Some(entry.mtime),
+            ctime: time,
+        };
+        self.records.push(Record::Attr { ino, set });
+        let old = match self.made.get(&ino) {
+            Some(made) => made.xattrs.clone(),
+            None => table.get(ino)?.xattrs.as_deref().cloned().unwrap_or_default(),
+        };
+        for name in old.keys().filter(|name| !entry.xattrs.contains_key(*name)) {
+            self.records.push(Record::Xattr { ino, name: name.clone(), value: None, time });
+        }
+        for (name, value) in entry.xattrs.iter().filter(|(name, value)| old.get(*name) != Some(value)) {
+            self.records.push(Record::Xattr { ino, name: name.clone(), value: Some(value.clone()), time });
+        }
+        Ok(())
+    }
+
+    fn child(&self, table: &mut Table, dir: Ino, name: &[u8]) -> Attempt<Option<Ino>> {
+        match self.names.get(&dir).and_then(|names| names.get(name)) {
+            Some(planned) => Ok(*planned),
+            None if self.made.contains_key(&dir) => Ok(None),
+            None => table.child(dir, name),
         }
     }
-    Ok(table.get(at)?.is_dir().then_some(at))
-}
 
-fn attributes(table: &Table, ino: Ino, entry: &Entry, time: crate::base::clock::Timestamp) -> Attempt<Vec<Record>> {
-    let inode = table.get(ino)?;
-    let set = AttrSet {
-        mode: Some(entry.mode),
-        uid: Some(entry.uid),
-        gid: Some(entry.gid),
-        atime: Some(entry.atime),
-        mtime: Some(entry.mtime),
-        ctime: time,
-    };
-    let mut records = vec![Record::Attr { ino, set }];
-    let old = inode.xattrs.as_deref().cloned().unwrap_or_default();
-    for name in old.keys().filter(|name| !entry.xattrs.contains_key(*name)) {
-        records.push(Record::Xattr { ino, name: name.clone(), value: None, time });
+    fn is_dir(&self, table: &Table, ino: Ino) -> Attempt<bool> {
+        self.made.get(&ino).map_or_else(|| Ok(table.get(ino)?.is_dir()), |made| Ok(made.is_dir))
     }
-    for (name, value) in entry.xattrs.iter().filter(|(name, value)| old.get(*name) != Some(value)) {
-        records.push(Record::Xattr { ino, name: name.clone(), value: Some(value.clone()), time });
+
+    fn is_empty(&self, table: &mut Table, dir: Ino) -> Attempt<bool> {
+        let now = if self.made.contains_key(&dir) { 0 } else { table.children(dir)?.len() };
+        let growth = self.growth.get(&dir).copied().unwrap_or(0);
+        Ok(now.saturating_add_signed(growth) == 0)
     }
-    Ok(records)
+
+    fn find_dir(&self, table: &mut Table, names: &[Vec<u8>]) -> Attempt<Option<Ino>> {
+        let mut at = Ino::ROOT;
+        for name in names {
+            match self.child(table, at, name)? {
+                Some(ino) if self.is_dir(table, ino)? => at = ino,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(at))
+    }
 }

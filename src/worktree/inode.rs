@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::attr::{Attr, FileKind};
+use super::cookies::DirCookies;
 use super::extents::Extents;
 use super::{Name, Result, WorkError};
 use crate::base::clock::Timestamp;
@@ -87,6 +88,8 @@ pub(super) struct Layer {
     pub(super) mtime: Timestamp,
     /// The smallest size the layer was cut to since this was last set to the maximum.
     pub(super) low_water: u64,
+    /// Whether the journal says that the layer is all there, and published.
+    pub(super) complete: bool,
 }
 
 /// A directory.
@@ -111,7 +114,10 @@ pub(super) struct Directory {
 pub(super) struct Children {
     by_name: HashMap<Name, Child>,
     by_cookie: BTreeMap<u64, Name>,
-    next_cookie: u64,
+    /// The last cookie given out.
+    last_cookie: u64,
+    /// Whether anybody was given cookies.
+    pub(super) listed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -136,9 +142,36 @@ impl Children {
             child.ino = ino;
             return;
         }
-        self.next_cookie += 1;
-        self.by_cookie.insert(self.next_cookie, name.clone());
-        self.by_name.insert(name, Child { ino, cookie: self.next_cookie });
+        self.last_cookie += 1;
+        self.place(name, ino, self.last_cookie);
+    }
+
+    fn place(&mut self, name: Name, ino: Ino, cookie: u64) {
+        self.by_cookie.insert(cookie, name.clone());
+        self.by_name.insert(name, Child { ino, cookie });
+    }
+
+    /// These names, under the cookies they had; names that had none come last.
+    pub(super) fn load(names: impl Iterator<Item = (Name, Ino)>, had: Option<&DirCookies>) -> Self {
+        let mut children = Self::default();
+        let Some(had) = had else {
+            names.for_each(|(name, ino)| children.insert(name, ino));
+            return children;
+        };
+        (children.last_cookie, children.listed) = (had.last, true);
+        for (name, ino) in names {
+            match had.find(&name).filter(|cookie| !children.by_cookie.contains_key(cookie)) {
+                Some(cookie) => children.place(name, ino, cookie),
+                None => children.insert(name, ino),
+            }
+        }
+        children
+    }
+
+    /// What to keep of the names when they leave memory, so that a listing can go on.
+    pub(super) fn cookies(&self) -> Option<DirCookies> {
+        let names = self.by_cookie.iter().map(|(cookie, name)| (*cookie, name));
+        self.listed.then(|| DirCookies::of(names, self.last_cookie))
     }
 
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<Ino> {
@@ -168,7 +201,16 @@ impl Children {
 
 impl Layer {
     pub(super) fn new(id: u32, size: u64, mtime: Timestamp) -> Self {
-        Self { id, extents: Extents::default(), base: None, clip: size, size, mtime, low_water: u64::MAX }
+        Self {
+            id,
+            extents: Extents::default(),
+            base: None,
+            clip: size,
+            size,
+            mtime,
+            low_water: u64::MAX,
+            complete: false,
+        }
     }
 
     /// The layer with only the pieces that touch `from..to`.
@@ -219,6 +261,11 @@ impl File {
     /// Whether it holds content that is not absorbed.
     pub(super) fn is_dirty(&self) -> bool {
         self.draft.is_some() || !self.frozen.is_empty()
+    }
+
+    /// Bytes of all layers that the journal does not have.
+    pub(super) fn unlogged_len(&self) -> u64 {
+        self.frozen.iter().map(|layer| &**layer).chain(&self.draft).map(|layer| layer.extents.unlogged_len()).sum()
     }
 
     /// Whether a version may record it, now or when its layers are absorbed.

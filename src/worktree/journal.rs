@@ -71,6 +71,12 @@ struct Older {
     len: u64,
 }
 
+/// A segment that is made and not begun.
+pub(super) struct Spare {
+    segment: u64,
+    file: Arc<dyn DiskFile>,
+}
+
 #[derive(Default)]
 struct SyncState {
     synced: Position,
@@ -129,7 +135,7 @@ impl Journal {
         if let Some(failed) = &state.failed {
             return Err(failed.clone().into());
         }
-        let identity = self.identity(state.segment, state.number, &state.previous);
+        let identity = identity(&self.id, state.segment, state.number, &state.previous);
         let sealed = self.keys.seal(Kind::Journal, &identity, &plain);
         let bytes = sealed.as_bytes();
         let mut frame = Vec::with_capacity(4 + bytes.len());
@@ -199,8 +205,8 @@ impl Journal {
             let reached = Position { segment: state.segment, offset: state.len };
             (state.file.clone(), reached, state.older.clone())
         };
-        let unsynced = older.drain(..).filter_map(|older| older.file);
-        let outcome = unsynced.map(|file| file.sync()).collect::<io::Result<()>>().and_then(|()| file.sync());
+        let mut unsynced = older.drain(..).filter_map(|older| older.file);
+        let outcome = unsynced.try_for_each(|file| file.sync()).and_then(|()| file.sync());
         if let Err(error) = outcome {
             let mut state = self.state.lock();
             let failed =
@@ -227,17 +233,28 @@ impl Journal {
 
     /// Begins a new segment; returns its number, and the tag that its first frame is bound to.
     pub(super) fn cut(&self) -> Result<(u64, Tag)> {
-        let mut state = self.state.lock();
+        let spare = self.spare()?;
+        Ok(self.go_on_in(spare))
+    }
+
+    /// Makes the next segment, which takes room that there may not be later. One caller at a time.
+    pub(super) fn spare(&self) -> Result<Spare> {
+        let state = self.state.lock();
         if let Some(failed) = &state.failed {
             return Err(failed.clone().into());
         }
         let segment = state.segment + 1;
-        let file = create_segment(&*self.disk, &self.dir, segment)?;
+        Ok(Spare { segment, file: create_segment(&*self.disk, &self.dir, segment)? })
+    }
+
+    /// Begins a segment that was made; returns as [`cut`](Self::cut) does.
+    pub(super) fn go_on_in(&self, Spare { segment, file }: Spare) -> (u64, Tag) {
+        let mut state = self.state.lock();
         let file = std::mem::replace(&mut state.file, file);
         let older = Older { segment: state.segment, file: Some(file), len: state.len };
         state.older.push(older);
         (state.segment, state.len, state.number) = (segment, 0, 0);
-        Ok((segment, state.previous))
+        (segment, state.previous)
     }
 
     /// Removes the segments before `first`. What cannot be removed now goes with the next.
@@ -273,13 +290,9 @@ impl Journal {
             Ok(sealed)
         };
         let sealed = read().map_err(|error| WorkError::disk(&path, &error))?;
-        let identity = self.identity(place.at.segment, place.number, &place.previous);
+        let identity = identity(&self.id, place.at.segment, place.number, &place.previous);
         open_frame(&self.keys, &identity, &sealed)
             .ok_or_else(|| JournalError::Altered { path, offset: place.at.offset }.into())
-    }
-
-    fn identity(&self, segment: u64, number: u64, previous: &Tag) -> Vec<u8> {
-        identity(&self.id, segment, number, previous)
     }
 }
 
@@ -410,27 +423,63 @@ impl Replay<'_> {
         let path = segment_path(self.dir, segment);
         let fail = |error: io::Error| WorkError::disk(&path, &error);
         let file = self.disk.open(&path, OpenMode::Read).map_err(fail)?;
-        let len = file.len().map_err(fail)?;
-        let (mut offset, mut number) = (0, 0);
-        while offset < len {
-            let mut head = [0; 4];
-            let head_len = file.read_at(&mut head, offset).map_err(fail)?;
-            let frame_len = u32::from_le_bytes(head) as usize;
-            let fits = (SEAL_OVERHEAD..=FRAME_LEN_MAX).contains(&frame_len) && offset + 4 + frame_len as u64 <= len;
-            if head_len < 4 || !fits {
-                return Ok((offset, false));
-            }
-            let mut sealed = vec![0; frame_len];
-            file.read_at(&mut sealed, offset + 4).map_err(fail)?;
-            let Some(records) = open_frame(self.keys, &identity(self.id, segment, number, chain), &sealed) else {
-                return Ok((offset, false));
+        let frames = Frames { replay: self, file, segment };
+        let len = frames.file.len().map_err(fail)?;
+        let mut at = FrameRef { at: Position { segment, offset: 0 }, number: 0, previous: *chain };
+        let mut void = false;
+        while at.at.offset < len {
+            let Some((mut records, next)) = frames.read(&at, len).map_err(fail)? else {
+                return Ok((at.at.offset, false));
             };
-            each(FrameRef { at: Position { segment, offset }, number, previous: *chain }, records)?;
-            offset += 4 + frame_len as u64;
-            number += 1;
-            *chain = tag_of(&sealed);
+            let begins = records.iter().any(|record| matches!(record, Record::Begin));
+            void = void || begins && !frames.commits(&at, len).map_err(fail)?;
+            // Others may have added content meanwhile, which counts.
+            records.retain(|record| !void || record.is_blob());
+            each(at, records)?;
+            at = next;
+            *chain = at.previous;
         }
-        Ok((offset, true))
+        Ok((len, true))
+    }
+}
+
+/// The frames of one segment.
+struct Frames<'a> {
+    replay: &'a Replay<'a>,
+    file: Arc<dyn DiskFile>,
+    segment: u64,
+}
+
+impl Frames<'_> {
+    /// The records of a frame, and the place of the next one; `None` when it is not whole and as it was written.
+    fn read(&self, frame: &FrameRef, len: u64) -> io::Result<Option<(Vec<Record>, FrameRef)>> {
+        let offset = frame.at.offset;
+        let mut head = [0; 4];
+        let head_len = self.file.read_at(&mut head, offset)?;
+        let frame_len = u32::from_le_bytes(head) as usize;
+        let fits = (SEAL_OVERHEAD..=FRAME_LEN_MAX).contains(&frame_len) && offset + 4 + frame_len as u64 <= len;
+        if head_len < 4 || !fits {
+            return Ok(None);
+        }
+        let mut sealed = vec![0; frame_len];
+        self.file.read_at(&mut sealed, offset + 4)?;
+        let identity = identity(self.replay.id, self.segment, frame.number, &frame.previous);
+        let Some(records) = open_frame(self.replay.keys, &identity, &sealed) else { return Ok(None) };
+        let at = Position { segment: self.segment, offset: offset + 4 + frame_len as u64 };
+        Ok(Some((records, FrameRef { at, number: frame.number + 1, previous: tag_of(&sealed) })))
+    }
+
+    /// Whether what begins in this frame is committed. Reads ahead, so that nothing has to be kept until it is known.
+    fn commits(&self, begin: &FrameRef, len: u64) -> io::Result<bool> {
+        let mut at = *begin;
+        while at.at.offset < len {
+            let Some((records, next)) = self.read(&at, len)? else { return Ok(false) };
+            if records.iter().any(|record| matches!(record, Record::Commit)) {
+                return Ok(true);
+            }
+            at = next;
+        }
+        Ok(false)
     }
 }
 

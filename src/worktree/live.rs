@@ -8,14 +8,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::absorb::Absorber;
 use super::checkpoint::CheckpointState;
-use super::content::View;
+use super::content::{ChunkLists, Reading, View};
 use super::digests::Hashed;
 use super::graft::Invalidation;
 use super::inode::{File, Node};
 use super::journal::{FrameRef, Journal, Position};
 use super::load::load;
 use super::local_blobs::LocalBlobs;
-use super::pages::NewPages;
+use super::pages::{NewPages, Remembered};
 use super::record::Record;
 use super::room::Limits;
 use super::table::{Attempt, Stop, Table};
@@ -129,6 +129,7 @@ pub struct Worktree {
     pub(super) dirty_bytes: AtomicU64,
     /// Bytes written since the disk was asked how many are free.
     pub(super) unchecked_bytes: AtomicU64,
+    lists: ChunkLists,
     stopped: AtomicBool,
     #[expect(clippy::type_complexity, reason = "one hook")]
     notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
@@ -160,6 +161,7 @@ impl Worktree {
             hashed: Mutex::default(),
             dirty_bytes: AtomicU64::new(0),
             unchecked_bytes: AtomicU64::new(0),
+            lists: ChunkLists::default(),
             stopped: AtomicBool::new(false),
             notify: Mutex::new(None),
         }
@@ -379,12 +381,19 @@ impl Worktree {
                 let len = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
                 Ok((View::live(file, offset, offset + len as u64), len))
             })?;
-            if wait == Wait::No && !view.in_memory(offset, offset + len as u64) {
-                return Err(WorkError::WouldBlock);
-            }
-            let mut out = vec![0; len];
-            match view.read(&self.parts.blobs, &self.pages(), offset, &mut out) {
+            let blobs = &*self.parts.blobs;
+            let mut out = Vec::with_capacity(len);
+            let read = match wait {
+                Wait::No => {
+                    view.read(&Reading::memory(blobs, &Remembered(blobs)).with(&self.lists), offset, len, &mut out)
+                }
+                Wait::Yes => {
+                    view.read(&Reading::anywhere(blobs, &self.pages()).with(&self.lists), offset, len, &mut out)
+                }
+            };
+            match read {
                 Ok(()) => return Ok(out),
+                Err(_) if wait == Wait::No => return Err(WorkError::WouldBlock),
                 // Content that was replaced after the view was taken may have left the journal.
                 Err(WorkError::Version(VersionError::Blob(BlobError::Missing { .. }))) if tries < 3 => tries += 1,
                 Err(error) => return Err(error),

@@ -13,6 +13,7 @@
 //!   and acknowledged; replaying the journal applies the same records by the same code;
 //! - a journal record never refers to bytes outside the journal that are not durable, so the journal
 //!   alone has to be synced;
+//! - what changes many names at once counts whole or not at all, after a crash, too;
 //! - versions hold only published states; what is not published is carried over into the next
 //!   journal segment;
 //! - after a failed journal write or sync the tree is read-only until it is opened again.
@@ -25,6 +26,7 @@ mod attr;
 mod capture;
 mod checkpoint;
 mod content;
+mod cookies;
 mod digests;
 mod edit;
 mod error;
@@ -48,7 +50,7 @@ mod live;
 
 pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
 pub use checkpoint::{Checkpoint, Reason, Recorded};
-pub use content::read_body;
+pub use content::Reading;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
 pub use live::{Activity, FileState, Space, Wait, Worktree, WorktreeParts};

@@ -85,6 +85,7 @@ impl Worktree {
     ) -> Result<()> {
         let mut after = cookie;
         self.run(wait, |table| {
+            table.children(dir)?.listed = true;
             loop {
                 let names: Vec<(u64, super::Name, Ino)> = table
                     .children(dir)?
@@ -421,7 +422,9 @@ pub(super) fn mark_frozen_logged(table: &mut Table, ino: Ino) {
     let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) else { return };
     for frozen in &mut file.frozen {
         if frozen.extents.unlogged_len() > 0 {
-            std::sync::Arc::make_mut(frozen).extents.set_logged(true);
+            let frozen = std::sync::Arc::make_mut(frozen);
+            frozen.extents.set_logged(true);
+            frozen.complete = true;
         }
     }
 }

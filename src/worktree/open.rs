@@ -366,6 +366,8 @@ impl Record {
             Record::Draft { .. } => "draft",
             Record::Place { .. } => "place",
             Record::Share { .. } => "share",
+            Record::Begin => "begin",
+            Record::Commit => "commit",
         }
     }
 }

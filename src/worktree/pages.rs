@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::ids::BlobId;
-use crate::blob::{BlobKind, Blobs, ChunkRef};
+use crate::blob::{BlobError, BlobKind, Blobs, ChunkRef};
 use crate::crypto::{IdDomain, Keys};
 use crate::version::index::sha256;
 use crate::version::tree::PageIo;
@@ -27,6 +27,20 @@ impl<'a> NewPages<'a> {
     /// The pages that were saved and were not stored before.
     pub(super) fn into_new(self) -> HashMap<BlobId, Arc<[u8]>> {
         self.new.into_inner()
+    }
+}
+
+/// Pages that are in memory; others are refused.
+pub(super) struct Remembered<'a>(pub(super) &'a Blobs);
+
+impl PageIo for Remembered<'_> {
+    fn load(&self, page: &ChunkRef) -> Result<Arc<[u8]>> {
+        let missing = || BlobError::Missing { id: page.id, looked: "memory".into() };
+        Ok(self.0.remembered(page).ok_or_else(missing)?)
+    }
+
+    fn save(&self, _: &[u8]) -> Result<ChunkRef> {
+        Err(VersionError::Damaged { object: "a page".into(), reason: "it was to be saved while reading".into() })
     }
 }
 

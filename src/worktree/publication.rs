@@ -1,13 +1,14 @@
 //! From layers to published content: absorbing what is frozen, logging and staging drafts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::absorb::register;
 use super::content::View;
 use super::extents::Extents;
 use super::inode::{Layer, Node};
 use super::journal::FrameRef;
-use super::live::Worktree;
+use super::live::{Wait, Worktree};
 use super::local_blobs::Own;
 use super::namespace::{mark_logged, unlogged_records};
 use super::pages::NewPages;
@@ -19,12 +20,14 @@ use crate::version::entry::{FileBody, Ino};
 /// A draft with more than this unlogged is staged as chunks instead of being written to the journal
 /// and then once more as chunks.
 const STAGE_LEN_MIN: u64 = 8 * 1024 * 1024;
+/// Bytes that are journaled without being put off.
+const LOGGED_AT_ONCE: u64 = 512 * 1024;
 
 impl Worktree {
     /// Absorbs all frozen layers; returns the first error after having tried every file.
     pub fn absorb_all(&self) -> Result<()> {
         let inos: Vec<Ino> = self.table().frozen.iter().copied().collect();
-        let mut outcome = Ok(());
+        let mut outcome = self.note_complete(&inos);
         for ino in inos {
             if let Err(error) = self.absorb_file(ino) {
                 tracing::warn!("the content of inode {} stays in the journal for now: {error}", ino.0);
@@ -49,6 +52,21 @@ impl Worktree {
         let Some(last) = layers.last().map(|layer| layer.id) else { return Ok(()) };
         let (body, records) = self.absorb_layers(ino, base, layers)?;
         self.install(ino, last, body, records)
+    }
+
+    /// Absorbing takes a while. A kill meanwhile shall not make drafts of what was published and is in the journal.
+    fn note_complete(&self, inos: &[Ino]) -> Result<()> {
+        let mut table = self.table();
+        let mut records = Vec::new();
+        for ino in inos.iter().copied() {
+            let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) else { continue };
+            let is_logged = file.frozen.iter().all(|layer| layer.extents.unlogged_len() == 0);
+            for layer in file.frozen.iter_mut().filter(|layer| is_logged && !layer.complete) {
+                Arc::make_mut(layer).complete = true;
+                records.push(Record::Complete { ino, layer: layer.id });
+            }
+        }
+        if records.is_empty() { Ok(()) } else { self.append(&mut table, &records).map(|_| ()) }
     }
 
     /// Makes content of layers; the caller appends the records and registers them.
@@ -148,6 +166,20 @@ impl Worktree {
         Ok(())
     }
 
+    /// Puts what was written to a file where a kill does not reach it, for whoever closes it. What is too
+    /// large for the journal is left to the absorber, which the last close wakes.
+    pub fn log(&self, ino: Ino, wait: Wait) -> Result<()> {
+        let unlogged = match self.table().find(ino).map(|inode| &inode.node) {
+            Some(Node::File(file)) => file.unlogged_len(),
+            _ => 0,
+        };
+        match unlogged {
+            0 | STAGE_LEN_MIN.. => Ok(()),
+            _ if unlogged > LOGGED_AT_ONCE && wait == Wait::No => Err(WorkError::WouldBlock),
+            _ => self.log_file(ino),
+        }
+    }
+
     fn unlogged_draft(&self, ino: Ino) -> u64 {
         match self.table().find(ino).map(|inode| &inode.node) {
             Some(Node::File(file)) => file.draft.as_ref().map_or(0, |draft| draft.extents.unlogged_len()),
@@ -219,6 +251,24 @@ impl Worktree {
         draft.base = Some(Arc::new(body));
         draft.clip = clip;
         drop_staged(&mut draft.extents, &staged.extents);
+        Ok(())
+    }
+
+    /// Where staging begins, so that writers who go on need not wait.
+    pub(super) fn dirty_bytes_ample(&self) -> u64 {
+        self.parts.limits.dirty_bytes_max / 4
+    }
+
+    /// Stages large drafts when much is dirty. Called by whoever absorbs in the background.
+    pub fn stage_ample(&self) -> Result<()> {
+        if self.dirty_bytes.load(Ordering::Relaxed) <= self.dirty_bytes_ample() {
+            return Ok(());
+        }
+        let drafts: Vec<Ino> = self.table().drafts.iter().copied().collect();
+        for ino in drafts.into_iter().filter(|ino| self.unlogged_draft(*ino) >= STAGE_LEN_MIN) {
+            self.stage(ino)?;
+        }
+        self.recount();
         Ok(())
     }
 }

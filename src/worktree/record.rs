@@ -45,6 +45,10 @@ pub(super) enum Record {
     Place { ino: Ino, parent: Option<Ino> },
     /// One more file needs a blob that is recorded already.
     Share { owner: Ino, id: BlobId },
+    /// The records from here on count together, up to `Commit`, or not at all.
+    Begin,
+    /// The end of what counts together. Without it, nothing but blobs counts from `Begin` to the end of the segment.
+    Commit,
 }
 
 impl Record {
@@ -64,9 +68,19 @@ impl Record {
             | Record::Complete { ino, .. }
             | Record::Publish { ino, .. }
             | Record::Draft { ino, .. } => (Some(*ino), None),
-            Record::Blob { .. } | Record::Object { .. } | Record::Place { .. } | Record::Share { .. } => (None, None),
+            Record::Blob { .. }
+            | Record::Object { .. }
+            | Record::Place { .. }
+            | Record::Share { .. }
+            | Record::Begin
+            | Record::Commit => (None, None),
         };
         first.into_iter().chain(second)
+    }
+
+    /// Whether the record tells of a blob, which is content only where other records refer to it.
+    pub(super) fn is_blob(&self) -> bool {
+        matches!(self, Record::Blob { .. } | Record::Object { .. } | Record::Share { .. })
     }
 
     /// Whether the record holds nothing but bytes of a layer, which may be journaled ahead of others.

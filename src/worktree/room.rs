@@ -124,6 +124,8 @@ impl Worktree {
     /// drafts, the largest first, until half of what may be dirty is left.
     fn relieve(&self) -> Result<()> {
         let max = self.parts.limits.dirty_bytes_max;
+        // Someone who absorbs already may make enough of it.
+        drop(self.absorbing.lock());
         if self.recount() <= max {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::cookies::KeptCookies;
 use super::inode::{Children, Directory, Inode, Node};
 use super::record::Record;
 use super::{Attr, Name, Result, WorkError};
@@ -91,6 +92,7 @@ pub(super) struct Table {
     pub(super) recording: bool,
     /// Grows with every change of names, attributes or published content.
     pub(super) changes: u64,
+    pub(super) kept_cookies: KeptCookies,
 }
 
 /// Running totals of the tree.
@@ -120,6 +122,7 @@ impl Table {
             placed: HashSet::new(),
             recording: false,
             changes: 0,
+            kept_cookies: KeptCookies::default(),
         }
     }
 
@@ -203,15 +206,15 @@ impl Table {
     /// The directory with its names loaded.
     pub(super) fn dir(&mut self, ino: Ino) -> Attempt<(&mut Inode, u64)> {
         let tick = self.next_tick();
-        let inode = self.get_mut(ino)?;
-        let dir = inode.dir_mut()?;
+        let dir = self.get_mut(ino)?.dir_mut()?;
         if dir.children.is_none() {
             if dir.names.count() > 0 {
                 return Err(Need::Names(ino).into());
             }
-            dir.children = Some(Children::default());
+            self.install_names(ino, Vec::new());
         }
-        dir.used = tick;
+        let inode = self.get_mut(ino)?;
+        inode.dir_mut()?.used = tick;
         Ok((inode, tick))
     }
 
@@ -280,11 +283,17 @@ impl Table {
     pub(super) fn forget(&mut self, ino: Ino, count: u64) {
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.lookups = inode.lookups.saturating_sub(count);
+            if inode.lookups == 0 {
+                self.kept_cookies.take(ino);
+            }
             self.reap(ino);
         } else if let Some(known) = self.known.get_mut(&ino) {
             known.lookups = known.lookups.saturating_sub(count);
-            if known.lookups == 0 && !known.is_dir {
-                self.known.remove(&ino);
+            if known.lookups == 0 {
+                self.kept_cookies.take(ino);
+                if !known.is_dir {
+                    self.known.remove(&ino);
+                }
             }
         }
     }
@@ -341,6 +350,7 @@ impl Table {
             return;
         }
         let inos: Vec<Ino> = children.iter().map(|(_, ino)| ino).collect();
+        let cookies = children.cookies();
         for ino in inos {
             let Some(inode) = self.inodes.get(&ino).filter(|inode| !inode.linked) else { continue };
             if inode.lookups > 0 || inode.is_dir() {
@@ -350,6 +360,9 @@ impl Table {
         }
         if let Some(Directory { children, .. }) = self.inodes.get_mut(&dir).and_then(|inode| inode.dir_mut().ok()) {
             *children = None;
+        }
+        if let Some(cookies) = cookies {
+            self.kept_cookies.keep(dir, cookies);
         }
     }
 

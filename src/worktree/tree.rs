@@ -35,7 +35,9 @@ impl Table {
             }),
             Record::Complete { ino, layer } => self.apply_complete(*ino, *layer),
             Record::Publish { ino, layer, body, mtime } => self.apply_publish(*ino, *layer, body, *mtime),
-            Record::Blob { .. } | Record::Object { .. } | Record::Share { .. } => Ok(()),
+            Record::Blob { .. } | Record::Object { .. } | Record::Share { .. } | Record::Begin | Record::Commit => {
+                Ok(())
+            }
             Record::Place { ino, parent } => {
                 if self.find(*ino).is_none() {
                     self.known.entry(*ino).or_insert(Known { parent: *parent, lookups: 0, is_dir: false });
@@ -282,7 +284,8 @@ impl Table {
             file.next_layer = layer;
             file.draft_mut(mtime);
         }
-        if file.draft.as_ref().is_some_and(|draft| draft.id == layer) {
+        if let Some(draft) = file.draft.as_mut().filter(|draft| draft.id == layer) {
+            draft.complete = true;
             file.freeze();
         }
         self.note_layers(ino);
@@ -398,10 +401,11 @@ impl Table {
         if !unloaded {
             return;
         }
-        let mut children = super::inode::Children::default();
+        let cookies = self.kept_cookies.take(dir);
+        let names = entries.iter().map(|(name, entry)| (name.clone(), entry.ino));
+        let children = super::inode::Children::load(names, cookies.as_ref());
         for (name, entry) in entries {
             let ino = entry.ino;
-            children.insert(name.clone(), ino);
             if !matches!(entry.body, Body::Link) && self.find(ino).is_none() {
                 self.insert(Inode::from_entry(entry, 1, false, Some((dir, name))));
             }

@@ -2,7 +2,9 @@
 #![allow(clippy::disallowed_methods, reason = "a test writes files as other programs do")]
 
 mod daemon;
+mod dead;
 mod doors;
 mod failures;
 mod first_steps;
+mod kill;
 mod support;

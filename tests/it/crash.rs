@@ -118,6 +118,26 @@ fn create_and_fsync(work: &mut Work<'_>) -> Result<()> {
     work.checkpoint()
 }
 
+/// As most programs save: what was closed is promised after a kill.
+fn close_without_fsync(work: &mut Work<'_>) -> Result<()> {
+    for (number, len) in [0, 1, 300, 5000, 700_000].into_iter().enumerate() {
+        let path = format!("file{number}");
+        let ino = work.make(&path, &NewNode::File)?.ino;
+        let content = bytes(number as u8, len);
+        work.write(&path, ino, 0, &content)?;
+        work.promises.whole.entry(path.clone()).or_default().push(content.clone());
+        work.tree.log(ino, Wait::Yes)?;
+        work.promises.named.insert(path, vec![Some(content)]);
+        work.tree.release(ino, true);
+        match number {
+            1 => work.tree.absorb_all()?,
+            2 => work.checkpoint()?,
+            _ => {}
+        }
+    }
+    work.tree.absorb_all()
+}
+
 fn save_by_rename(work: &mut Work<'_>) -> Result<()> {
     for round in 0..4 {
         let content = bytes(round, 700);
@@ -331,6 +351,11 @@ fn whole(version: &Seens, promises: &Promises, what: &str) {
 #[test]
 fn created_and_fsynced_files_survive() {
     at_every_step(create_and_fsync);
+}
+
+#[test]
+fn closed_files_survive_a_kill() {
+    at_every_step(close_without_fsync);
 }
 
 #[test]

@@ -221,7 +221,7 @@ fn equal_plaintexts_seal_differently_and_an_empty_one_opens() {
     let keys = Keys::ephemeral(WorkspaceId::random());
     assert!(keys.seal(Kind::Head, b"", b"") != keys.seal(Kind::Head, b"", b""));
     assert_eq!(keys.open(Kind::Head, b"", keys.seal(Kind::Head, b"", b"").as_bytes()).unwrap(), b"");
-    let run = keys.seal_after(Kind::Head, b"2", b"two", keys.seal(Kind::Head, b"1", b"one"));
+    let run = keys.seal_after(Kind::Head, b"2", &[b"t", b"wo"], keys.seal(Kind::Head, b"1", b"one"));
     let (first, second) = run.as_bytes().split_at(3 + SEAL_OVERHEAD);
     assert_eq!(keys.open(Kind::Head, b"1", first).unwrap(), b"one");
     assert_eq!(keys.open(Kind::Head, b"2", second).unwrap(), b"two");

@@ -1,11 +1,16 @@
 //! Real mounts: the whole of it, through the kernel.
 
 mod cases;
+mod conformance;
 mod full_disk;
 mod control;
+mod extremes;
 mod guard;
 mod kernel_cache;
 mod lifecycle;
+mod listings;
 mod permissions;
 mod programs;
 mod races;
+mod whole;
+mod workloads;

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::handles::{Handles, Open};
 use super::names::{Item, link_target};
@@ -11,6 +10,7 @@ use super::past::Past;
 use crate::base::clock::{Clock, SystemClock};
 use crate::blob::ChunkRef;
 use crate::fs::file_system::Control;
+use crate::fs::open_files::OpenFiles;
 use crate::fs::{Caching, FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
 use crate::version::entry::{Body, Ino};
 use crate::workspace::Workspace;
@@ -23,13 +23,12 @@ pub(crate) struct Outside {
     control: Control,
     nodes: Nodes,
     handles: Handles,
+    /// What was closed before a version is asked for shall be in it.
+    files: Arc<OpenFiles>,
 }
 
 /// The SHA-256 of a past file, when its version knows it.
 pub(crate) const SHA256_XATTR: &[u8] = b"user.kura.sha256";
-/// Before a version is recorded on request: a close that the kernel reported just before, to another
-/// thread, shall be in it.
-const SETTLE: Duration = Duration::from_millis(2);
 
 /// What waits for the store, the disk or the workspace is put off.
 fn may_wait(wait: Wait) -> Result<()> {
@@ -37,8 +36,8 @@ fn may_wait(wait: Wait) -> Result<()> {
 }
 
 impl Outside {
-    pub(crate) fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control) -> Self {
-        Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default() }
+    pub(crate) fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control, files: Arc<OpenFiles>) -> Self {
+        Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default(), files }
     }
 
     fn check_owner(&self, caller: Caller) -> Result<()> {
@@ -170,7 +169,7 @@ impl Outside {
             return Err(self.refusal(parent));
         }
         may_wait(wait)?;
-        std::thread::sleep(SETTLE);
+        self.files.settle();
         let key = self.record(name)?;
         self.enter(&key, None)
     }
@@ -236,7 +235,7 @@ impl Outside {
         may_wait(wait)?;
         let open = self.handles.find(handle)?;
         open.lock().write(data, |request| {
-            std::thread::sleep(SETTLE);
+            self.files.settle();
             (self.control)(request)
         })
     }

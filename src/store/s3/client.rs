@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -117,7 +117,9 @@ impl Inner {
         let mut profile_region = ProfileFileRegionProvider::builder();
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         if let Some(profile) = &at.profile {
-            loader = loader.profile_name(profile);
+            // A profile that is named is meant: the environment's keys do not come before it.
+            let of_profile = ProfileFileCredentialsProvider::builder().profile_name(profile).build();
+            loader = loader.profile_name(profile).credentials_provider(of_profile);
             profile_region = profile_region.profile_name(profile);
         }
         let region = RegionProviderChain::first_try(at.region.clone().map(Region::new))

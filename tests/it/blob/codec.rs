@@ -76,11 +76,51 @@ fn each_frame_opens_alone() {
     for (number, expected) in (0..).zip(plaintext.chunks(FRAME_LEN)) {
         let (start, len) = layout.span(number, number).expect("is there");
         let frame = &bytes[start as usize..(start + len) as usize];
-        assert_eq!(decode_frame(&keys, CONTENT, &chunk, number, frame).expect("opens"), expected);
-        assert!(decode_frame(&keys, CONTENT, &chunk, (number + 1) % 4, frame).is_err(), "opened as another frame");
+        assert_eq!(frame_of(&keys, &chunk, number, frame).expect("opens"), expected);
+        assert!(frame_of(&keys, &chunk, (number + 1) % 4, frame).is_err(), "opened as another frame");
         let longer = ChunkRef { len: chunk.len + 1, ..chunk };
-        assert!(decode_frame(&keys, CONTENT, &longer, number, frame).is_err(), "opened for another length");
+        assert!(frame_of(&keys, &longer, number, frame).is_err(), "opened for another length");
     }
+}
+
+fn frame_of(keys: &Keys, chunk: &ChunkRef, number: u32, sealed: &[u8]) -> Result<Vec<u8>, Fault> {
+    let mut buffer = Vec::new();
+    decode_frame(keys, CONTENT, chunk, number, sealed, &mut buffer).map(|inside| buffer[inside].to_vec())
+}
+
+#[test]
+fn a_buffer_that_is_used_again_shows_nothing_of_before() {
+    let keys = keys();
+    for plaintext in [text(3, 2 * FRAME_LEN + 17), noise(4, 2 * FRAME_LEN + 17), noise(5, 7), Vec::new()] {
+        let (chunk, bytes) = sealed(&keys, CONTENT, &plaintext);
+        let layout = frame_layout(&keys, CONTENT, &chunk, &bytes, small_len(&bytes)).expect("opens");
+        for buffer_len in [0, 1, FRAME_LEN, 3 * FRAME_LEN] {
+            let mut buffer = vec![0xa5; buffer_len];
+            let mut whole = Vec::new();
+            for number in 0..chunk.frame_count() {
+                let (start, len) = layout.span(number, number).expect("is there");
+                let frame = &bytes[start as usize..(start + len) as usize];
+                let inside = decode_frame(&keys, CONTENT, &chunk, number, frame, &mut buffer).expect("opens");
+                whole.extend_from_slice(&buffer[inside]);
+            }
+            assert!(whole == plaintext, "a buffer of {buffer_len} bytes");
+        }
+    }
+}
+
+#[test]
+fn what_is_forged_leaves_no_plaintext_behind() {
+    let keys = keys();
+    let plaintext = noise(6, 5000);
+    let (chunk, mut bytes) = sealed(&keys, CONTENT, &plaintext);
+    *bytes.last_mut().expect("has bytes") ^= 1;
+    let mut buffer = vec![0; 9000];
+    assert!(decode_frame(&keys, CONTENT, &chunk, 0, &bytes, &mut buffer).is_err());
+    assert!(buffer.windows(16).all(|window| window != &plaintext[2000..2016]), "unverified plaintext stayed");
+}
+
+fn small_len(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("small")
 }
 
 #[test]
@@ -161,7 +201,7 @@ proptest! {
         let bytes = noise(seed, len);
         let chunk = ChunkRef { id: BlobId([seed.to_le_bytes()[0]; 32]), len: claimed };
         prop_assert!(decode(&keys, CONTENT, &chunk, &bytes).is_err());
-        prop_assert!(decode_frame(&keys, CONTENT, &chunk, claimed, &bytes).is_err());
+        prop_assert!(frame_of(&keys, &chunk, claimed, &bytes).is_err());
         prop_assert!(chunk.frame_count() == 1 || frame_layout(&keys, CONTENT, &chunk, &bytes, claimed).is_err());
         prop_assert!(read_directory(&keys, PackId::random(), &bytes).is_err());
     }

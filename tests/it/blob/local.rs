@@ -10,7 +10,7 @@ use kura::base::disk::{DirItem, Disk, DiskFile, OpenMode, RealDisk};
 use kura::blob::codec::{BlobKind, encode};
 use kura::blob::{BlobError, Cache, Outbox};
 use kura::crypto::Sealed;
-use kura::store::ObjectKey;
+use kura::store::{DirStore, ObjectKey, ObjectStore};
 
 use super::support::{keys, noise};
 
@@ -220,4 +220,29 @@ fn without_hole_reports_nothing_old_is_trusted() {
     assert!(cache.write(&key("packs/a"), 0, &noise(2, WINDOW_LEN)));
     assert!(cache.read(&key("packs/a"), 0, 1).is_some());
     assert!(cache.read(&key("packs/a"), WINDOW_LEN as u64, 1).is_none());
+}
+
+#[test]
+fn a_store_takes_over_only_what_looks_like_an_object() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (outbox, sealed) = (outbox(&dir), sealed(5000));
+    for name in ["objects/aa/whole", "objects/aa/cut", "objects/aa/overwritten"] {
+        outbox.add(&key(name), &sealed).expect("writes");
+    }
+    let path = |name: &str| dir.path().join("outbox").join(name.replace('/', "+"));
+    std::fs::write(path("objects/aa/cut"), &sealed.as_bytes()[..4000]).expect("written");
+    std::fs::write(path("objects/aa/overwritten"), vec![0; sealed.len()]).expect("written");
+    for name in ["objects/aa/cut", "objects/aa/overwritten", "objects/aa/missing"] {
+        assert!(outbox.file(&key(name)).expect("looks").is_none(), "{name}");
+    }
+    let file = outbox.file(&key("objects/aa/whole")).expect("looks").expect("is there");
+    assert_eq!(file.len, sealed.len() as u64);
+    let store = DirStore::create(Arc::new(RealDisk), &dir.path().join("store")).expect("opens");
+    let objects = [(key("objects/aa/whole"), file)];
+    for _ in 0..2 {
+        let answers = store.adopt_many(&objects).expect("is on the same disk");
+        assert!(answers.iter().all(Result::is_ok), "also what is there already: {answers:?}");
+    }
+    outbox.remove(&objects[0].0).expect("removes");
+    assert!(store.get(&objects[0].0).expect("reads").bytes == sealed.as_bytes());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kura::base::ids::BlobId;
 use kura::base::limits::{CHUNK_LEN_MAX, FRAME_LEN};
@@ -289,6 +289,61 @@ fn what_is_read_ahead_needs_no_request() {
     assert!(requests <= 24, "{requests} requests");
     blobs.prefetch(CONTENT, vec![ChunkRef { id: BlobId([9; 32]), len: 10 }; 20_000]);
     drop(blobs);
+}
+
+#[test]
+fn readers_in_order_open_no_frame_of_a_local_store_twice() {
+    let mut bench = Bench::new();
+    let contents = [noise(31, 3_000_000), text(32, 3_000_000)];
+    let chunks: Vec<ChunkRef> = contents.iter().map(|content| bench.store_object(content).1).collect();
+    bench.store.is_local.store(true, Ordering::SeqCst);
+    for readers in [1, 2] {
+        let blobs = bench.blobs(None);
+        bench.store.count();
+        for (chunk, content) in chunks.iter().zip(&contents) {
+            // Requests of the kernel's size that begin nowhere near a frame's beginning, taken in turn.
+            let next = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                let read = || {
+                    while let from @ 0..3_000_000 = next.fetch_add(100_000, Ordering::SeqCst) {
+                        let mut out = Vec::new();
+                        let offset = u32::try_from(from).expect("small");
+                        blobs.read_range(CONTENT, chunk, offset, 100_000, &mut out).expect("reads");
+                        assert!(out == content[from..from + 100_000], "at {from}");
+                    }
+                };
+                (0..readers).for_each(|_| drop(scope.spawn(read)));
+            });
+        }
+        let frames = chunks.iter().map(|chunk| chunk.frame_count() as usize + 1).sum::<usize>() + bench.runs.len();
+        let requests = bench.store.count();
+        // Readers side by side may part, and one of them then comes back to what is gone.
+        assert!(
+            requests <= frames * readers,
+            "{requests} requests for {frames} frames, tables and runs, {readers} readers"
+        );
+    }
+}
+
+#[test]
+fn what_is_in_memory_is_told_from_what_is_not() {
+    let mut bench = Bench::new();
+    let content = noise(33, 900_000);
+    let (_, chunk) = bench.store_object(&content);
+    for is_local in [true, false] {
+        bench.store.is_local.store(is_local, Ordering::SeqCst);
+        let blobs = bench.blobs(None);
+        let mut out = vec![1];
+        assert!(!blobs.read_range_remembered(&chunk, 0, 10, &mut out) && out == [1]);
+        blobs.read_range(CONTENT, &chunk, 140_000, 10_000, &mut Vec::new()).expect("reads");
+        bench.store.count();
+        assert!(blobs.read_range_remembered(&chunk, 150_000, 10, &mut out));
+        assert_eq!(out[1..], content[150_000..150_010]);
+        assert!(!blobs.read_range_remembered(&chunk, 250_000, 100_000, &mut out), "the next frame is not here");
+        assert_eq!(out.len(), 11, "nothing is handed out by halves");
+        assert!(blobs.read_range_remembered(&chunk, chunk.len, 10, &mut out), "nothing is everywhere");
+        assert_eq!((bench.store.count(), out.len()), (0, 11));
+    }
 }
 
 #[test]

@@ -167,10 +167,35 @@ fn the_current_directory_gives_paths_their_meaning() {
     assert_eq!(inside(&["cat", &format!("latest:{}", mount.file("file").display())]).ok(), "root");
     inside(&["cat", "latest:../../../file"]).fails(2, &["not in the workspace"]);
     inside(&["cat", "latest:/etc/passwd"]).fails(2, &["not in the workspace"]);
+    assert_eq!(inside(&["cat", "latest:../../../mnt/file"]).ok(), "root");
+    std::os::unix::fs::symlink(home.path("mnt"), home.path("link")).unwrap();
+    let through_link = format!("latest:{}", home.path("link/a/b/file").display());
+    assert_eq!(inside(&["cat", &through_link]).ok(), "one");
+    assert_eq!(run(home.kura(["cat", &through_link, "-w"]).arg(home.path("link"))).ok(), "one");
+    let in_the_past = |below: &str| mount.file(&format!(".kura/versions/{below}"));
+    assert_eq!(run(home.kura(["cat", "latest:file"]).current_dir(in_the_past("latest/a/b"))).ok(), "one");
     assert_eq!(inside(&["diff", "latest", "."]).ok(), "M a/b/file\n");
     inside(&["restore", "latest~1", "file"]).ok();
     assert_eq!(fs::read(mount.file("a/b/file")).unwrap(), b"one");
     assert_eq!(fs::read(mount.file("file")).unwrap(), b"root");
+}
+
+#[test]
+fn from_a_directory_that_is_gone_nothing_is_done() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    run(&mut home.kura(["init", "--kdf-memory-mib", "8"])).ok();
+    fs::create_dir(mount.file("gone")).unwrap();
+    let program = env!("CARGO_BIN_EXE_kura");
+    let mut shell = home.kura::<&str>([]);
+    let script = format!("cd gone && rmdir ../gone && {program} snapshot -m 'in the wrong place'");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]).current_dir(mount.file("."));
+    command.env_clear().envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run(&mut command).fails(2, &["current directory"]);
+    let log = run(shell.arg("log")).ok();
+    assert!(!log.contains("in the wrong place"), "the default workspace was taken: {log}");
 }
 
 #[test]

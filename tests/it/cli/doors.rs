@@ -80,7 +80,9 @@ both_doors!(
     earlier_states_come_back,
     a_revert_keeps_what_came_after,
     files_go_out_and_in,
-    selectors_mean_the_same_everywhere
+    selectors_mean_the_same_everywhere,
+    mistakes_select_nothing,
+    names_cannot_pose_as_something_else
 );
 
 fn history_is_listed(site: &Site) {
@@ -259,5 +261,33 @@ fn selectors_mean_the_same_everywhere(site: &Site) {
     let next = later + jiff::SignedDuration::from_secs(1);
     assert_eq!(cat(&next.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()), "2");
     assert_eq!(cat(&next.strftime("%Y-%m-%dT%H:%M:%S").to_string()), "2");
+    assert_eq!(cat(&next.strftime("%Y-%m-%d %H:%M:%S +00:00").to_string()), "2", "as `log` prints it");
+    let shown = |time: &str| site.kura(&["show", time]).ok();
+    for id in [&first, &second] {
+        let micros = time(id).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        assert!(shown(&micros).contains(id.as_str()), "{micros} selects another version than {id}");
+    }
     site.kura(&["cat", "2001-01-01T00:00:n"]).fails(1, &["2001-01-01T00:00"]);
+}
+
+fn mistakes_select_nothing(site: &Site) {
+    let first = site.edit("first", |dir| fs::write(dir.join("n"), "1").unwrap());
+    let second = site.edit("second", |dir| fs::write(dir.join("n"), "2").unwrap());
+    site.kura(&["diff", &first, "latst"]).fails(1, &["`latst` selects no version", "no such path"]);
+    site.kura(&["diff", &first, &second, "missing"]).fails(1, &["missing"]);
+    let common = first.bytes().zip(second.bytes()).take_while(|(a, b)| a == b).count();
+    site.kura(&["diff", &first, &first[..common.max(4)]]).fails(2, &["digits"]);
+    assert_eq!(site.kura(&["diff", &first, &second, "n"]).ok(), "M n\n");
+}
+
+fn names_cannot_pose_as_something_else(site: &Site) {
+    site.edit("first", |dir| fs::write(dir.join("n"), "1").unwrap());
+    let long = "x".repeat(201);
+    for name in ["latest~1", "latest", "yesterday", "10m ago", "2026-11-21", "01a2018f", "a/b", &long] {
+        site.kura(&["snapshot", "--name", name]).fails(2, &["cannot name a version"]);
+    }
+    site.kura(&["snapshot", "--name", "v1"]).ok();
+    site.kura(&["snapshot", "--name", "v1"]).fails(2, &["v1", "kura untag"]);
+    site.kura(&["untag", "v1"]).ok();
+    site.kura(&["snapshot", "--name", "v1"]).ok();
 }

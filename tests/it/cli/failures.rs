@@ -1,6 +1,7 @@
 //! Every exit code, with its message.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -163,4 +164,34 @@ fn an_interrupted_command_ends_with_130() {
     super::support::signal(pid, nix::sys::signal::Signal::SIGINT);
     assert_eq!(child.0.wait().unwrap().code(), Some(130));
     assert_ne!(PASSPHRASE, "");
+}
+
+#[test]
+fn an_interrupted_prompt_leaves_the_terminal_as_it_was() {
+    let home = Home::new();
+    let store = home.store("store");
+    let program = env!("CARGO_BIN_EXE_kura");
+    let script = format!("trap : INT; {program} log -w '{}'; echo \"code=$?\"; stty -a", store.display());
+    let mut terminal = home.bare();
+    let prefix: Vec<_> =
+        terminal.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+    terminal = std::process::Command::new("script");
+    terminal.args(["-qec", &script, "/dev/null"]).env_clear();
+    terminal.envs(prefix.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = super::support::Running(terminal.spawn().unwrap());
+    let (mut keys, mut screen) = (child.0.stdin.take().unwrap(), child.0.stdout.take().unwrap());
+    let mut shown = String::new();
+    let mut buffer = [0; 1024];
+    while !shown.contains("Passphrase of") {
+        let count = screen.read(&mut buffer).unwrap();
+        assert_ne!(count, 0, "no prompt came: {shown}");
+        shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    // The prompt is there before the terminal's echo is off.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    keys.write_all(b"\x03").unwrap();
+    screen.read_to_string(&mut shown).unwrap();
+    assert!(shown.contains("code=130"), "{shown}");
+    assert!(shown.contains(" echo ") && !shown.contains("-echo "), "{shown}");
 }

@@ -47,6 +47,16 @@ impl Place {
         self.dir.path().join("mnt")
     }
 
+    /// Forgets everything this machine knew of the workspace, as a fresh client would.
+    pub fn forget_locally(&self) {
+        for dir in ["state", "cache"] {
+            match std::fs::remove_dir_all(self.dir.path().join(dir)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+                _ => {}
+            }
+        }
+    }
+
     pub fn store_dir(&self) -> PathBuf {
         self.dir.path().join("store")
     }
@@ -144,6 +154,11 @@ pub fn is_root() -> bool {
         eprintln!("skipped: needs root");
     }
     root
+}
+
+/// Whether the tests shall take their time.
+pub fn is_long() -> bool {
+    std::env::var_os("KURA_TEST_LONG").is_some()
 }
 
 /// Whether a program is there; says so when not.

@@ -2,7 +2,7 @@
 
 use kura::base::sim_disk::Crash;
 use kura::version::entry::{Content, Ino};
-use kura::worktree::{Changes, FileState, RenameMode, Wait};
+use kura::worktree::{Changes, FileState, RenameMode, Wait, WorkError};
 
 use super::{checkpoint, create, digest, noise, read, recorded, save, write};
 use crate::rig::{Rig, live};
@@ -248,4 +248,43 @@ fn file_renamed_over_another_takes_its_identity() {
     let new = id("document");
     assert!(new.0 == old.0 && new.1 != old.1);
     assert_eq!(rig.version(&tree.base())["document"].bytes, b"new");
+}
+
+#[test]
+fn what_was_read_lately_is_read_without_waiting() {
+    let (rig, _sim) = Rig::new(1);
+    let tree = rig.open().unwrap();
+    // A few chunks in the entry, and many in a tree of their own.
+    for (name, len) in [("few", 3 << 20), ("many", 40 << 20)] {
+        let content = noise(len as u64, len);
+        save(&tree, name, &content);
+        checkpoint(&tree);
+        let ino = tree.lookup(Ino::ROOT, name.as_bytes(), Wait::Yes).unwrap().ino;
+        let at = 1_500_000;
+        let now = |from: usize, len: usize| tree.read(ino, from as u64, len, Wait::No);
+        assert!(now(at, 4096).is_err_and(|error| matches!(error, WorkError::WouldBlock)), "{name}");
+        assert!(tree.read(ino, at as u64, 4096, Wait::Yes).unwrap() == content[at..at + 4096]);
+        assert!(now(at + 100, 4000).unwrap() == content[at + 100..at + 4100], "{name}");
+        assert!(now(at, 1 << 20).is_err(), "{name}: the rest is not in memory");
+    }
+}
+
+#[test]
+fn large_drafts_are_staged_before_writers_have_to_wait() {
+    let (rig, _sim) = Rig::new(1);
+    let tree = rig.open().unwrap();
+    let ino = create(&tree, "large").ino;
+    let content = noise(7, 40 << 20);
+    for (index, block) in content.chunks(1 << 20).enumerate() {
+        write(&tree, ino, (index << 20) as u64, block);
+    }
+    let staged = || rig.outbox().total_bytes();
+    assert_eq!(staged(), 0);
+    tree.stage_ample().unwrap();
+    let all = staged();
+    assert!(all >= 40 << 20, "{all} bytes of 40 MiB are staged");
+    assert!(read(&tree, ino) == content);
+    write(&tree, ino, 5_000_000, b"later");
+    tree.stage_ample().unwrap();
+    assert_eq!(staged(), all, "what is little waits");
 }

@@ -1,0 +1,154 @@
+//! How many requests the kernel sends for what programs do, and why each is needed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use kura::fs::{Fs, FsOptions};
+use kura::fuse::{MountOptions, Mounted, mount};
+
+use super::engine::{publish, workspace};
+use super::report::Report;
+use super::target::noise;
+
+const FILES: usize = 100;
+
+struct Row {
+    name: &'static str,
+    /// Requests for each operation beyond which something has become worse.
+    limit: f64,
+    why: &'static str,
+    work: fn(&Path),
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "create, write 4 KiB, close",
+        limit: 6.0,
+        why: "LOOKUP: the name is free; CREATE; GETXATTR: the kernel asks for security.capability; WRITE; RELEASE: \
+              the close publishes; GETATTR of the directory, whose times changed",
+        work: |dir| each(|name| fs::write(dir.join(name), [7; 4096]).unwrap()),
+    },
+    Row {
+        name: "stat, the first after a write",
+        limit: 1.1,
+        why: "GETATTR: after a write the kernel does not know how many blocks the file has",
+        work: |dir| each(|name| assert!(fs::metadata(dir.join(name)).is_ok())),
+    },
+    Row {
+        name: "stat, again",
+        limit: 0.1,
+        why: "nothing: attributes do not expire",
+        work: |dir| each(|name| assert!(fs::metadata(dir.join(name)).is_ok())),
+    },
+    Row {
+        name: "open, read 4 KiB, close",
+        limit: 3.0,
+        why: "OPEN and RELEASE: drafts and deleted files need to know who has a file open; READ",
+        work: |dir| each(|name| drop(fs::read(dir.join(name)).unwrap())),
+    },
+    Row {
+        name: "open, read 4 KiB, close, again",
+        limit: 2.0,
+        why: "OPEN and RELEASE; the bytes are in the kernel",
+        work: |dir| each(|name| drop(fs::read(dir.join(name)).unwrap())),
+    },
+    Row {
+        name: "append 128 bytes, fsync",
+        limit: 3.0,
+        why: "WRITE and FSYNC; the first write asks for security.capability",
+        work: |dir| {
+            let mut file = OpenOptions::new().append(true).open(dir.join("file0")).unwrap();
+            each(|_| {
+                file.write_all(&[1; 128]).unwrap();
+                file.sync_all().unwrap();
+            });
+        },
+    },
+    Row {
+        name: "rename",
+        limit: 3.0,
+        why: "LOOKUP: whether the new name is taken; RENAME; GETATTR of the directory",
+        work: |dir| each(|name| fs::rename(dir.join(name), dir.join(format!("{name}.new"))).unwrap()),
+    },
+    Row {
+        name: "unlink",
+        limit: 2.0,
+        why: "UNLINK; GETATTR of the directory",
+        work: |dir| each(|name| fs::remove_file(dir.join(format!("{name}.new"))).unwrap()),
+    },
+    Row {
+        name: "write, per MiB",
+        limit: 1.1,
+        why: "WRITE; the kernel sends no more than 1 MiB at once",
+        work: |dir| {
+            let mut file = File::create(dir.join("large")).unwrap();
+            let block = vec![3; 1 << 20];
+            each(|_| file.write_all(&block).unwrap());
+        },
+    },
+    Row {
+        name: "cold read, per MiB",
+        limit: 9.0,
+        why: "eight READs: the kernel reads ahead 128 KiB, which only root could raise (measured: nothing gained)",
+        work: |dir| {
+            let mut file = File::open(dir.join("large")).unwrap();
+            nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+            assert_eq!(file.read_to_end(&mut Vec::new()).unwrap(), FILES << 20);
+        },
+    },
+    Row {
+        name: "warm read, per MiB",
+        limit: 0.1,
+        why: "nothing but OPEN and RELEASE: the bytes are in the kernel",
+        work: |dir| drop(fs::read(dir.join("large")).unwrap()),
+    },
+    Row {
+        name: "overwrite 4 KiB here and there",
+        limit: 1.2,
+        why: "WRITE",
+        work: |dir| {
+            let file = OpenOptions::new().write(true).open(dir.join("large")).unwrap();
+            let mut at = 0;
+            each(|_| {
+                at = (at + 7919 * 4096) % (FILES as u64 * 256 * 4096);
+                file.write_all_at(&noise(4096, at + 1), at).unwrap();
+            });
+        },
+    },
+];
+
+fn each(mut work: impl FnMut(&str)) {
+    (0..FILES).for_each(|index| work(&format!("file{index}")));
+}
+
+/// The rows, counted on a mount in this process.
+pub fn counts(report: &mut Report) {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("mount");
+    fs::create_dir(&dir).unwrap();
+    let workspace = workspace(root.path());
+    let (owner_uid, owner_gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    let options = FsOptions { owner_uid, owner_gid, xattrs: true };
+    let fs = Fs::new(workspace.clone(), options, Arc::new(|_| Vec::new()));
+    let mounted = mount(Arc::new(fs), &dir, &MountOptions::default()).unwrap();
+    for row in ROWS {
+        let before = total(&mounted);
+        (row.work)(&dir);
+        let after = total(&mounted);
+        let name = format!("requests: {}", row.name);
+        report.at_most(&name, (after - before) as f64 / FILES as f64, "", row.limit);
+        println!("    {}", row.why);
+        publish(&workspace);
+    }
+    drop(mounted);
+    workspace.close(true).unwrap();
+}
+
+/// Requests so far; forgetting costs nobody anything.
+fn total(mounted: &Mounted) -> u64 {
+    let counted = mounted.requests().into_iter().filter(|(operation, _)| format!("{operation:?}") != "Forget");
+    counted.map(|(_, count)| count).sum()
+}
