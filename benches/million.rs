@@ -60,9 +60,9 @@ fn generate(report: &mut Report, root: &Path, files: usize) {
     let mut group = Ino::ROOT;
     for index in 0..files {
         if let Some(small) = index.checked_sub(LARGE)
-            && small % SMALL == 0
+            && small.is_multiple_of(SMALL)
         {
-            if small / SMALL % GROUP == 0 {
+            if (small / SMALL).is_multiple_of(GROUP) {
                 group =
                     make(&workspace, Ino::ROOT, &format!("group{}", small / SMALL / GROUP), &NewNode::Directory, false);
             }
