@@ -224,6 +224,12 @@ pub fn with_config(
     if let Some(bytes) = config.cache_bytes_max {
         options.cache_bytes_max = bytes;
     }
+    if let Some(bytes) = config.unpublished_bytes_max {
+        options.limits.unpublished_bytes_max = bytes;
+    }
+    if let Some(wait) = config.full_wait_ms {
+        options.limits.full_wait_ms = wait;
+    }
     if let Some(quiet) = config.version_quiet_ms {
         options.intervals.version_quiet_ms = quiet;
     }

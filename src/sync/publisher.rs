@@ -23,6 +23,8 @@ use crate::worktree::{Queued, Worktree};
 const BATCH_BYTES: u64 = 32 * 1024 * 1024;
 /// Objects uploaded in one batch.
 const BATCH_OBJECTS: usize = 256;
+/// Versions that are published together; of a longer queue, so many are in memory at once.
+const BATCH_VERSIONS: usize = 128;
 /// How often a swing is tried before it is left for later.
 const SWINGS_MAX: u32 = 8;
 /// How many versions of others are walked back in search of ours.
@@ -118,6 +120,21 @@ impl Publisher {
     /// [`SyncError::Stopped`] between two batches once `stop` says so.
     pub fn publish_once(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
         let _busy = self.busy.lock();
+        let mut all = Published::default();
+        loop {
+            let some = self.publish_some(stop)?;
+            all.versions += some.versions;
+            all.objects += some.objects;
+            all.bytes += some.bytes;
+            all.version = some.version.or(all.version);
+            if some.versions < BATCH_VERSIONS {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Publishes the oldest versions of the queue.
+    fn publish_some(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
         let parts = &self.parts;
         let base = parts.tree.base();
         let queue = self.queue(base.queue_sequence)?;
@@ -132,6 +149,10 @@ impl Publisher {
                 self.swing(&queue, base.head_generation, (head, etag))?
             }
         };
+        // They are in the store. Without room on the disk nothing else could be written from here on.
+        for key in queue.iter().flat_map(|(_, queued)| &queued.objects) {
+            parts.outbox.remove(key)?;
+        }
         parts.memory.remember(seen)?;
         if same {
             parts.tree.update_base(|base| base.head_generation = seen.generation)?;
@@ -146,7 +167,7 @@ impl Publisher {
         let dir = Queued::dir(&parts.dir);
         let sequences = Queued::list(&*parts.disk, &dir)?.into_iter().filter(|sequence| *sequence <= newest);
         let read = |sequence| Ok((sequence, Queued::read(&*parts.disk, &dir, sequence, &parts.keys)?));
-        sequences.map(read).collect()
+        sequences.take(BATCH_VERSIONS).map(read).collect()
     }
 
     /// HEAD is continued when it is the one our line builds on, or one of our own on the way.
@@ -348,8 +369,7 @@ impl Publisher {
         Err(SyncError::Contended { attempts: SWINGS_MAX })
     }
 
-    /// Removes what was published from the queue, then from the outbox; a crash in between leaves objects that the
-    /// next opening removes.
+    /// Removes what was published from the queue.
     fn clear(&self, queue: &[(u64, Queued)]) -> Result<(), SyncError> {
         let parts = &self.parts;
         let dir = Queued::dir(&parts.dir);
@@ -357,9 +377,6 @@ impl Publisher {
             Queued::remove(&*parts.disk, &dir, *sequence)?;
         }
         self.uploaded.lock().clear();
-        for key in queue.iter().flat_map(|(_, queued)| &queued.objects) {
-            parts.outbox.remove(key)?;
-        }
         Ok(())
     }
 }

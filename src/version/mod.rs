@@ -9,6 +9,7 @@
 //! - every decoder is bounded by the length of its input.
 
 pub mod diff;
+pub mod digests;
 pub mod entry;
 mod error;
 pub mod head;

@@ -19,8 +19,13 @@ use crate::worktree::{Checkpoint, Reason};
 
 /// How often the version timer looks, at most.
 const TICK_MS: u64 = 250;
-/// Wait after content could not be absorbed.
+/// Wait after content could not be absorbed, and at first after no version could be recorded.
 const ABSORB_RETRY_MS: u64 = 2_000;
+/// How often that wait doubles: every attempt to record leaves something behind until one succeeds.
+const RECORD_DOUBLINGS_MAX: u32 = 4;
+
+/// How often it is looked for files to hash.
+const HASH_IDLE_MS: u64 = 10_000;
 
 /// How often it is looked whether re-encryption was asked for.
 const REENCRYPT_TICK_MS: u64 = 250;
@@ -103,12 +108,13 @@ impl Workspace {
         if self.is_read_only() {
             return;
         }
-        let work: [(&str, Work); 5] = [
+        let work: [(&str, Work); 6] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
             ("kura-publish", Self::keep_publishing),
             ("kura-reencrypt", Self::keep_reencrypting),
+            ("kura-digests", Self::keep_hashing),
         ];
         let fsyncs: Option<(&str, Work)> =
             self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));
@@ -129,6 +135,23 @@ impl Workspace {
             let absorbed = self.tree().stage_ample().and(self.tree().absorb_all());
             if absorbed.is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
                 return;
+            }
+        }
+    }
+
+    /// Hashes large files that were edited. Where that would fetch all of a file from far away, it is left.
+    fn keep_hashing(&self) {
+        let pause = |time: Duration| self.background.pause(time);
+        while self.parts.store.is_local() && pause(Duration::from_millis(HASH_IDLE_MS)) {
+            loop {
+                match self.tree().hash_next(&pause) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::info!("a file is not hashed for now: {error}");
+                        break;
+                    }
+                }
             }
         }
     }
@@ -173,6 +196,7 @@ impl Workspace {
         let mut seen = (self.tree().activity().changes, Instant::now());
         let mut first: Option<Instant> = None;
         let mut pause = tick;
+        let mut failures = 0;
         while self.background.pause(pause) {
             pause = tick;
             let activity = self.tree().activity();
@@ -187,14 +211,16 @@ impl Workspace {
             let first_at = *first.get_or_insert_with(Instant::now);
             let is_due = seen.1.elapsed() >= Duration::from_millis(intervals.version_quiet_ms)
                 || first_at.elapsed() >= Duration::from_millis(intervals.version_max_ms)
-                || activity.journal_bytes > self.parts.options.limits.journal_bytes_max;
+                || activity.journal_bytes > self.parts.options.limits.journal_bytes_max
+                // What is not in a version cannot leave memory.
+                || activity.inodes > self.parts.options.limits.inodes_max.saturating_mul(2);
             if !is_due {
                 continue;
             }
             match self.tree().checkpoint(&Reason::automatic()) {
                 Ok(outcome) => {
                     self.trouble.lock().unrecorded = None;
-                    (recorded, first) = (Some(activity.changes), None);
+                    (recorded, first, failures) = (Some(activity.changes), None, 0);
                     match outcome {
                         Checkpoint::Recorded(_) => self.background.publish_now(),
                         Checkpoint::Unchanged => self.bound_journal(),
@@ -211,7 +237,8 @@ impl Workspace {
                         }
                     }
                     drop(trouble);
-                    pause = Duration::from_millis(ABSORB_RETRY_MS);
+                    pause = Duration::from_millis(ABSORB_RETRY_MS << failures);
+                    failures = RECORD_DOUBLINGS_MAX.min(failures + 1);
                 }
             }
         }

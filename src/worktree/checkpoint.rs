@@ -4,7 +4,7 @@
 //! the lock, pages are written from the leaves up, packed, and left in the outbox with an entry in
 //! the publish queue; at last the new base names the version, and the old segments go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,12 +13,13 @@ use super::live::Worktree;
 use super::local_blobs::{BlobMap, LocalBlob, LocalPlace};
 use super::open::{Base, Queued};
 use super::pages::NewPages;
+use super::used::Used;
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, RunId, VersionId};
-use crate::blob::{BlobKind, ChunkRef, Location, PackBuilder, RunRef, codec, location, plan_merge};
+use crate::blob::{BlobKind, Location, PackBuilder, RunRef, codec, location, plan_merge};
 use crate::crypto::Sealed;
 use crate::store::ObjectKey;
-use crate::version::entry::{Body, Content, Entry, FileBody, Ino, LinkRecord};
+use crate::version::entry::{Body, Entry, FileBody, Ino, LinkRecord};
 use crate::version::head::RunInForce;
 use crate::version::index::{Counts, IndexRecord, Origin, Root};
 use crate::version::refs;
@@ -89,6 +90,7 @@ impl Worktree {
     /// Records a version of the published state.
     pub fn checkpoint(&self, reason: &Reason) -> Result<Checkpoint> {
         let mut state = self.checkpoint.lock();
+        self.room_for_checkpoint()?;
         // What cannot be absorbed now is tried again while the pages are made.
         self.absorb_all().ok();
         let Some(captured) = self.capture(&state, reason.always)? else { return Ok(Checkpoint::Unchanged) };
@@ -180,6 +182,7 @@ impl Worktree {
         parcel.objects.push((IndexRecord::key(record.id), record.seal(&self.parts.keys)));
         let queued = Queued { record: record.clone(), refs, runs: runs.clone(), objects: Vec::new() };
         self.commit_version(state, captured, queued, parcel)?;
+        self.hashed.lock().retain(|id, _| !used.hashed.contains(id));
         self.install_version(captured, &dirs, &record.root);
         self.finish_blobs(captured, &used);
         Ok(Recorded { record })
@@ -252,7 +255,10 @@ impl Worktree {
             edits.insert(LinkRecord::key(*ino), record);
         }
         let dir = self.finish_entry(&captured.root, None, dirs, used)?;
-        Ok(Root { dir, links: captured.links_tree.edit(pages, &edits)?, digests: captured.digests })
+        let links = captured.links_tree.edit(pages, &edits)?;
+        let (digests, hashed) = self.write_digests(captured.digests, &used.unhashed, pages)?;
+        used.hashed = hashed;
+        Ok(Root { dir, links, digests })
     }
 
     /// Packs the new pages and the blobs that the version uses.
@@ -386,14 +392,19 @@ impl Worktree {
     ) -> Result<()> {
         let outbox = &self.parts.outbox;
         let mut keys = parcel.present;
-        for (key, sealed) in &parcel.objects {
-            outbox.add(key, sealed)?;
-            keys.push(key.clone());
-        }
-        outbox.sync(&keys)?;
+        keys.extend(parcel.objects.iter().map(|(key, _)| key.clone()));
         queued.objects = keys;
         let sequence = state.base.queue_sequence + 1;
-        queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)?;
+        let prepare = || -> Result<()> {
+            parcel.objects.iter().try_for_each(|(key, sealed)| outbox.add(key, sealed))?;
+            outbox.sync(&queued.objects)?;
+            queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)
+        };
+        if let Err(error) = prepare() {
+            // The next attempt makes objects of other names.
+            parcel.objects.iter().for_each(|(key, _)| self.remove_unused(key));
+            return Err(error);
+        }
         let base =
             Base { index: queued.record, refs: queued.refs, runs: queued.runs, queue_sequence: sequence, ..base };
         self.write_base(state, &base)?;
@@ -443,30 +454,6 @@ impl Worktree {
         if let Err(error) = self.parts.outbox.remove(key) {
             tracing::warn!("an object that nothing needs stays in the outbox: {error}");
         }
-    }
-}
-
-/// Which blobs a version uses.
-#[derive(Default)]
-struct Used {
-    blobs: HashSet<BlobId>,
-    /// Files with chunk lists in pages: their blobs are known by owner.
-    owners: HashSet<Ino>,
-}
-
-impl Used {
-    fn note(&mut self, ino: Ino, body: &FileBody) {
-        match &body.content {
-            Content::Chunks(chunks) => self.blobs.extend(chunks.iter().map(|(_, chunk): &(u64, ChunkRef)| chunk.id)),
-            Content::Tree(_) => {
-                self.owners.insert(ino);
-            }
-            Content::Empty | Content::Inline(_) => {}
-        }
-    }
-
-    fn has(&self, id: &BlobId, blob: &LocalBlob) -> bool {
-        self.blobs.contains(id) || blob.owners.iter().any(|owner| self.owners.contains(owner))
     }
 }
 

@@ -28,6 +28,7 @@ mod checkpoint;
 mod content;
 mod cookies;
 mod describe;
+mod digests;
 mod edit;
 mod error;
 mod extents;
@@ -42,8 +43,10 @@ mod pages;
 mod publication;
 mod record;
 mod refs;
+mod room;
 mod table;
 mod tree;
+mod used;
 mod live;
 
 pub use attr::{Attr, Caller, Changes, FileKind, NewNode, SetTime};
@@ -51,9 +54,10 @@ pub use checkpoint::{Checkpoint, Reason, Recorded};
 pub use content::Reading;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
-pub use live::{Activity, FileState, Limits, Space, Wait, Worktree, WorktreeParts};
+pub use live::{Activity, FileState, Space, Wait, Worktree, WorktreeParts};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
+pub use room::Limits;
 pub use table::DirItem;
 
 /// The result of an operation of this room.

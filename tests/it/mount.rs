@@ -2,6 +2,7 @@
 
 mod cases;
 mod conformance;
+mod full_disk;
 mod control;
 mod extremes;
 mod guard;

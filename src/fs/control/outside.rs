@@ -28,7 +28,7 @@ pub(crate) struct Outside {
 }
 
 /// The SHA-256 of a past file, when its version knows it.
-const SHA256_XATTR: &[u8] = b"user.kura.sha256";
+pub(crate) const SHA256_XATTR: &[u8] = b"user.kura.sha256";
 
 /// What waits for the store, the disk or the workspace is put off.
 fn may_wait(wait: Wait) -> Result<()> {
@@ -273,7 +273,7 @@ impl Outside {
         may_wait(wait)?;
         let past = self.past(ino, &node)?;
         if let (Body::File(file), SHA256_XATTR) = (&past.entry.body, name) {
-            let digest = file.sha256.as_ref().ok_or(WorkError::NoData)?;
+            let digest = self.workspace.tree().digest_of(file)?.ok_or(WorkError::NoData)?;
             return Ok(digest.to_string().into_bytes());
         }
         Ok(past.entry.xattrs.get(name).cloned().ok_or(WorkError::NoData)?)
