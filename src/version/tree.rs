@@ -1,7 +1,8 @@
 //! Page trees: sorted maps from byte keys to byte values, kept as content-addressed pages.
 //!
-//! A tree up to [`PAGE_LEN_SINGLE`] bytes is one page. A larger one is split before every key whose
-//! hash says so, on each level by other bits of the hash (a "prolly tree"; the idea is from the Noms
+//! A tree up to [`limits::PAGE_LEN_SINGLE`](crate::base::limits::PAGE_LEN_SINGLE) bytes is one page. A
+//! larger one is split before every key whose hash says so, on each level by other bits of the hash (a
+//! "prolly tree"; the idea is from the Noms
 //! database). So the pages depend on the content alone, equal parts of two trees are equal pages,
 //! and an edit reads and changes one page per level.
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -154,7 +154,7 @@ impl Opening {
         let locked = (|| {
             disk.create_dir_all(&self.dir)?;
             let file = disk.open(&path, OpenMode::ReadWrite)?;
-            if !file.try_lock()? {
+            if !file.try_lock()? && !outlives(&*file, || holder(&**disk, &path).is_none())? {
                 return Ok(None);
             }
             file.set_len(0)?;
@@ -163,7 +163,10 @@ impl Opening {
         })();
         match locked.map_err(|error| WorkspaceError::disk(&path, &error))? {
             Some(file) => Ok(file),
-            None => Err(WorkspaceError::Locked { state_dir: self.dir.clone(), holder: holder(&**disk, &path) }),
+            None => Err(WorkspaceError::Locked {
+                state_dir: self.dir.clone(),
+                holder: holder(&**disk, &path).unwrap_or_else(|| "another kura process".to_owned()),
+            }),
         }
     }
 
@@ -410,17 +413,29 @@ fn read_record(
     Ok(record)
 }
 
-/// The process that has the lock, in words.
-fn holder(disk: &dyn Disk, path: &std::path::Path) -> String {
-    let read = || {
-        let bytes = read_file(disk, path, 32).ok()?;
-        let pid: u32 = std::str::from_utf8(&bytes).ok()?.parse().ok()?;
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words = String::from_utf8_lossy(&command).replace('\0', " ");
-        let words: String = words.trim_end().chars().take(COMMAND_LEN_MAX).collect();
-        Some(format!("process {pid} ({words})"))
-    };
-    read().unwrap_or_else(|| "another kura process".to_owned())
+/// How long a process that was killed may take to let go of its lock.
+const ENDING_WAIT: Duration = Duration::from_secs(5);
+
+/// Waits for the lock as long as its holder is ending; whether it was got.
+fn outlives(file: &dyn DiskFile, is_ending: impl Fn() -> bool) -> std::io::Result<bool> {
+    let start = Instant::now();
+    while is_ending() && start.elapsed() < ENDING_WAIT {
+        std::thread::sleep(ENDING_WAIT / 250);
+        if file.try_lock()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The process that has the lock, in words; `None` when it is ending, and no longer has a command line.
+fn holder(disk: &dyn Disk, path: &std::path::Path) -> Option<String> {
+    let bytes = read_file(disk, path, 32).ok()?;
+    let pid: u32 = std::str::from_utf8(&bytes).ok()?.parse().ok()?;
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = String::from_utf8_lossy(&command).replace('\0', " ");
+    let words: String = words.trim_end().chars().take(COMMAND_LEN_MAX).collect();
+    (!words.is_empty()).then(|| format!("process {pid} ({words})"))
 }
 
 /// How much of a command is shown, in characters.
