@@ -57,15 +57,29 @@ impl Worktree {
             }
             self.relieve()?;
         }
-        if !self.is_full(len)? {
+        if !self.is_full(len, self.unwritten_cost())? {
             return Ok(());
         }
-        let wait_ms = self.parts.limits.full_wait_ms;
-        match wait {
-            _ if wait_ms == 0 => Err(WorkError::NoSpace),
-            Wait::No => Err(WorkError::WouldBlock),
-            Wait::Yes => self.wait_for_room(len, Duration::from_millis(wait_ms)),
+        if wait == Wait::No {
+            return Err(WorkError::WouldBlock);
         }
+        // Once it is on the disk, what is dirty may have cost less.
+        if let Err(error) = self.relieve_to(0) {
+            tracing::debug!("dirty bytes stay in memory: {error}");
+        }
+        if !self.is_full(len, self.unwritten_cost())? {
+            return Ok(());
+        }
+        match self.parts.limits.full_wait_ms {
+            0 => Err(WorkError::NoSpace),
+            wait_ms => self.wait_for_room(len, Duration::from_millis(wait_ms)),
+        }
+    }
+
+    /// What the dirty bytes in memory will cost on the disk at most: once in the journal, at their close, and once as
+    /// the objects that they become.
+    fn unwritten_cost(&self) -> u64 {
+        self.dirty_bytes.load(Ordering::Relaxed).saturating_mul(2)
     }
 
     fn wait_for_room(&self, len: u64, time: Duration) -> Result<()> {
@@ -73,7 +87,7 @@ impl Worktree {
         while Instant::now() < end {
             std::thread::sleep(Duration::from_millis(LOOK_MS));
             self.writable()?;
-            if !self.is_full(len)? {
+            if !self.is_full(len, self.unwritten_cost())? {
                 return Ok(());
             }
         }
@@ -83,11 +97,12 @@ impl Worktree {
     /// Whether one more name or attribute can be kept. Nobody waits for that: the kernel locks a directory
     /// while a name is made in it.
     pub(super) fn room_for_name(&self) -> Result<()> {
-        if self.is_full(NAME_COST_BYTES)? { Err(WorkError::NoSpace) } else { Ok(()) }
+        if self.is_full(NAME_COST_BYTES, 0)? { Err(WorkError::NoSpace) } else { Ok(()) }
     }
 
-    /// Whether the limit of unpublished bytes is reached, or the local disk (nearly) full.
-    fn is_full(&self, len: u64) -> Result<bool> {
+    /// Whether the limit of unpublished bytes is reached, or the local disk (nearly) full once `pending` bytes are on
+    /// it.
+    fn is_full(&self, len: u64, pending: u64) -> Result<bool> {
         let limits = &self.parts.limits;
         let journal_bytes = self.journal.len_bytes();
         if self.parts.outbox.total_bytes() + journal_bytes > limits.unpublished_bytes_max {
@@ -100,7 +115,7 @@ impl Worktree {
         let (disk, dir) = (&self.parts.disk, &self.parts.dir);
         let free = disk.free_bytes(dir).map_err(|error| WorkError::disk(dir, &error))?;
         // A checkpoint writes what is in the journal once more.
-        let is_low = free < limits.disk_reserve_bytes.saturating_add(journal_bytes);
+        let is_low = free < limits.disk_reserve_bytes.saturating_add(journal_bytes).saturating_add(pending);
         // A disk that is low is asked every time.
         self.unchecked_bytes.store(if is_low { UNCHECKED_BYTES_MAX } else { 0 }, Ordering::Relaxed);
         Ok(is_low)
@@ -129,14 +144,19 @@ impl Worktree {
         if self.recount() <= max {
             return Ok(());
         }
+        let outcome = self.relieve_to(max / 2);
+        if self.recount() <= max { Ok(()) } else { outcome.and(Err(WorkError::NoSpace)) }
+    }
+
+    fn relieve_to(&self, goal: u64) -> Result<()> {
         let mut outcome = self.absorb_all();
         for ino in self.drafts_by_size() {
-            if self.recount() <= max / 2 {
+            if self.recount() <= goal {
                 break;
             }
             outcome = self.stage(ino).and(outcome);
         }
-        if self.recount() <= max { Ok(()) } else { outcome.and(Err(WorkError::NoSpace)) }
+        outcome
     }
 
     fn drafts_by_size(&self) -> Vec<Ino> {

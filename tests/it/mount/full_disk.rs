@@ -130,6 +130,36 @@ fn a_full_disk_at_the_moment_of_mounting_and_unmounting_loses_nothing() {
 }
 
 #[test]
+fn a_copy_that_is_larger_than_the_disk_is_refused_and_what_was_taken_outlives_the_unmount() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let state = place.path().join("state");
+    let small = Small::mount(&state, 24);
+    let mount = place.mount();
+    let bytes = noise(7, 40 << 20);
+    let mut file = File::create(mount.at("large")).unwrap();
+    let mut taken = 0;
+    let refused = bytes.chunks(1 << 20).find_map(|chunk| match file.write(chunk) {
+        Ok(len) => {
+            taken += len;
+            (len < chunk.len()).then_some(ErrorKind::StorageFull)
+        }
+        Err(error) => Some(error.kind()),
+    });
+    assert_eq!(refused, Some(ErrorKind::StorageFull));
+    drop(file);
+    mount.end();
+    let mount = place.mount();
+    assert!(fs::read(mount.at("large")).unwrap() == bytes[..taken], "of {taken} bytes something is lost");
+    fs::remove_file(mount.at("large")).unwrap();
+    wait_until("there is room", || save(&mount.at("after"), &bytes[..1 << 20]));
+    mount.end();
+    drop(small);
+}
+
+#[test]
 fn writers_that_wait_for_room_keep_nobody_else_waiting() {
     let place = Place::new();
     let options = MountOptions { allow_other: true, ..MountOptions::default() };
