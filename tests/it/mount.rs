@@ -5,7 +5,7 @@ mod conformance;
 mod full_disk;
 mod control;
 mod extremes;
-mod guard;
+pub mod guard;
 mod kernel_cache;
 mod lifecycle;
 mod listings;
