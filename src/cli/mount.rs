@@ -23,7 +23,7 @@ use crate::base::disk::{Disk, RealDisk};
 use crate::base::ids::VersionId;
 use crate::control::{Exit, Failure, Reply};
 use crate::store::StoreUrl;
-use crate::workspace::is_inside;
+use crate::workspace::{is_inside, is_known};
 
 /// Mount a workspace as an ordinary directory
 ///
@@ -176,7 +176,8 @@ fn check_places(context: &Context, store: &StoreUrl, mountpoint: &Path) -> Resul
 fn key(context: &Context, args: &MountArgs, store: &StoreUrl) -> Result<Key, Failure> {
     let is_default = default_store(context).and_then(|path| store_url(&path)).is_ok_and(|default| default == *store);
     let StoreUrl::Dir(path) = store else { return secret::obtain(&context.common, &store.to_string()) };
-    if path.join("kura.json").exists() {
+    // One that was seen here before is only away.
+    if path.join("kura.json").exists() || is_known(&context.config.state_dir, &store.to_string()) {
         return secret::obtain(&context.common, &store.to_string());
     }
     let is_empty = !path.exists() || std::fs::read_dir(path).is_ok_and(|mut names| names.next().is_none());

@@ -38,6 +38,7 @@ mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
 pub use error::WorkspaceError;
+pub use keep::is_known;
 pub use opened::Workspace;
 pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, Notice, OpenOptions};
 pub use place::is_inside;

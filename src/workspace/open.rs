@@ -20,6 +20,7 @@ use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError, WatchStore
 use crate::sync::{ClientMemory, Publisher, PublisherParts, Rollback, Seen, SyncError, read_head};
 use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
+use crate::version::pages::Pages;
 use crate::version::refs;
 use crate::worktree::{Base, Worktree, WorktreeParts};
 
@@ -57,8 +58,9 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         || fresh_base(&opening, &keys, head.as_ref().map(|(head, _)| head)),
         opening.options.accept_damage,
     )?);
-    if let Some((_, seen)) = &head {
-        memory.remember(*seen)?;
+    let seen = head.as_ref().map(|(_, seen)| *seen);
+    if let Some(seen) = seen.filter(|_| accepted.is_none()) {
+        memory.remember(seen)?;
     }
     let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory);
     let Opening { store, options, id, dir, conditional_writes, offline, .. } = opening;
@@ -77,13 +79,16 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         lock: Mutex::new(Some(lock)),
         offline,
     });
-    if let Some(Rollback { seen, .. }) = accepted.filter(|_| !workspace.is_read_only()) {
-        // It stands in the history, where every client finds it.
-        let message = format!(
-            "accepted that the store went back behind generation {} of HEAD with version {}",
-            seen.generation, seen.version
-        );
-        workspace.snapshot(Some(message), None)?;
+    if let Some(Rollback { seen: lost, .. }) = accepted {
+        if !workspace.is_read_only() {
+            // It stands in the history, where every client finds it, before it counts here.
+            let message = format!(
+                "accepted that the store went back behind generation {} of HEAD with version {}",
+                lost.generation, lost.version
+            );
+            workspace.snapshot(Some(message), None)?;
+        }
+        seen.map_or(Ok(()), |seen| workspace.parts.memory.remember(seen))?;
     }
     Ok(workspace)
 }
@@ -347,7 +352,7 @@ impl Ahead<'_> {
         }
         let index = self.blobs.index();
         index.set_runs(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
-        Ok(refs::lists(&head.refs, &super::history::Pages(self.blobs), version)?)
+        Ok(refs::lists(&head.refs, &Pages(self.blobs), version)?)
     }
 
     /// What the newest version seen needs and the store has no more: its record and its location runs.
