@@ -173,7 +173,19 @@ impl ObjectStore for WatchStore {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<()> {
-        self.run(0, || self.inner.list(prefix, each))
+        let (number, begun) = self.begin(0)?;
+        let listed = self.inner.list(prefix, &mut |info| {
+            // A long listing comes in pages: as long as they come, the store is not silent.
+            let now = Instant::now();
+            {
+                let mut state = self.state.lock();
+                state.answered = Some(now);
+                state.under_way.insert(number, (begun, now + PATIENCE));
+            }
+            each(info);
+        });
+        self.end(number, begun, listed.as_ref().err());
+        listed.map_err(|error| self.gone(error))
     }
 
     fn get_many(&self, requests: &[RangeRequest]) -> Vec<Result<Vec<u8>>> {

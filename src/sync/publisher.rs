@@ -10,13 +10,12 @@ use super::{ClientMemory, Seen, SyncError};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::ids::VersionId;
-use crate::blob::{BlobKind, Blobs, ChunkRef, Outbox};
+use crate::blob::{Blobs, Outbox};
 use crate::crypto::{Keys, Sealed};
 use crate::store::{ETag, ObjectKey, ObjectStore, PutCondition, RangeRequest, StoreError};
-use crate::version::VersionError;
 use crate::version::head::Head;
 use crate::version::index::IndexRecord;
-use crate::version::tree::PageIo;
+use crate::version::pages::Pages;
 use crate::worktree::{Queued, Worktree};
 
 /// Sealed bytes that are in memory at once for uploading.
@@ -378,19 +377,6 @@ impl Publisher {
         }
         self.uploaded.lock().clear();
         Ok(())
-    }
-}
-
-/// Pages as they are stored; nothing is written.
-struct Pages<'a>(&'a Blobs);
-
-impl PageIo for Pages<'_> {
-    fn load(&self, page: &ChunkRef) -> crate::version::Result<Arc<[u8]>> {
-        Ok(self.0.read(BlobKind::Page, page)?)
-    }
-
-    fn save(&self, _: &[u8]) -> crate::version::Result<ChunkRef> {
-        Err(VersionError::Damaged { object: "a page".to_owned(), reason: "comparing writes none".to_owned() })
     }
 }
 

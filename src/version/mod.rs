@@ -14,6 +14,7 @@ pub mod entry;
 mod error;
 pub mod head;
 pub mod index;
+pub mod pages;
 pub mod refs;
 pub mod tree;
 pub mod walk;

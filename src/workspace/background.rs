@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::fsync::Rounds;
-use super::history::Pages;
 use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
 use crate::base::random;
 use crate::store::{ObjectStore, StoreError};
 use crate::sync::{Published, SyncError, read_head};
+use crate::version::pages::Pages;
 use crate::version::refs;
 use crate::worktree::{Checkpoint, Reason};
 

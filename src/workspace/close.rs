@@ -117,7 +117,8 @@ impl Workspace {
         let store = Arc::downgrade(&self.parts.store);
         let give_up = move || {
             std::thread::sleep(wait);
-            if let Some(store) = store.upgrade() {
+            // A store that answers is left alone: the mount may have to stay, being busy.
+            if let Some(store) = store.upgrade().filter(|store| store.silence().is_some()) {
                 store.cancel();
             }
         };

@@ -15,7 +15,6 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, mkfifo};
 
-use super::history::Pages;
 use super::opened::Workspace;
 use super::restore::entries;
 use super::{ExportReport, Progress, Result, WorkspaceError, split_path, xattr};
@@ -26,6 +25,7 @@ use crate::base::random;
 use crate::version::VersionError;
 use crate::version::entry::{Body, Content, Entry, FileBody, Ino, name_ok};
 use crate::version::index::IndexRecord;
+use crate::version::pages::Pages;
 
 /// Bytes read and written at once.
 const PIECE_LEN: u64 = 4 << 20;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::history::{Pages, is_below};
+use super::history::is_below;
 use super::opened::Workspace;
 use super::{PathChange, Restored, Result, split_path};
 use crate::base::ids::{FileId, VersionId};
@@ -11,6 +11,7 @@ use crate::version::VersionError;
 use crate::version::diff::{Change, ChangeKind, diff, join};
 use crate::version::entry::{Body, CONTROL_NAME, Entry, Ino, LinkRecord};
 use crate::version::index::{IndexRecord, Origin, Root};
+use crate::version::pages::Pages;
 use crate::version::tree::PageIo;
 use crate::worktree::{GraftOp, Reason};
 

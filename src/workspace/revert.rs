@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::history::{Pages, is_below};
+use super::history::is_below;
 use super::opened::Workspace;
 use super::restore::{Plan, listed, names, without_reserved};
 use super::{Conflict, Restored, Result, split_path};
@@ -12,6 +12,7 @@ use crate::base::limits::NAME_LEN_MAX;
 use crate::version::diff::{Change, diff, join};
 use crate::version::entry::{Body, Entry};
 use crate::version::index::{IndexRecord, Origin};
+use crate::version::pages::Pages;
 use crate::worktree::{GraftOp, Reason};
 
 type Path = Arc<[u8]>;

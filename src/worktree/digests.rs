@@ -23,7 +23,7 @@ const STEPS_BETWEEN_LOOKS: u64 = 64;
 const PAUSE_FACTOR: u32 = 2;
 
 /// What was computed and is in no version yet: of which inode's content, and the digest unless the
-/// content is gone.
+/// content is missing.
 pub(super) type Hashed = BTreeMap<BlobId, (Ino, Option<Sha256>)>;
 
 impl Worktree {
@@ -35,7 +35,7 @@ impl Worktree {
         let digest = match self.hash_body(ino, &body, pause) {
             Ok(Some(digest)) => Some(digest),
             Ok(None) => return Ok(false),
-            // No version has it any more.
+            // Not here for now; it is tried again after the next version.
             Err(WorkError::Version(VersionError::Blob(BlobError::Missing { .. }))) => None,
             Err(error) => return Err(error),
         };
@@ -121,7 +121,9 @@ impl Worktree {
                 digests::set(&mut edits, id, *digest);
             }
             let wanted = digests::wanted(&before, io, *ino)?;
-            if wanted.is_some_and(|body| digests::content_id(&self.parts.keys, &body) == *id) {
+            let is_same = wanted.is_some_and(|body| digests::content_id(&self.parts.keys, &body) == *id);
+            // Content that is missing now may be repaired; then it is still wanted.
+            if digest.is_some() && is_same {
                 digests::settle(&mut edits, *ino);
             }
         }

@@ -58,11 +58,28 @@ pub enum Invalidation {
     Inode(Ino),
 }
 
+/// While it lives, what is loaded stays, or a long graft would load its directories again and again.
+struct KeepLoaded<'a>(&'a Worktree);
+
+impl<'a> KeepLoaded<'a> {
+    fn new(tree: &'a Worktree) -> Self {
+        tree.table().grafting += 1;
+        Self(tree)
+    }
+}
+
+impl Drop for KeepLoaded<'_> {
+    fn drop(&mut self) {
+        self.0.table().grafting -= 1;
+    }
+}
+
 impl Worktree {
     /// Applies all changes in one step: other operations see none of them or all, and so does whoever opens the
     /// tree after a crash. When it fails, nothing has changed. Nothing is put at or below the reserved name `.kura`.
     pub fn graft(&self, ops: &[GraftOp]) -> Result<()> {
         self.writable()?;
+        let _kept = KeepLoaded::new(self);
         for op in ops {
             self.load_ahead(op.path())?;
         }

@@ -59,14 +59,24 @@ impl Worktree {
         let mut table = self.table();
         let mut records = Vec::new();
         for ino in inos.iter().copied() {
-            let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) else { continue };
+            let Some(Node::File(file)) = table.find(ino).map(|inode| &inode.node) else { continue };
             let is_logged = file.frozen.iter().all(|layer| layer.extents.unlogged_len() == 0);
-            for layer in file.frozen.iter_mut().filter(|layer| is_logged && !layer.complete) {
-                Arc::make_mut(layer).complete = true;
-                records.push(Record::Complete { ino, layer: layer.id });
-            }
+            let new = file.frozen.iter().filter(|layer| is_logged && !layer.complete);
+            records.extend(new.map(|layer| Record::Complete { ino, layer: layer.id }));
         }
-        if records.is_empty() { Ok(()) } else { self.append(&mut table, &records).map(|_| ()) }
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.append(&mut table, &records)?;
+        for record in &records {
+            let Record::Complete { ino, layer: id } = record else { continue };
+            let Some(Node::File(file)) = table.find_mut(*ino).map(|inode| &mut inode.node) else { continue };
+            file.frozen
+                .iter_mut()
+                .filter(|layer| layer.id == *id)
+                .for_each(|layer| Arc::make_mut(layer).complete = true);
+        }
+        Ok(())
     }
 
     /// Makes content of layers; the caller appends the records and registers them.

@@ -90,6 +90,8 @@ pub(super) struct Table {
     pub(super) placed: HashSet<Ino>,
     /// Whether a checkpoint is under way.
     pub(super) recording: bool,
+    /// How many grafts need what they have loaded.
+    pub(super) grafting: u32,
     /// Grows with every change of names, attributes or published content.
     pub(super) changes: u64,
     pub(super) kept_cookies: KeptCookies,
@@ -121,6 +123,7 @@ impl Table {
             orphans: HashSet::new(),
             placed: HashSet::new(),
             recording: false,
+            grafting: 0,
             changes: 0,
             kept_cookies: KeptCookies::default(),
         }
@@ -301,7 +304,7 @@ impl Table {
     /// Drops the names of clean directories, the longest unused first, when more than `inodes_max`
     /// inodes are in memory; so many that it is not needed again soon.
     pub(super) fn shrink(&mut self, inodes_max: usize) {
-        if self.inodes.len() <= inodes_max {
+        if self.inodes.len() <= inodes_max || self.grafting > 0 {
             return;
         }
         let inodes_max = inodes_max - inodes_max / 8;

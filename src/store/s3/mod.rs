@@ -23,8 +23,9 @@ use client::{Inner, new_runtime};
 use super::{ETag, Object, ObjectInfo, ObjectKey, ObjectStore, PutCondition, RangeRequest, Result, StoreError};
 use crate::crypto::Sealed;
 
-/// Unconditional puts of longer bodies go up in parts.
-const SINGLE_PUT_LEN_MAX: usize = 32 * 1024 * 1024;
+/// Longer bodies go up in parts, without a condition. Longer than the longest location run, so that every object
+/// kura makes is put by one conditional request, as the policy of a writer asks.
+const SINGLE_PUT_LEN_MAX: usize = 40 * 1024 * 1024;
 const PART_LEN: usize = 16 * 1024 * 1024;
 
 /// A store in S3.
