@@ -143,7 +143,7 @@ fn write_all(workspace: &Workspace, ino: Ino, bytes: &[u8]) {
     workspace.tree().release(ino, true);
 }
 
-fn make(workspace: &Workspace, parent: Ino, name: &str, node: &NewNode, open: bool) -> Ino {
+pub fn make(workspace: &Workspace, parent: Ino, name: &str, node: &NewNode, open: bool) -> Ino {
     let caller = Caller { uid: 0, gid: 0 };
     workspace.tree().make(parent, name.as_bytes(), node, 0o755, caller, open, Wait::Yes).unwrap().ino
 }
@@ -153,19 +153,22 @@ pub fn publish(workspace: &Arc<Workspace>) {
     workspace.flush(Some(Duration::from_secs(60))).unwrap();
 }
 
-/// A workspace below `root` without background threads: nothing happens that was not asked for.
+/// The workspace below `root`, made when it is not there, without background threads: nothing happens
+/// that was not asked for.
 pub fn workspace(root: &Path) -> Arc<Workspace> {
     let passphrase = || Credential::Passphrase(Secret::from_text("benchmark".to_owned()));
     let store = StoreUrl::Dir(root.join("store"));
     let mut options = InitOptions::new(vec![NewSlot { label: "benchmark".to_owned(), credential: passphrase() }]);
     (options.kdf, options.recovery_code) = (KdfParams::minimum(), false);
-    Workspace::init(&store, options).unwrap();
+    if !root.join("store").exists() {
+        Workspace::init(&store, options).unwrap();
+    }
     let credential = Box::new(move || Ok(passphrase()));
     Workspace::open(OpenOptions::new(store, root.join("state"), root.join("cache"), credential)).unwrap()
 }
 
 /// Objects in the store below `root`, and their bytes.
-fn stored(root: &Path) -> (f64, f64) {
+pub fn stored(root: &Path) -> (f64, f64) {
     let (mut count, mut bytes) = (0.0, 0.0);
     let mut dirs = vec![root.join("store")];
     while let Some(dir) = dirs.pop() {

@@ -15,6 +15,7 @@ mod ceiling;
 mod cpu;
 mod engine;
 mod local;
+mod million;
 mod remote;
 mod requests;
 mod report;
@@ -25,7 +26,7 @@ mod s3_server;
 
 type Section = fn(&mut report::Report);
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("primitives", engine::primitives),
     ("commit", engine::commit_cost),
     ("insert", engine::insert_one_byte),
@@ -34,6 +35,7 @@ const SECTIONS: [(&str, Section); 9] = [
     ("large", local::large_files),
     ("requests", requests::counts),
     ("scale", local::scale),
+    ("million", million::million),
     ("remote", remote::slow_store),
 ];
 

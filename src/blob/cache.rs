@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -19,6 +19,9 @@ const OPEN_FILES_MAX: NonZeroUsize = match NonZeroUsize::new(64) {
     None => NonZeroUsize::MIN,
 };
 
+/// After the disk was full so many writes are passed over before it is tried again.
+const PAUSES: u32 = 256;
+
 /// A directory with a sparse file per object. What it holds is only ever a copy: it may be removed
 /// at any time, and everything read from it is authenticated by whoever opens it.
 pub struct Cache {
@@ -28,7 +31,8 @@ pub struct Cache {
     state: Mutex<State>,
     /// Held while files are written, removed or made; taken before `state`.
     changing: Mutex<()>,
-    is_full: AtomicBool,
+    /// How many writes are passed over because the disk was full.
+    pauses: AtomicU32,
 }
 
 struct State {
@@ -95,7 +99,7 @@ impl Cache {
             bytes_max,
             state: Mutex::new(state),
             changing: Mutex::new(()),
-            is_full: AtomicBool::new(false),
+            pauses: AtomicU32::new(0),
         };
         cache.evict();
         Ok(cache)
@@ -133,16 +137,20 @@ impl Cache {
     /// taken to be the end of the object. False when nothing is kept because the disk failed.
     pub fn write(&self, key: &ObjectKey, offset: u64, bytes: &[u8]) -> bool {
         debug_assert!(offset.is_multiple_of(WINDOW_LEN));
-        if self.is_full.load(Ordering::Relaxed) {
+        let paused =
+            self.pauses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pauses| pauses.checked_sub(1)).is_ok();
+        if paused {
             return false;
         }
         let _changing = self.changing.lock();
         let file = self.handle(&mut self.state.lock(), key);
         if let Err(error) = file.and_then(|file| file.write_at(bytes, offset)) {
-            if !self.is_full.swap(true, Ordering::Relaxed) {
-                tracing::warn!("{}: cannot be written ({error}); nothing more is cached on disk", self.dir.display());
-            }
-            self.drop_object(&mut self.state.lock(), key);
+            self.pauses.store(PAUSES, Ordering::Relaxed);
+            tracing::warn!("{}: cannot be written ({error}); half of the cache goes", self.dir.display());
+            let mut state = self.state.lock();
+            self.drop_object(&mut state, key);
+            let half = state.bytes / 2;
+            self.evict_from(&mut state, half);
             return false;
         }
         let mut state = self.state.lock();
@@ -153,7 +161,7 @@ impl Cache {
             windows.set(window, part.len() as u64);
         }
         state.bytes += windows.bytes - before;
-        self.evict_from(state);
+        self.evict_from(state, self.bytes_max);
         true
     }
 
@@ -190,11 +198,11 @@ impl Cache {
 
     fn evict(&self) {
         let _changing = self.changing.lock();
-        self.evict_from(&mut self.state.lock());
+        self.evict_from(&mut self.state.lock(), self.bytes_max);
     }
 
-    fn evict_from(&self, state: &mut State) {
-        while state.bytes > self.bytes_max {
+    fn evict_from(&self, state: &mut State, bytes_max: u64) {
+        while state.bytes > bytes_max {
             let Some(key) = state.objects.peek_lru().map(|(key, _)| key.clone()) else { break };
             self.drop_object(state, &key);
         }

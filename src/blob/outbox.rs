@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -23,6 +24,8 @@ pub struct Outbox {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     objects: Mutex<HashMap<ObjectKey, Waiting>>,
+    /// Of all objects.
+    bytes: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -36,7 +39,7 @@ impl Outbox {
     pub fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Self> {
         let failed = |error| BlobError::disk(&dir, error);
         disk.create_dir_all(&dir).map_err(failed)?;
-        let mut objects = HashMap::new();
+        let mut objects: HashMap<ObjectKey, Waiting> = HashMap::new();
         for item in disk.list(&dir).map_err(failed)? {
             if item.name.starts_with(TEMPORARY_PREFIX) {
                 let path = dir.join(&item.name);
@@ -45,12 +48,13 @@ impl Outbox {
                 objects.insert(key, Waiting { len: item.len, synced: false });
             }
         }
-        Ok(Self { disk, dir, objects: Mutex::new(objects) })
+        let bytes = AtomicU64::new(objects.values().map(|waiting| waiting.len).sum());
+        Ok(Self { disk, dir, objects: Mutex::new(objects), bytes })
     }
 
     /// An outbox that holds nothing, for reading the store alone. Nothing may be added to it.
     pub fn none(disk: Arc<dyn Disk>) -> Self {
-        Self { disk, dir: PathBuf::new(), objects: Mutex::new(HashMap::new()) }
+        Self { disk, dir: PathBuf::new(), objects: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
     /// Writes an object (all or nothing, not yet synced). Objects are immutable: one that is here
@@ -72,7 +76,9 @@ impl Outbox {
             self.disk.remove(&temporary).ok();
             return Err(BlobError::disk(&path, error));
         }
-        self.objects.lock().insert(key.clone(), Waiting { len, synced: false });
+        let old = self.objects.lock().insert(key.clone(), Waiting { len, synced: false });
+        self.bytes.fetch_add(len, Ordering::Relaxed);
+        self.bytes.fetch_sub(old.map_or(0, |old| old.len), Ordering::Relaxed);
         Ok(())
     }
 
@@ -159,9 +165,8 @@ impl Outbox {
 
     /// Removes an object after its upload; a missing one is fine.
     pub fn remove(&self, key: &ObjectKey) -> Result<()> {
-        if self.objects.lock().remove(key).is_none() {
-            return Ok(());
-        }
+        let Some(waiting) = self.objects.lock().remove(key) else { return Ok(()) };
+        self.bytes.fetch_sub(waiting.len, Ordering::Relaxed);
         let path = self.path(key);
         match self.disk.remove(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(BlobError::disk(&path, error)),
@@ -178,7 +183,7 @@ impl Outbox {
 
     /// Sealed bytes that wait.
     pub fn total_bytes(&self) -> u64 {
-        self.objects.lock().values().map(|waiting| waiting.len).sum()
+        self.bytes.load(Ordering::Relaxed)
     }
 
     fn path(&self, key: &ObjectKey) -> PathBuf {

@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::codec::{self, BlobKind, ChunkRef, FrameLayout};
 use super::index::LocationIndex;
 use super::location::{Location, Place};
-use super::memory::{Frame, Frames, Opened};
+use super::memory::{ByteLru, Frame, Frames, Opened};
 use super::outbox::Outbox;
 use super::part::Part;
 use super::prefetch::Prefetcher;
@@ -62,7 +62,12 @@ pub struct BlobsConfig {
 pub struct Blobs {
     reader: Arc<Reader>,
     prefetcher: Prefetcher,
+    /// Pages read or made last: with them, versions are recorded also while the store is away.
+    pages: Mutex<ByteLru<BlobId, Arc<[u8]>>>,
 }
+
+/// Pages kept in memory, in bytes.
+const PAGES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 struct Reader {
     keys: Keys,
@@ -94,7 +99,7 @@ impl Blobs {
                 tracing::debug!("reading ahead: {error}");
             }
         }));
-        Self { reader, prefetcher }
+        Self { reader, prefetcher, pages: Mutex::new(ByteLru::new(PAGES_BYTES_MAX)) }
     }
 
     /// Where blobs are.
@@ -129,7 +134,24 @@ impl Blobs {
 
     /// Reads a whole blob.
     pub fn read(&self, kind: BlobKind, chunk: &ChunkRef) -> Result<Arc<[u8]>> {
-        self.reader.read(kind, chunk)
+        if kind != BlobKind::Page {
+            return self.reader.read(kind, chunk);
+        }
+        if let Some(page) = self.kept_page(chunk) {
+            return Ok(page);
+        }
+        let page = self.reader.read(kind, chunk)?;
+        self.keep_page(chunk.id, page.clone());
+        Ok(page)
+    }
+
+    /// Keeps a page in memory that is read, or was made, and will be wanted again.
+    pub fn keep_page(&self, id: BlobId, page: Arc<[u8]>) {
+        self.pages.lock().put(id, page);
+    }
+
+    fn kept_page(&self, chunk: &ChunkRef) -> Option<Arc<[u8]>> {
+        self.pages.lock().get(&chunk.id).filter(|page| page.len() == chunk.len as usize)
     }
 
     /// Appends `len` bytes from `offset` on to `out`, fewer where the blob ends, opening only the
@@ -156,7 +178,7 @@ impl Blobs {
 
     /// A whole blob, if it is in memory.
     pub fn remembered(&self, chunk: &ChunkRef) -> Option<Arc<[u8]>> {
-        self.reader.remembered(chunk)
+        self.kept_page(chunk).or_else(|| self.reader.remembered(chunk))
     }
 
     /// Whether the store's objects are as near as the local disk.
@@ -166,7 +188,21 @@ impl Blobs {
 
     /// Reads many whole blobs in few requests; answers in order.
     pub fn read_many(&self, kind: BlobKind, chunks: &[ChunkRef]) -> Vec<Result<Arc<[u8]>>> {
-        self.reader.read_many(kind, chunks)
+        if kind != BlobKind::Page {
+            return self.reader.read_many(kind, chunks);
+        }
+        let mut answers: Vec<Option<Result<Arc<[u8]>>>> =
+            chunks.iter().map(|chunk| self.kept_page(chunk).map(Ok)).collect();
+        let missing: Vec<usize> = (0..chunks.len()).filter(|number| answers[*number].is_none()).collect();
+        let wanted: Vec<ChunkRef> = missing.iter().map(|number| chunks[*number]).collect();
+        for (number, page) in missing.into_iter().zip(self.reader.read_many(kind, &wanted)) {
+            if let Ok(page) = &page {
+                self.keep_page(chunks[number].id, page.clone());
+            }
+            answers[number] = Some(page);
+        }
+        let unasked = |(answer, chunk): (Option<_>, &ChunkRef)| answer.unwrap_or_else(|| self.reader.read(kind, chunk));
+        answers.into_iter().zip(chunks).map(unasked).collect()
     }
 
     /// Reads and opens a whole object that is no blob, of at most 4 MiB and mostly below 64 KiB; fetched ones are kept

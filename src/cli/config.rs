@@ -24,7 +24,17 @@ pub const SEALED_PASSWORD_VAR: &str = "KURA_SEALED_PASSWORD";
 /// The new password of a sealed document.
 pub const SEALED_NEW_PASSWORD_VAR: &str = "KURA_SEALED_NEW_PASSWORD";
 
-const KEYS: [&str; 7] = ["store", "state_dir", "cache_dir", "cache_size", "version_quiet", "version_max", "poll"];
+const KEYS: [&str; 9] = [
+    "store",
+    "state_dir",
+    "cache_dir",
+    "cache_size",
+    "unpublished_size",
+    "full_wait",
+    "version_quiet",
+    "version_max",
+    "poll",
+];
 
 const DATA_VAR: &str = "XDG_DATA_HOME";
 const DATA_BELOW_HOME: &str = ".local/share";
@@ -43,6 +53,10 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Largest disk cache of a workspace, in bytes.
     pub cache_bytes_max: Option<u64>,
+    /// Most bytes that wait on the local disk for the store.
+    pub unpublished_bytes_max: Option<u64>,
+    /// How long a write waits for room before it fails, in milliseconds.
+    pub full_wait_ms: Option<u64>,
     /// Quiet time after which a version is recorded, in milliseconds.
     pub version_quiet_ms: Option<u64>,
     /// Longest time from a change to its version, in milliseconds.
@@ -68,6 +82,8 @@ impl Config {
             state_dir,
             cache_dir,
             cache_bytes_max: file.parsed("cache_size", parse_size)?,
+            unpublished_bytes_max: file.parsed("unpublished_size", parse_size)?,
+            full_wait_ms: file.parsed("full_wait", parse_duration_ms)?,
             version_quiet_ms: file.parsed("version_quiet", parse_duration_ms)?,
             version_max_ms: file.parsed("version_max", parse_duration_ms)?,
             poll_ms: file.parsed("poll", parse_duration_ms)?,

@@ -1,6 +1,6 @@
 //! The process that serves a mount, in the background or in the foreground.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::control::{self, Exit, Failure, Reply, Request};
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountError, MountOptions, Mounted};
 use crate::store::StoreUrl;
-use crate::workspace::Workspace;
+use crate::workspace::{Notice, Workspace};
 
 /// What is to be served.
 pub struct Serve {
@@ -42,7 +42,11 @@ pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Re
     // Fails only for a process that leads its group already, which then has its own session.
     nix::unistd::setsid().ok();
     let tell = |reply: Reply| context.output.json(&reply);
-    let served = match serve.and_then(|serve| start(context, serve)) {
+    let notice: Notice = Arc::new(|waiting| {
+        // The command that waits may have gone; then nobody has to be told.
+        writeln!(std::io::stdout(), "{}", serde_json::json!({ "waiting": waiting })).ok();
+    });
+    let served = match serve.and_then(|serve| start(context, serve, Some(notice))) {
         Ok(served) => served,
         Err(failure) => {
             let exit = failure.exit;
@@ -50,14 +54,15 @@ pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Re
             return Ok(exit);
         }
     };
-    let told = tell(Reply::done("mounted", serde_json::Value::Null));
+    let offline = served.workspace.status().offline.map(|offline| offline.reason);
+    let told = tell(Reply::done("mounted", serde_json::json!({ "offline": offline })));
     served.until_unmounted(told)
 }
 
 /// Serves a mount in the foreground.
 pub fn run_in_foreground(context: &Context, serve: Serve) -> Result<Exit, Failure> {
     let text = format!("{} is mounted at {}; Ctrl-C unmounts it", serve.store, serve.mountpoint.display());
-    let served = start(context, serve)?;
+    let served = start(context, serve, None)?;
     let told = context.output.note(&text);
     served.until_unmounted(told)
 }
@@ -70,11 +75,12 @@ struct Served {
     state_root: PathBuf,
 }
 
-fn start(context: &Context, serve: Serve) -> Result<Served, Failure> {
+fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Served, Failure> {
     let state_root = context.config.state_dir.clone();
     let options = mount_options(context, &serve);
     let key = serve.key;
     let mut open = door::with_config(context, &serve.store, Box::new(move || Ok(key.credential())));
+    open.notice = notice.or(open.notice);
     open.read_only = serve.flags.read_only;
     open.fsync = serve.flags.fsync;
     open.accept_damage = serve.accept_damage;

@@ -11,7 +11,7 @@ use super::config::{absolute, store_url};
 use super::{Context, mounts, secret};
 use crate::control::{self, Exit, Failure, PathText, Reply, Request};
 use crate::store::StoreUrl;
-use crate::workspace::{OpenOptions as WorkspaceOptions, Workspace};
+use crate::workspace::{Notice, OpenOptions as WorkspaceOptions, Workspace};
 
 /// Longest reply that is read, in bytes.
 const REPLY_LEN_MAX: u64 = 1 << 30;
@@ -172,19 +172,28 @@ impl Door {
         }
     }
 
-    /// Shuts the door; what was changed is published as far as the store can be reached.
-    pub fn close(self) -> Result<(), Failure> {
-        let Door::Opened(workspace, purpose) = self else { return Ok(()) };
+    /// Shuts the door without publishing.
+    pub fn leave(self) -> Result<(), Failure> {
+        let Door::Opened(workspace, _) = self else { return Ok(()) };
+        workspace.close(false)?;
+        Ok(())
+    }
+
+    /// Shuts the door; what was changed is published as far as the store can be reached, and [`Exit::Partial`] (which
+    /// was told) says that this was not far enough.
+    pub fn close(self) -> Result<Exit, Failure> {
+        let Door::Opened(workspace, purpose) = self else { return Ok(Exit::Ok) };
         let report = workspace.close(purpose == Purpose::Write)?;
         if purpose == Purpose::Write && report.unpublished_versions > 0 {
             super::output::warn(&format!(
-                "{} versions ({}) wait on this machine to be published: {}",
+                "recorded on this machine and not published: {} versions ({}) wait: {}",
                 report.unpublished_versions,
                 super::output::size(report.unpublished_bytes),
                 report.reason.as_deref().unwrap_or("the store was too slow")
             ));
+            return Ok(Exit::Partial);
         }
-        Ok(())
+        Ok(Exit::Ok)
     }
 }
 
@@ -211,8 +220,15 @@ pub fn with_config(
     let config = &context.config;
     let mut options =
         WorkspaceOptions::new(store.clone(), config.state_dir.clone(), config.cache_dir.clone(), credential);
+    options.notice = (!context.output.quiet).then(|| Arc::new(super::output::warn) as Notice);
     if let Some(bytes) = config.cache_bytes_max {
         options.cache_bytes_max = bytes;
+    }
+    if let Some(bytes) = config.unpublished_bytes_max {
+        options.limits.unpublished_bytes_max = bytes;
+    }
+    if let Some(wait) = config.full_wait_ms {
+        options.limits.full_wait_ms = wait;
     }
     if let Some(quiet) = config.version_quiet_ms {
         options.intervals.version_quiet_ms = quiet;

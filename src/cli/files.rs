@@ -17,7 +17,7 @@ use super::progress::{Bar, bytes_below};
 use crate::control::{self, Exit, Failure, PathText, Reply, Request};
 use crate::version::VersionError;
 use crate::version::entry::Body;
-use crate::workspace::{Workspace, is_time};
+use crate::workspace::{RESERVED, Workspace, is_time};
 
 const READ_LEN: usize = 1 << 20;
 
@@ -103,6 +103,11 @@ fn cat_mounted(context: &Context, door: &Door, mount: &Path, version: &str, path
             Failure::new(Exit::Damaged, format!("`{path}` of version {id} cannot be read: damaged or out of reach"))
                 .hint("the log of the mount names the object")
         }
+        std::io::ErrorKind::TimedOut => Failure::new(
+            Exit::Unreachable,
+            format!("`{path}` of version {id} cannot be read: the store does not answer"),
+        )
+        .hint("`kura status` says since when"),
         _ => mount_failure(mount, &error),
     };
     if std::fs::symlink_metadata(&file).map_err(failed)?.is_symlink() {
@@ -164,8 +169,7 @@ pub fn export_through(context: &Context, version: &str, paths: &[PathBuf], to: &
     };
     let closed = door.close();
     let exit = print_skipped(context, &reply?)?;
-    closed?;
-    Ok(exit)
+    Ok(exit.and(closed?))
 }
 
 fn total_bytes(workspace: &Workspace, version: &str) -> Result<u64, Failure> {
@@ -190,8 +194,7 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<Exit, Failure> {
     };
     let closed = door.close();
     let exit = print_skipped(context, &reply?)?;
-    closed?;
-    Ok(exit)
+    Ok(exit.and(closed?))
 }
 
 /// Copies into a mount as any program would, by `cp`, so that the kernel sees every change.
@@ -204,27 +207,81 @@ fn import_mounted(mount: &Path, from: &Path, into: &PathText) -> Result<Reply, F
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).map_err(|error| mount_failure(mount, &error))?;
     }
-    let status = Command::new("cp")
-        .args(["--archive", "--no-target-directory", "--"])
-        .args([from, &target])
-        .env_remove(PASSPHRASE_VAR)
-        .env_remove(PASSPHRASE_FD_VAR)
-        .status()
-        .map_err(|error| failed(&error))?;
+    let reserved = reserved_below(from);
+    // `cp` must never get to the control directory: what is written to it is a request.
+    let is_whole = !reserved.contains(&from.join(".kura"));
+    let is_done = match is_whole {
+        true => copy(&[from.to_owned()], &["--no-target-directory"], &target),
+        false => copy_entries(from, &target),
+    };
+    let is_done = is_done.map_err(|error| failed(&error))?;
+    let skipped: Vec<_> =
+        reserved.iter().map(|path| json!({ "path": PathText::from(path.as_path()), "reason": RESERVED })).collect();
     let message = format!("copied {} to {}", from.display(), target.display());
-    let data = json!({ "into": into, "version": null, "skipped": [], "complete": status.success() });
-    Ok(match status.success() {
-        true => Reply::done(message, data),
+    let data = json!({ "into": into, "version": null, "skipped": skipped, "complete": is_done });
+    Ok(match is_done {
+        true if reserved.is_empty() => Reply::done(message, data),
+        true => Reply::partly(format!("{message}; {} could not be imported", reserved.len()), data),
         false => Reply::partly(format!("{message}, but not all of it; `cp` says why above"), data),
     })
 }
 
-fn print_skipped(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
-    #[derive(serde::Deserialize)]
-    struct Skipped {
-        path: PathText,
-        reason: String,
+/// Names that one `cp` is given.
+const NAMES_MAX: usize = 1000;
+
+/// Everything in a directory but `.kura`.
+fn copy_entries(from: &Path, target: &Path) -> std::io::Result<bool> {
+    std::fs::create_dir_all(target)?;
+    let mut entries = std::fs::read_dir(from)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<PathBuf>>>()?;
+    entries.retain(|path| path.file_name() != Some(".kura".as_ref()));
+    entries.sort_unstable();
+    let mut is_done = true;
+    for some in entries.chunks(NAMES_MAX) {
+        is_done &= copy(some, &["--target-directory"], target)?;
     }
+    Ok(is_done)
+}
+
+/// Runs `cp`; whether all was copied. `how` is the last option, which may take the target as its value.
+fn copy(from: &[PathBuf], how: &[&str], target: &Path) -> std::io::Result<bool> {
+    let mut command = Command::new("cp");
+    command.arg("--archive").args(how);
+    match how {
+        ["--target-directory"] => command.arg(target).arg("--").args(from),
+        _ => command.arg("--").args(from).arg(target),
+    };
+    command.env_remove(PASSPHRASE_VAR).env_remove(PASSPHRASE_FD_VAR);
+    Ok(command.status()?.success())
+}
+
+/// Every path named `.kura` below a directory, without those below another.
+fn reserved_below(dir: &Path) -> Vec<PathBuf> {
+    let (mut found, mut waiting) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name() == ".kura" {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// What a command passed over.
+#[derive(serde::Deserialize)]
+pub(super) struct Skipped {
+    /// Which.
+    pub(super) path: PathText,
+    /// Why.
+    pub(super) reason: String,
+}
+
+fn print_skipped(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
     if !context.output.json && reply.data.get("skipped").is_some() {
         let skipped: Vec<Skipped> = serde_json::from_value(reply.data["skipped"].clone())
             .map_err(|error| Failure::new(Exit::Other, format!("the answer is not understood: {error}")))?;

@@ -54,10 +54,12 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
 /// The answer is printed also when it tells of damage.
 fn ask(context: &Context, purpose: Purpose, request: &Request) -> Result<Exit, Failure> {
     let (door, _) = Door::open(context, purpose)?;
-    let reply = door.ask(request)?;
-    door.close()?;
-    match (context.output.json, reply.data.is_null()) {
+    let reply = door.ask(request);
+    let closed = door.close();
+    let reply = reply?;
+    let exit = match (context.output.json, reply.data.is_null()) {
         (true, false) => context.output.json(&reply.data).map(|()| Exit::from_code(reply.exit)),
         _ => context.output.reply(&reply),
-    }
+    }?;
+    Ok(exit.and(closed?))
 }

@@ -151,8 +151,8 @@ fn reencrypt(context: &Context, pace: &Pace) -> Result<Exit, Failure> {
             Reply::done(reencryption_text(&done), json!({ "objects": done.objects, "bytes": done.bytes }))
         }
     };
-    door.close()?;
-    context.output.reply(&reply)
+    let closed = door.close();
+    Ok(context.output.reply(&reply)?.and(closed?))
 }
 
 /// The store, also that of a mount: keys are changed beside it.

@@ -73,8 +73,8 @@ Environment:
   KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
   KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys:
-                           store, state_dir, cache_dir, cache_size, version_quiet, version_max,
-                           poll
+                           store, state_dir, cache_dir, cache_size, unpublished_size, full_wait,
+                           version_quiet, version_max, poll
   KURA_LOG                 what is logged, e.g. `info` or `kura::sync=debug` [warn]
   NO_COLOR                 no colours
 

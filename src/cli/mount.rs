@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use clap::Args;
 use data_encoding::HEXLOWER;
@@ -14,14 +15,15 @@ use super::config::{PASSPHRASE_FD_VAR, PASSPHRASE_VAR, store_url};
 use super::daemon::{self, Serve};
 use super::door::resolved;
 use super::options::MountFlags;
-use super::output::outcome;
+use super::output::{outcome, size, warn};
+use super::progress::bytes_below;
 use super::secret::{self, Key};
 use super::{Context, init, mounts};
 use crate::base::disk::{Disk, RealDisk};
 use crate::base::ids::VersionId;
 use crate::control::{Exit, Failure, Reply};
 use crate::store::StoreUrl;
-use crate::workspace::is_inside;
+use crate::workspace::{is_inside, is_known};
 
 /// Mount a workspace as an ordinary directory
 ///
@@ -64,6 +66,9 @@ pub struct MountArgs {
     /// machine that has not seen the workspace yet can go by
     #[arg(long, value_name = "VERSION")]
     trust: Option<VersionId>,
+    /// How long to wait for an earlier mount of the workspace that still publishes (0s, 30s, 5m)
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::config::parse_duration_ms)]
+    wait: u64,
     /// The process in the background: the key comes through standard input
     #[arg(long, hide = true)]
     daemon: bool,
@@ -97,6 +102,7 @@ pub fn run(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Locked, format!("{store} is mounted at {place} already"))
             .hint(format!("use it there, or `kura unmount {place}` first")));
     }
+    wait_for_earlier(context, &store, Duration::from_millis(args.wait))?;
     let key = key(context, args, &store)?;
     if args.foreground {
         return daemon::run_in_foreground(context, serve(key));
@@ -110,6 +116,21 @@ pub fn run(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
         context.output.note(&format!("{store} is mounted at {place}\nunmount it with: kura unmount {place}"))?;
     }
     Ok(Exit::Ok)
+}
+
+/// Waits for the process of a mount that is unmounted and still publishes.
+fn wait_for_earlier(context: &Context, store: &StoreUrl, limit: Duration) -> Result<(), Failure> {
+    let Some(record) = mounts::closing_mount_of_store(&context.config.state_dir, &store.to_string()) else {
+        return Ok(());
+    };
+    let outbox = context.config.state_dir.join(&record.workspace).join("outbox");
+    let waiting =
+        format!("the earlier mount (process {}) is still publishing ({})", record.pid, size(bytes_below(&outbox)));
+    context.output.note(&format!("{waiting} …"))?;
+    if mounts::wait_until_gone(record.pid, limit) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Locked, waiting).hint("wait until it ends, or give it more time with --wait"))
 }
 
 fn places(context: &Context, args: &MountArgs) -> Result<(StoreUrl, PathBuf), Failure> {
@@ -155,7 +176,8 @@ fn check_places(context: &Context, store: &StoreUrl, mountpoint: &Path) -> Resul
 fn key(context: &Context, args: &MountArgs, store: &StoreUrl) -> Result<Key, Failure> {
     let is_default = default_store(context).and_then(|path| store_url(&path)).is_ok_and(|default| default == *store);
     let StoreUrl::Dir(path) = store else { return secret::obtain(&context.common, &store.to_string()) };
-    if path.join("kura.json").exists() {
+    // One that was seen here before is only away.
+    if path.join("kura.json").exists() || is_known(&context.config.state_dir, &store.to_string()) {
         return secret::obtain(&context.common, &store.to_string());
     }
     let is_empty = !path.exists() || std::fs::read_dir(path).is_ok_and(|mut names| names.next().is_none());
@@ -201,16 +223,30 @@ fn start(context: &Context, args: &MountArgs, serve: &Serve) -> Result<(), Failu
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(&serve.key.to_pipe()).map_err(|error| failed("the key cannot be handed over", &error))?;
     }
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        let mut stdout = BufReader::new(stdout.take(READY_LEN_MAX));
-        stdout.read_line(&mut line).map_err(|error| failed("it does not answer", &error))?;
-    }
-    match serde_json::from_str::<Reply>(&line) {
-        Ok(reply) => outcome(&reply).map(|_| ()),
-        Err(_) => Err(Failure::new(Exit::Other, "the daemon ended before the workspace was mounted")
+    let answer = child.stdout.take().map(told).transpose().map_err(|error| failed("it does not answer", &error))?;
+    match answer.flatten() {
+        Some(reply) => {
+            outcome(&reply)?;
+            if let Some(offline) = reply.data["offline"].as_str() {
+                warn(&format!("working offline, versions wait on this machine: {offline}"));
+            }
+            Ok(())
+        }
+        None => Err(Failure::new(Exit::Other, "the daemon ended before the workspace was mounted")
             .hint(format!("see {}", log_path.display()))),
     }
+}
+
+/// What a daemon says of its start, after showing what it waits for.
+fn told(stdout: ChildStdout) -> std::io::Result<Option<Reply>> {
+    for line in BufReader::new(stdout.take(READY_LEN_MAX)).lines() {
+        let Ok(value) = serde_json::from_str::<serde_json::Value>(&line?) else { return Ok(None) };
+        match value["waiting"].as_str() {
+            Some(waiting) => warn(waiting),
+            None => return Ok(serde_json::from_value(value).ok()),
+        }
+    }
+    Ok(None)
 }
 
 /// The log of the daemon of a mountpoint, readable by its owner only.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::disk::{Disk, RealDisk, read_file, replace_file};
+use crate::base::disk::{Disk, OpenMode, RealDisk, read_file, replace_file};
 use crate::fuse::mountpoints;
 
 /// Longest record of a mount, in bytes.
@@ -86,6 +86,18 @@ pub fn records(state_root: &Path) -> Vec<Record> {
 /// The live mount of a store.
 pub fn mount_of_store(state_root: &Path, store: &str) -> Option<Record> {
     records(state_root).into_iter().find(|record| record.store == store && record.is_live())
+}
+
+/// The mount of a store that is unmounted, and whose process has not ended yet.
+pub fn closing_mount_of_store(state_root: &Path, store: &str) -> Option<Record> {
+    // A process id outlives its process in a record that a crash left; the lock does not.
+    let is_open = |record: &Record| {
+        let lock = RealDisk.open(&state_root.join(&record.workspace).join("lock"), OpenMode::Read);
+        lock.and_then(|file| file.try_lock()).is_ok_and(|free| !free)
+    };
+    records(state_root)
+        .into_iter()
+        .find(|record| record.store == store && is_running(record.pid) && !record.is_live() && is_open(record))
 }
 
 /// The record of a mountpoint, live or not.

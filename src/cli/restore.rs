@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::door::{Door, Purpose};
-use super::files::export_through;
+use super::files::{Skipped, export_through};
 use super::history::{data, paint_letter};
 use super::output::{Output, outcome};
 use crate::control::{Exit, Failure, PathText, Reply, Request};
@@ -58,8 +58,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<Exit, Failure> {
     let reply = door.ask(&Request::Restore { version: args.version, paths, dry_run: args.dry_run });
     let closed = door.close();
     let exit = print(&context.output, &reply?)?;
-    closed?;
-    Ok(exit)
+    Ok(exit.and(closed?))
 }
 
 /// Runs `kura revert`.
@@ -68,14 +67,14 @@ pub fn revert(context: &Context, args: RevertArgs) -> Result<Exit, Failure> {
     let reply = door.ask(&Request::Revert { version: args.version });
     let closed = door.close();
     let exit = print(&context.output, &reply?)?;
-    closed?;
-    Ok(exit)
+    Ok(exit.and(closed?))
 }
 
 #[derive(serde::Deserialize)]
 struct Changed {
     changes: Vec<ChangedPath>,
     conflicts: Vec<ConflictPath>,
+    skipped: Vec<Skipped>,
 }
 
 #[derive(serde::Deserialize)]
@@ -93,7 +92,7 @@ struct ConflictPath {
 fn print(output: &Output, reply: &Reply) -> Result<Exit, Failure> {
     if !output.json {
         outcome(reply)?;
-        let Changed { changes, conflicts } = data(reply)?;
+        let Changed { changes, conflicts, skipped } = data(reply)?;
         let mut text = String::new();
         for change in changes {
             text.push_str(&format!("{} {}\n", paint_letter(output, change.letter), change.path));
@@ -101,6 +100,9 @@ fn print(output: &Output, reply: &Reply) -> Result<Exit, Failure> {
         for conflict in conflicts {
             let beside = conflict.beside.map(|beside| format!(", the earlier state is in {beside}"));
             text.push_str(&format!("! {} was kept{}\n", conflict.path, beside.unwrap_or_default()));
+        }
+        for Skipped { path, reason } in skipped {
+            text.push_str(&format!("! {path} was passed over: {reason}\n"));
         }
         output.bytes(text.as_bytes())?;
     }

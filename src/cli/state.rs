@@ -113,8 +113,7 @@ pub fn change(context: &Context, request: &Request) -> Result<Exit, Failure> {
     let reply = door.ask(request);
     let closed = door.close();
     let exit = context.output.reply(&reply?)?;
-    closed?;
-    Ok(exit)
+    Ok(exit.and(closed?))
 }
 
 /// Runs `kura flush`.
@@ -124,7 +123,8 @@ pub fn flush(context: &Context, args: &FlushArgs) -> Result<Exit, Failure> {
     let unmounted = matches!(target, super::door::Target::Store(_));
     let wait = args.wait.or(unmounted.then_some(Wait::AtMost(UNMOUNTED_WAIT)));
     let reply = flush_door(context, &door, wait);
-    let closed = door.close();
+    // What was not published by now is told by the reply.
+    let closed = door.leave();
     let mut reply = reply?;
     if args.wait.is_none() && !unmounted && Exit::from_code(reply.exit) == Exit::Partial {
         reply = Reply::done(reply.message, reply.data);

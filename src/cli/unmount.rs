@@ -15,7 +15,7 @@ use super::mounts::{self, Record};
 use super::output::{outcome, warn};
 use super::state::{Wait, flush_door};
 use super::{Context, config};
-use crate::control::{Exit, Failure};
+use crate::control::{Exit, Failure, Request};
 use crate::fuse;
 
 /// Publish, then unmount
@@ -34,13 +34,16 @@ pub struct UnmountArgs {
     /// How long to publish at most (0s, 30s, 5m)
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = config::parse_duration_ms)]
     wait: u64,
+    /// Unmount even though something that was written is in memory alone (the local disk is full), and lose it
+    #[arg(long)]
+    force: bool,
     /// Unmount even while programs use it; it ends when the last of them does
     #[arg(short = 'z', long)]
     lazy: bool,
 }
 
-/// How long the process of a mount may take to end once it is unmounted.
-const END_WAIT: Duration = Duration::from_secs(60);
+/// How long the process of a mount may take to end once it is unmounted, beyond the time for publishing.
+const END_WAIT: Duration = Duration::from_secs(30);
 
 /// Runs `kura unmount`.
 pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
@@ -64,14 +67,21 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
         say(context, &mountpoint, false, &format!("{} was a dead mount; it is unmounted", mountpoint.display()))?;
         return Ok(Exit::Ok);
     }
-    let published = publish(context, &mountpoint, Duration::from_millis(args.wait));
+    let wait = Duration::from_millis(args.wait);
+    let door = Door::Mounted(mountpoint.clone());
+    let ready = door.ask(&Request::Leave { wait_ms: args.wait })?;
+    if Exit::from_code(ready.exit) == Exit::Partial && !args.force {
+        let failure = Failure::new(Exit::Partial, ready.message);
+        return Err(ready.hint.into_iter().fold(failure, Failure::hint));
+    }
+    let published = publish(context, &door, wait);
     if let Err(failure) = &published {
         warn(&format!("not everything was published: {failure}"));
     }
     detach(&mountpoint, args.lazy)?;
     if let Some(record) = record
         && !args.lazy
-        && !mounts::wait_until_gone(record.pid, END_WAIT)
+        && !mounts::wait_until_gone(record.pid, wait + END_WAIT)
     {
         let message = format!("{} is unmounted, and its process {} still runs", mountpoint.display(), record.pid);
         return Err(Failure::new(Exit::Partial, message).hint("it goes on publishing; do not kill it without need"));
@@ -94,9 +104,8 @@ fn is_dead(mountpoint: &Path) -> bool {
     matches!(statvfs(mountpoint), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
-fn publish(context: &Context, mountpoint: &Path, wait: Duration) -> Result<Exit, Failure> {
-    let door = Door::Mounted(mountpoint.to_owned());
-    let reply = flush_door(context, &door, Some(Wait::AtMost(wait)))?;
+fn publish(context: &Context, door: &Door, wait: Duration) -> Result<Exit, Failure> {
+    let reply = flush_door(context, door, Some(Wait::AtMost(wait)))?;
     let exit = outcome(&reply)?;
     if exit != Exit::Ok {
         warn(&reply.message);

@@ -57,6 +57,11 @@ impl Exit {
         Exit::Interrupted,
     ];
 
+    /// The end of a command whose second part ended with `other`: what went wrong first counts.
+    pub fn and(self, other: Self) -> Self {
+        if self == Exit::Ok { other } else { self }
+    }
+
     /// The exit code.
     pub fn code(self) -> u8 {
         match self {
@@ -130,7 +135,8 @@ impl Failure {
 }
 
 const CHECK_STORE: &str = "restore the object from a copy of the store, or go on with a version that does not need it";
-const TRY_AGAIN: &str = "check network, endpoint and region; what was recorded is kept and published later";
+const TRY_AGAIN: &str =
+    "check the disk, or network, endpoint and region; what was recorded is kept and published later";
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -307,7 +313,9 @@ impl From<WorkspaceError> for Failure {
                 (Exit::Conflict, Some("look at `kura key list`, then try again if that is still needed"))
             }
             WorkspaceError::NoSuchSlot { .. } | WorkspaceError::AmbiguousSlot { .. } => (Exit::Usage, None),
-            WorkspaceError::Locked { .. } => (Exit::Locked, Some("`kura unmount` ends a mount")),
+            WorkspaceError::Locked { .. } => {
+                (Exit::Locked, Some("wait until it ends, or go through its mount; `kura unmount` ends a mount"))
+            }
             WorkspaceError::NoCredential { .. } | WorkspaceError::BadTag { .. } | WorkspaceError::TagTaken { .. } => {
                 (Exit::Usage, None)
             }

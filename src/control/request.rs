@@ -129,6 +129,11 @@ pub enum Request {
         #[serde(default)]
         pattern: String,
     },
+    /// Makes ready for unmounting: refused while something written exists in memory alone.
+    Leave {
+        /// How long the store may be waited for from now on, in milliseconds.
+        wait_ms: u64,
+    },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},
 }

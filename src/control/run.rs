@@ -16,7 +16,7 @@ use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
 use super::request::{REQUEST_LEN_MAX, Request};
 use crate::version::diff::ChangeKind;
-use crate::workspace::{ExportReport, FlushReport, Progress, Restored, Side, Workspace};
+use crate::workspace::{ExportReport, FlushReport, Progress, RESERVED, Restored, Side, Workspace};
 use crate::worktree::Recorded;
 
 /// Patches in one reply, in bytes; further files are named without theirs.
@@ -96,6 +96,14 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Conflicts {} => conflicts::conflicts(workspace),
         Request::Resolve { path, take } => conflicts::resolve(workspace, &clean(path)?, take),
         Request::Policy { policy, pattern } => conflicts::policy(workspace, policy.as_deref(), pattern),
+        Request::Leave { wait_ms } => {
+            workspace.leave(Duration::from_millis(*wait_ms)).map_err(|error| {
+                let message = format!("what was written last is in memory alone: {error}");
+                let hint = "free space on the disk that holds the local state; `kura unmount --force` gives it up";
+                Failure::new(Exit::Partial, message).hint(hint)
+            })?;
+            Ok(Reply::done("ready to be unmounted", json!({})))
+        }
         Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
     }
 }
@@ -160,7 +168,10 @@ fn restore(workspace: &Workspace, version: &str, paths: &[PathText], dry_run: bo
         }
         (false, count, None) => format!("{count} paths are as in version {id} again"),
     };
-    Ok(Reply::done(message, restored_data(&restored)))
+    Ok(match restored.skipped.len() {
+        0 => Reply::done(message, restored_data(&restored)),
+        count => Reply::partly(format!("{message}; {count} were passed over"), restored_data(&restored)),
+    })
 }
 
 fn reverted(restored: &Restored, id: &str) -> Reply {
@@ -168,13 +179,13 @@ fn reverted(restored: &Restored, id: &str) -> Reply {
     let recorded = restored.recorded.as_ref().map(|recorded| format!("; recorded as version {}", recorded.record.id));
     let recorded = recorded.unwrap_or_default();
     let data = restored_data(restored);
-    match restored.conflicts.len() {
+    match restored.conflicts.len() + restored.skipped.len() {
         0 if count == 0 => Reply::done(format!("nothing of version {id} is left to undo"), data),
         0 => Reply::done(format!("undid {count} changes of version {id}{recorded}"), data),
         conflicts => Reply::partly(
             format!(
-                "undid {count} changes of version {id}{recorded}; {conflicts} paths had changed since and were kept, \
-                 with the earlier state beside them"
+                "undid {count} changes of version {id}{recorded}; {conflicts} paths had changed since and were kept \
+                 with the earlier state beside them, or are reserved"
             ),
             data,
         ),
@@ -202,7 +213,10 @@ fn restored_data(restored: &Restored) -> serde_json::Value {
             json!({ "path": PathText::from(&*conflict.path), "beside": beside })
         })
         .collect();
-    json!({ "changes": changes, "conflicts": conflicts, "version": recorded_id(restored.recorded.as_ref()) })
+    let skipped: Vec<_> =
+        restored.skipped.iter().map(|path| json!({ "path": PathText::from(&**path), "reason": RESERVED })).collect();
+    let version = recorded_id(restored.recorded.as_ref());
+    json!({ "changes": changes, "conflicts": conflicts, "skipped": skipped, "version": version })
 }
 
 fn recorded_id(recorded: Option<&Recorded>) -> Option<String> {

@@ -1,6 +1,7 @@
 //! What can go wrong with a file system operation.
 
 use crate::version::VersionError;
+use crate::version::entry::Ino;
 use crate::workspace::WorkspaceError;
 use crate::worktree::WorkError;
 
@@ -10,6 +11,16 @@ pub enum FsError {
     /// The live tree refused or failed.
     #[error(transparent)]
     Work(#[from] WorkError),
+    /// The content of a file cannot be read.
+    #[error("{path} (inode {}): {error}", ino.0)]
+    File {
+        /// Where it is, as far as that is in memory.
+        path: String,
+        /// Its number.
+        ino: Ino,
+        /// What failed.
+        error: Box<FsError>,
+    },
     /// The workspace refused or failed.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),

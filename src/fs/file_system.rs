@@ -5,11 +5,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ahead::ReadAhead;
-use super::control::{CONTROL_NAME, Outside, is_outside};
+use super::control::{Outside, SHA256_XATTR, is_outside};
 use super::open_files::OpenFiles;
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 use super::{FsError, Result};
-use crate::version::entry::Ino;
+use crate::version::entry::{CONTROL_NAME, Ino};
 use crate::workspace::Workspace;
 use crate::worktree::{
     Attr, Caller, Changes, FileKind, Invalidation, NewNode, RenameMode, Wait, WorkError, Worktree, XattrMode,
@@ -49,6 +49,11 @@ impl Fs {
 
     pub(super) fn tree(&self) -> &Worktree {
         self.workspace.tree()
+    }
+
+    /// Whether an inode is of the live tree, and not of a past version or a control file.
+    pub fn is_live(&self, ino: Ino) -> bool {
+        !is_outside(ino)
     }
 
     /// How the file system behaves.
@@ -281,6 +286,10 @@ impl Fs {
         }
         if name == STATE_XATTR {
             return Ok(self.tree().file_state(ino, wait)?.word().as_bytes().to_vec());
+        }
+        if name == SHA256_XATTR {
+            let digest = self.tree().sha256(ino, wait)?.ok_or(WorkError::NoData)?;
+            return Ok(digest.to_string().into_bytes());
         }
         Ok(self.tree().getxattr(ino, name, wait)?)
     }

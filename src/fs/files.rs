@@ -15,7 +15,7 @@ impl Fs {
     /// Opens a file.
     pub fn open(&self, caller: Caller, ino: Ino, how: OpenHow, wait: Wait) -> Result<Opened> {
         if is_outside(ino) {
-            return self.outside.open(caller, ino, how, wait);
+            return self.outside.open(caller, ino, how);
         }
         let tree = self.tree();
         if how.truncate && !how.write {
@@ -62,10 +62,17 @@ impl Fs {
 
     /// Reads at most `len` bytes; fewer only at the end of the file.
     pub fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
-        if is_outside(ino) {
-            return self.outside.read(ino, handle, offset, len, wait);
-        }
-        Ok(self.tree().read(ino, offset, len, wait)?)
+        let read = match is_outside(ino) {
+            true => self.outside.read(ino, handle, offset, len, wait),
+            false => self.tree().read(ino, offset, len, wait).map_err(FsError::from),
+        };
+        read.map_err(|error| match error {
+            error @ (FsError::Work(WorkError::Version(_)) | FsError::Workspace(_)) => {
+                let path = if is_outside(ino) { self.outside.describe(ino) } else { self.tree().describe(ino) };
+                FsError::File { path, ino, error: Box::new(error) }
+            }
+            error => error,
+        })
     }
 
     /// Writes all of `data`. A `uid` other than root's takes set-uid and set-gid bits away.

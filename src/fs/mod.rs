@@ -19,7 +19,8 @@
 //!
 //! Invariants:
 //! - inodes of the live tree are below 2^63, all others are not; no number stands for two things;
-//! - with [`Wait::No`](crate::worktree::Wait) nothing here waits for the store or the disk;
+//! - with [`Wait::No`](crate::worktree::Wait) nothing here waits for the store or the disk (telling the status lists a
+//!   directory of the local disk, so that it answers also while everything else waits for the store);
 //! - an answer marked `lasting` stays right until an invalidation says otherwise.
 //!
 //! Lock order: nodes, handles, open files and read-ahead each lock only themselves; none is held while
@@ -33,7 +34,6 @@ mod files;
 mod open_files;
 mod types;
 
-pub use control::CONTROL_NAME;
 pub use error::FsError;
 pub use file_system::{Control, Fs};
 pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};

@@ -357,7 +357,7 @@ impl Filesystem for Adapter {
             Err(error) if error.would_block() => {
                 let data = data.to_vec();
                 self.server.put_off(
-                    Operation::Write,
+                    if self.server.fs.is_live(node) { Operation::Write } else { Operation::Control },
                     reply,
                     move |fs| fs.write(uid, node, handle, offset, &data, Wait::Yes),
                     move |_, reply, ()| reply.written(len),

@@ -9,13 +9,14 @@ use crate::store::StoreError;
 use crate::sync::SyncError;
 use crate::version::VersionError;
 use crate::workspace::WorkspaceError;
-use crate::worktree::WorkError;
+use crate::worktree::{JournalError, WorkError};
 
 /// The error number of a failed operation.
 pub(super) fn errno(error: &FsError) -> Errno {
     match error {
         FsError::Work(error) => of_work(error),
         FsError::Workspace(error) => of_workspace(error),
+        FsError::File { error, .. } => errno(error),
         FsError::NothingThere => Errno::ENXIO,
         FsError::CrossesVersions => Errno::EXDEV,
         FsError::BadHandle => Errno::EBADF,
@@ -49,7 +50,7 @@ fn of_work(error: &WorkError) -> Errno {
         WorkError::NotSupported => Errno::EOPNOTSUPP,
         // After a failed journal the tree is read-only, too.
         WorkError::ReadOnly => Errno::EROFS,
-        WorkError::NoSpace => Errno::ENOSPC,
+        WorkError::NoSpace | WorkError::Journal(JournalError::Full { .. }) => Errno::ENOSPC,
         // Never reaches the kernel: the request is asked again where it may wait.
         WorkError::WouldBlock => Errno::EAGAIN,
         WorkError::Version(error) => of_version(error),

@@ -22,6 +22,11 @@ use crate::worktree::Wait;
 const STORE_THREADS: usize = 16;
 /// Threads for what waits for the disk; flushes share one write, so several at once cost no more.
 const DISK_THREADS: usize = 4;
+/// Threads for writers that wait until there is room for their bytes; they keep nobody else waiting.
+const WRITE_THREADS: usize = 4;
+
+/// Threads for changes and control requests.
+const CONTROL_THREADS: usize = 8;
 
 /// A reply that can say no.
 pub(super) trait Refuse: Send + 'static {
@@ -107,8 +112,10 @@ pub(super) struct Server {
     deadlines: Arc<Deadlines>,
     store: Pool,
     disk: Pool,
+    writers: Pool,
     /// Held by the one session thread that may read the local disk; the others stay free for what is in memory.
     pub(super) near: Mutex<()>,
+    control: Pool,
 }
 
 /// A reply and what to do with it, until someone takes it.
@@ -134,7 +141,9 @@ impl Server {
             deadlines: Arc::default(),
             store: Pool::new("fuse-store", STORE_THREADS),
             disk: Pool::new("fuse-disk", DISK_THREADS),
+            writers: Pool::new("fuse-write", WRITE_THREADS),
             near: Mutex::new(()),
+            control: Pool::new("fuse-control", CONTROL_THREADS),
         }
     }
 
@@ -142,6 +151,8 @@ impl Server {
     pub(super) fn close(&self) {
         self.store.close();
         self.disk.close();
+        self.control.close();
+        self.writers.close();
         self.deadlines.close();
     }
 
@@ -182,7 +193,9 @@ impl Server {
         let (pool, limit) = match operation {
             Operation::Flush => (&self.disk, self.deadline),
             Operation::Fsync | Operation::Fsyncdir if !self.fs.fsync_waits_for_store() => (&self.disk, self.deadline),
-            Operation::Write | Operation::Mkdir | Operation::Rmdir => (&self.store, self.control_deadline),
+            Operation::Write | Operation::CopyFileRange => (&self.writers, self.control_deadline),
+            // Reads that wait for the store must not keep these waiting.
+            Operation::Control | Operation::Mkdir | Operation::Rmdir => (&self.control, self.control_deadline),
             _ => (&self.store, self.deadline),
         };
         let slot = Arc::new(Slot(Mutex::new(Some((reply, answer))), operation));

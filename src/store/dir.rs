@@ -220,6 +220,10 @@ impl DirStore {
                     .take_while(|dir| dir.starts_with(&self.root) && *dir != self.root)
                     .collect();
                 if let Some(dir) = dirs.first() {
+                    // A store that was taken away meanwhile must not be made anew.
+                    if self.disk.list(&self.root)?.is_empty() {
+                        return Err(ErrorKind::NotFound.into());
+                    }
                     self.disk.create_dir_all(dir)?;
                 }
                 for dir in dirs {
@@ -395,12 +399,16 @@ impl ObjectStore for DirStore {
     }
 
     fn adopt_many(&self, objects: &[(ObjectKey, SealedFile)]) -> Option<Vec<Result<()>>> {
-        let link = |(key, file): &(ObjectKey, SealedFile)| {
+        let mut placed = Vec::with_capacity(objects.len());
+        for (key, file) in objects {
             let target = self.path(key);
             let linked = self.publish(&target, &|| self.disk.link(&file.path, &target));
-            self.linked(target, linked)
-        };
-        Some(self.settle_all(objects.iter().map(link).collect()))
+            if linked.as_ref().is_err_and(|error| cannot_link(error.kind())) {
+                return None;
+            }
+            placed.push(self.linked(target, linked));
+        }
+        Some(self.settle_all(placed))
     }
 
     fn concurrency(&self) -> usize {
@@ -428,6 +436,14 @@ impl Drop for DirStore {
 
 fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     disk.remove(path).or_else(|error| if is_absent(&error) { Ok(()) } else { Err(error) })
+}
+
+/// Whether files of two places cannot be one file, so that the content has to be copied.
+fn cannot_link(error: ErrorKind) -> bool {
+    matches!(
+        error,
+        ErrorKind::CrossesDevices | ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::TooManyLinks
+    )
 }
 
 /// Whether the error says that no such file is there (a directory in its place, or a file in the

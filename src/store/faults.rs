@@ -134,4 +134,8 @@ impl ObjectStore for FaultStore {
     fn set_unquoted_etags(&self, unquoted: bool) {
         self.inner.set_unquoted_etags(unquoted);
     }
+
+    fn cancel(&self) {
+        self.inner.cancel();
+    }
 }

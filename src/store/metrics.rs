@@ -170,4 +170,8 @@ impl ObjectStore for MetricsStore {
     fn set_unquoted_etags(&self, unquoted: bool) {
         self.inner.set_unquoted_etags(unquoted);
     }
+
+    fn cancel(&self) {
+        self.inner.cancel();
+    }
 }

@@ -18,6 +18,7 @@ mod probe;
 mod retry;
 mod s3;
 mod url;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub use probe::{Capabilities, probe};
 pub use retry::{RetryPolicy, RetryStore};
 pub use s3::{Credentials, S3Config, S3Store};
 pub use url::{S3Address, StoreUrl, UrlError, create, expect, open};
+pub use watch::{Silence, WatchStore};
 
 /// The name of an object: segments of `[a-z0-9.-]` (and `HEAD`), joined by `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -249,4 +251,7 @@ pub trait ObjectStore: Send + Sync {
     /// Whether tags are sent without their quotes from now on, which some S3 servers need (see
     /// [`probe`]). Other stores have no such quirk.
     fn set_unquoted_etags(&self, _unquoted: bool) {}
+    /// Gives up the requests that are under way, where that is possible: they fail as unreachable (a conditional put:
+    /// as unknown). Later ones are not concerned.
+    fn cancel(&self) {}
 }

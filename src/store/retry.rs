@@ -153,4 +153,8 @@ impl ObjectStore for RetryStore {
     fn set_unquoted_etags(&self, unquoted: bool) {
         self.inner.set_unquoted_etags(unquoted);
     }
+
+    fn cancel(&self) {
+        self.inner.cancel();
+    }
 }

@@ -118,9 +118,9 @@ impl ClientMemory {
         (of == generation).then_some(refs)
     }
 
-    /// Remembers a HEAD and its refs durably.
-    pub fn remember(&self, now: Seen, refs: TreeRef) -> Result<(), SyncError> {
-        self.write_refs(now.generation, refs)?;
+    /// Remembers a HEAD durably, and its refs, when the tree rests on it.
+    pub fn remember(&self, now: Seen, refs: Option<TreeRef>) -> Result<(), SyncError> {
+        refs.map_or(Ok(()), |refs| self.write_refs(now.generation, refs))?;
         let mut memory = self.memory.lock();
         if memory.seen == Some(now) {
             return Ok(());

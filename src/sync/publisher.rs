@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::pull::StoredPages;
 use super::{ClientMemory, Pulled, Seen, SyncError};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
@@ -18,6 +17,7 @@ use crate::crypto::{Keys, Sealed};
 use crate::store::{ETag, ObjectKey, ObjectStore, PutCondition, RangeRequest, StoreError};
 use crate::version::head::Head;
 use crate::version::index::IndexRecord;
+use crate::version::pages::Pages;
 use crate::version::tree::TreeRef;
 use crate::worktree::{Base, Queued, Worktree};
 
@@ -25,6 +25,8 @@ use crate::worktree::{Base, Queued, Worktree};
 const BATCH_BYTES: u64 = 32 * 1024 * 1024;
 /// Objects uploaded in one batch.
 const BATCH_OBJECTS: usize = 256;
+/// Versions that are published together; of a longer queue, so many are in memory at once.
+pub(super) const BATCH_VERSIONS: usize = 128;
 /// How often a swing is tried before it is left for later.
 const SWINGS_MAX: u32 = 8;
 /// How many versions of others are walked back in search of ours.
@@ -112,6 +114,18 @@ enum Swing {
     Lost,
 }
 
+/// How one round of publishing ended.
+enum Round {
+    /// Nothing waits any more.
+    Done,
+    /// Part of the queue was published.
+    Published,
+    /// What others published was taken in.
+    Joined,
+    /// Somebody else was faster.
+    Lost,
+}
+
 impl Publisher {
     /// A publisher for a live tree; `joined` is told whenever versions of others were taken in.
     pub fn new(parts: PublisherParts, joined: impl Fn(&Pulled) + Send + Sync + 'static) -> Self {
@@ -135,38 +149,60 @@ impl Publisher {
     pub fn publish_once(&self, stop: &dyn Fn() -> bool) -> Result<Published, SyncError> {
         let _busy = self.busy.lock();
         let mut published = Published::default();
-        for attempt in 0..JOINS_MAX {
-            if stop() && attempt > 0 {
+        let mut attempts = 0;
+        while attempts < JOINS_MAX {
+            if stop() && attempts > 0 {
                 return Err(SyncError::Stopped);
             }
-            let base = self.parts.tree.base();
-            let queue = self.queue(&base)?;
-            let Some((_, newest)) = queue.last() else { return Ok(published) };
-            published.version = Some(newest.record.id);
-            let (head, etag, seen) = read_head(&*self.parts.store, &self.parts.keys)?;
-            self.parts.memory.check(&seen)?;
-            match self.relation(&head, &queue, base.head_generation)? {
-                Relation::Published { same } => {
-                    self.finish(&queue, (seen, head.refs, same), &mut published)?;
-                    if !same {
-                        self.join(&head, seen)?;
-                    }
-                    return Ok(published);
-                }
-                Relation::Diverged => self.join(&head, seen)?,
-                Relation::Continued => {
-                    self.upload(&queue, stop, &mut published)?;
-                    match self.swing(&queue, base.head_generation, (head, etag))? {
-                        Swing::Won { seen, refs, same } => {
-                            self.finish(&queue, (seen, refs, same), &mut published)?;
-                            return Ok(published);
-                        }
-                        Swing::Lost => pause(attempt),
-                    }
+            match self.publish_some(stop, &mut published)? {
+                Round::Done => return Ok(published),
+                Round::Published => attempts = 0,
+                Round::Joined => attempts += 1,
+                Round::Lost => {
+                    pause(attempts);
+                    attempts += 1;
                 }
             }
         }
         Err(SyncError::Contended { attempts: JOINS_MAX })
+    }
+
+    /// Publishes the oldest versions of the queue, or takes in what others published.
+    fn publish_some(&self, stop: &dyn Fn() -> bool, published: &mut Published) -> Result<Round, SyncError> {
+        let parts = &self.parts;
+        let base = parts.tree.base();
+        let (mut queue, mut is_all) = self.queue(&base, BATCH_VERSIONS)?;
+        let Some((_, newest)) = queue.last() else { return Ok(Round::Done) };
+        published.version = Some(newest.record.id);
+        let (head, etag, seen) = read_head(&*parts.store, &parts.keys)?;
+        parts.memory.check(&seen)?;
+        let swing = match self.relation(&head, &queue, base.head_generation)? {
+            Relation::Published { same } => Swing::Won { seen, refs: head.refs, same },
+            Relation::Diverged => {
+                self.join(&head, seen)?;
+                return Ok(Round::Joined);
+            }
+            Relation::Continued => {
+                if !is_all && !continues(&head, &queue) {
+                    (queue, is_all) = self.queue(&base, usize::MAX)?;
+                }
+                self.upload(&queue, stop, published)?;
+                self.swing(&queue, base.head_generation, (head.clone(), etag))?
+            }
+        };
+        let Swing::Won { seen, refs, same } = swing else { return Ok(Round::Lost) };
+        self.finish(&queue, (seen, refs, same), published)?;
+        if is_all && !same {
+            self.join(&head, seen)?;
+        }
+        Ok(if is_all { Round::Done } else { Round::Published })
+    }
+
+    /// Removes objects from the outbox that nothing needs any more.
+    pub fn drop_unneeded(&self) -> Result<(), SyncError> {
+        // What is being joined needs some that nothing names yet.
+        let _busy = self.busy.lock();
+        Ok(self.parts.tree.drop_unneeded()?)
     }
 
     /// The queue is in HEAD's history.
@@ -176,29 +212,37 @@ impl Publisher {
         (seen, refs, same): (Seen, TreeRef, bool),
         published: &mut Published,
     ) -> Result<(), SyncError> {
+        // They are in the store. Without room on the disk nothing else could be written from here on.
+        for key in queue.iter().flat_map(|(_, queued)| &queued.objects) {
+            self.parts.outbox.remove(key)?;
+        }
         if same {
-            self.parts.memory.remember(seen, refs)?;
+            self.parts.memory.remember(seen, Some(refs))?;
             self.parts.tree.update_base(|base| base.head_generation = seen.generation)?;
         }
-        self.clear(queue)?;
+        let sequences: Vec<u64> = queue.iter().map(|(sequence, _)| *sequence).collect();
+        self.clear(&sequences)?;
         published.versions += queue.len();
         Ok(())
     }
 
-    /// What waits. The newest entry is about the version that the tree rests on; entries that are not were published,
-    /// and a power cut brought them back.
-    pub(super) fn queue(&self, base: &Base) -> Result<Vec<(u64, Queued)>, SyncError> {
+    /// The oldest entries that wait, and whether these are all. The newest entry is about the version that the tree
+    /// rests on; entries that are not were published, and a power cut brought them back.
+    pub(super) fn queue(&self, base: &Base, max: usize) -> Result<(Vec<(u64, Queued)>, bool), SyncError> {
         let parts = &self.parts;
         let dir = Queued::dir(&parts.dir);
-        let sequences =
-            Queued::list(&*parts.disk, &dir)?.into_iter().filter(|sequence| *sequence <= base.queue_sequence);
-        let read = |sequence| Ok((sequence, Queued::read(&*parts.disk, &dir, sequence, &parts.keys)?));
-        let queue: Vec<(u64, Queued)> = sequences.map(read).collect::<Result<_, SyncError>>()?;
-        if queue.last().is_some_and(|(_, newest)| newest.record.id != base.index.id) {
-            self.clear(&queue)?;
-            return Ok(Vec::new());
+        let mut sequences = Queued::list(&*parts.disk, &dir)?;
+        sequences.retain(|sequence| *sequence <= base.queue_sequence);
+        let read = |sequence| Queued::read(&*parts.disk, &dir, sequence, &parts.keys);
+        let Some(newest) = sequences.last() else { return Ok((Vec::new(), true)) };
+        if read(*newest)?.record.id != base.index.id {
+            self.clear(&sequences)?;
+            return Ok((Vec::new(), true));
         }
-        Ok(queue)
+        let is_all = sequences.len() <= max;
+        sequences.truncate(max);
+        let queue = sequences.into_iter().map(|sequence| Ok((sequence, read(sequence)?)));
+        Ok((queue.collect::<Result<_, SyncError>>()?, is_all))
     }
 
     /// HEAD is continued when it is the one our line builds on, or one of our own on the way.
@@ -228,7 +272,7 @@ impl Publisher {
             return Ok(false);
         }
         let mut has_all = true;
-        head.refs.diff(&first.refs, &StoredPages(&self.parts.blobs), &mut |_, theirs, _| {
+        head.refs.diff(&first.refs, &Pages(&self.parts.blobs), &mut |_, theirs, _| {
             has_all &= theirs.is_none();
             Ok(())
         })?;
@@ -404,20 +448,22 @@ impl Publisher {
         Err(SyncError::Contended { attempts: SWINGS_MAX })
     }
 
-    /// Removes what was published from the queue, then from the outbox; a crash in between leaves objects that the
-    /// next opening removes.
-    fn clear(&self, queue: &[(u64, Queued)]) -> Result<(), SyncError> {
+    /// Removes what was published from the queue.
+    fn clear(&self, sequences: &[u64]) -> Result<(), SyncError> {
         let parts = &self.parts;
         let dir = Queued::dir(&parts.dir);
-        for (sequence, _) in queue {
+        for sequence in sequences {
             Queued::remove(&*parts.disk, &dir, *sequence)?;
         }
         self.uploaded.lock().clear();
-        for key in queue.iter().flat_map(|(_, queued)| &queued.objects) {
-            parts.outbox.remove(key)?;
-        }
         Ok(())
     }
+}
+
+/// Whether these versions were made from the one that HEAD names, rather than joined with it by a later one.
+fn continues(head: &Head, queue: &[(u64, Queued)]) -> bool {
+    queue.first().is_some_and(|(_, first)| first.record.parents.contains(&head.version))
+        || queue.iter().any(|(_, queued)| queued.record.id == head.version)
 }
 
 /// A short rest, longer from time to time and never twice the same, so that one of several contenders gets through.

@@ -1,19 +1,19 @@
 //! Taking in what others published.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
-use super::publisher::{ANCESTORS_MAX, Relation};
+use super::publisher::{ANCESTORS_MAX, BATCH_VERSIONS, Relation};
 use super::{Published, Publisher, Seen, SyncError, read_head};
 use crate::base::ids::VersionId;
-use crate::blob::{BlobKind, Blobs, ChunkRef, RunRef};
+use crate::blob::RunRef;
 use crate::store::StoreError;
 use crate::version::VersionError;
 use crate::version::head::Head;
 use crate::version::index::IndexRecord;
 use crate::version::merge::Conflict;
+use crate::version::pages::Pages;
 use crate::version::refs::{self, Summary};
-use crate::version::tree::{PageIo, TreeRef};
+use crate::version::tree::TreeRef;
 use crate::worktree::Incoming;
 
 /// What taking in others' versions did.
@@ -35,29 +35,25 @@ impl Publisher {
     /// Takes in what others published since; false when there is nothing.
     pub fn pull_once(&self) -> Result<bool, SyncError> {
         let _busy = self.busy.lock();
-        let base = self.parts.tree.base();
-        let (head, _, seen) = read_head(&*self.parts.store, &self.parts.keys)?;
-        self.parts.memory.check(&seen)?;
-        let queue = self.queue(&base)?;
-        if head.generation == base.head_generation && queue.is_empty() {
-            return Ok(false);
-        }
-        let relation = match queue.is_empty() {
-            true => Relation::Diverged,
-            false => self.relation(&head, &queue, base.head_generation)?,
-        };
-        match relation {
-            Relation::Diverged => self.join(&head, seen)?,
-            Relation::Continued => return Ok(false),
-            Relation::Published { same } => {
-                self.finish(&queue, (seen, head.refs, same), &mut Published::default())?;
-                if same {
+        loop {
+            let base = self.parts.tree.base();
+            let (head, _, seen) = read_head(&*self.parts.store, &self.parts.keys)?;
+            self.parts.memory.check(&seen)?;
+            let (queue, _) = self.queue(&base, BATCH_VERSIONS)?;
+            if queue.is_empty() {
+                if head.generation == base.head_generation {
                     return Ok(false);
                 }
-                self.join(&head, seen)?;
+                return self.join(&head, seen).map(|()| true);
+            }
+            match self.relation(&head, &queue, base.head_generation)? {
+                Relation::Diverged => return self.join(&head, seen).map(|()| true),
+                Relation::Continued => return Ok(false),
+                Relation::Published { same } => {
+                    self.finish(&queue, (seen, head.refs, same), &mut Published::default())?;
+                }
             }
         }
-        Ok(true)
     }
 
     /// Lets the live tree rest on what HEAD names, merged with what is ours.
@@ -81,7 +77,7 @@ impl Publisher {
             ancestor,
             base_refs: parts.memory.refs_at(base.head_generation),
         })?;
-        parts.memory.remember(seen, head.refs)?;
+        parts.memory.remember(seen, Some(head.refs))?;
         (self.joined)(&Pulled {
             version: joined.record.id,
             theirs: theirs.id,
@@ -116,7 +112,7 @@ impl Publisher {
         theirs: &IndexRecord,
         their_refs: &TreeRef,
     ) -> Result<Option<IndexRecord>, SyncError> {
-        let io = StoredPages(&self.parts.blobs);
+        let io = Pages(&self.parts.blobs);
         let summary = |id| -> Result<Option<Summary>, SyncError> {
             match refs::summary(their_refs, &io, id)? {
                 Some(summary) => Ok(Some(summary)),
@@ -148,18 +144,5 @@ impl Publisher {
             }
         }
         Ok(None)
-    }
-}
-
-/// Pages as they are stored.
-pub(super) struct StoredPages<'a>(pub(super) &'a Blobs);
-
-impl PageIo for StoredPages<'_> {
-    fn load(&self, page: &ChunkRef) -> crate::version::Result<Arc<[u8]>> {
-        Ok(self.0.read(BlobKind::Page, page)?)
-    }
-
-    fn save(&self, _: &[u8]) -> crate::version::Result<ChunkRef> {
-        Err(VersionError::Damaged { object: "the refs".into(), reason: "they are only read here".into() })
     }
 }

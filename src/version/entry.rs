@@ -133,21 +133,27 @@ impl Entry {
     }
 
     fn check(&self) -> Result<()> {
-        let Body::File(FileBody { size, content, .. }) = &self.body else { return Ok(()) };
-        let wrong = match content {
-            _ if *size > FILE_SIZE_MAX => Some("it is longer than a file can be"),
-            Content::Inline(bytes) if bytes.len() > INLINE_LEN_MAX || bytes.len() as u64 > *size => {
-                Some("its inline content is too long")
-            }
-            Content::Chunks(chunks) if !in_order(chunks) => Some("its chunks are out of order or out of range"),
-            _ => None,
-        };
-        wrong.map_or(Ok(()), |reason| Err(VersionError::damaged(format!("inode {}", self.ino.0), reason)))
+        let Body::File(body) = &self.body else { return Ok(()) };
+        body.fault().map_or(Ok(()), |reason| Err(VersionError::damaged(format!("inode {}", self.ino.0), reason)))
     }
 
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
         matches!(self.body, Body::Directory { .. })
+    }
+}
+
+impl FileBody {
+    /// What no file can be like.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        match &self.content {
+            _ if self.size > FILE_SIZE_MAX => Some("it is longer than a file can be"),
+            Content::Inline(bytes) if bytes.len() > INLINE_LEN_MAX || bytes.len() as u64 > self.size => {
+                Some("its inline content is too long")
+            }
+            Content::Chunks(chunks) if !in_order(chunks) => Some("its chunks are out of order or out of range"),
+            _ => None,
+        }
     }
 }
 
@@ -224,9 +230,9 @@ fn tree_chunks(tree: &TreeRef, io: &dyn PageIo, from: u64, to: u64) -> Result<Ve
     let start = from.saturating_sub(CHUNK_LEN_MAX as u64).to_be_bytes();
     let mut chunks = Vec::new();
     let mut failed = None;
-    tree.scan(io, std::ops::Bound::Included(&start), &mut |key, value| {
+    let end = to.to_be_bytes();
+    tree.scan_to(io, std::ops::Bound::Included(&start), Some(&end), &mut |key, value| {
         match parse_chunk(key, value) {
-            Ok((offset, _)) if offset >= to => return false,
             Ok((offset, chunk)) if offset + u64::from(chunk.len) > from => chunks.push((offset, chunk)),
             Ok(_) => {}
             Err(error) => {
@@ -260,6 +266,9 @@ fn in_order(chunks: &[(u64, ChunkRef)]) -> bool {
         ok
     })
 }
+
+/// The name by which a mount's root directory shows what is outside of the live tree: reserved at every level.
+pub const CONTROL_NAME: &[u8] = b".kura";
 
 /// Whether a name can stand in a directory: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.
 pub fn name_ok(name: &[u8]) -> bool {

@@ -9,11 +9,13 @@
 //! - every decoder is bounded by the length of its input.
 
 pub mod diff;
+pub mod digests;
 pub mod entry;
 mod error;
 pub mod head;
 pub mod index;
 pub mod merge;
+pub mod pages;
 pub mod refs;
 pub mod tree;
 pub mod walk;

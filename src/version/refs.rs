@@ -125,12 +125,9 @@ pub fn summary(refs: &TreeRef, io: &dyn PageIo, version: VersionId) -> Result<Op
 /// All tags with their versions, sorted by name.
 pub fn tags(refs: &TreeRef, io: &dyn PageIo) -> Result<Vec<(String, VersionId)>> {
     let mut raw = Vec::new();
-    refs.scan(io, Bound::Included(b"t"), &mut |key, value| {
-        let is_tag = key.first() == Some(&b't');
-        if is_tag {
-            raw.push((String::from_utf8_lossy(&key[1..]).into_owned(), value.to_vec()));
-        }
-        is_tag
+    refs.scan_to(io, Bound::Included(b"t"), Some(b"u"), &mut |key, value| {
+        raw.push((String::from_utf8_lossy(&key[1..]).into_owned(), value.to_vec()));
+        true
     })?;
     raw.into_iter().map(|(tag, value)| Ok((tag, parse_id(&value)?))).collect()
 }
@@ -138,12 +135,9 @@ pub fn tags(refs: &TreeRef, io: &dyn PageIo) -> Result<Vec<(String, VersionId)>>
 /// All versions, newest first (by generation, then id).
 pub fn versions(refs: &TreeRef, io: &dyn PageIo) -> Result<Vec<Listed>> {
     let mut raw = Vec::new();
-    refs.scan(io, Bound::Included(b"v"), &mut |key, value| {
-        let is_version = key.first() == Some(&b'v');
-        if is_version {
-            raw.push((key[1..].to_vec(), value.to_vec()));
-        }
-        is_version
+    refs.scan_to(io, Bound::Included(b"v"), Some(b"w"), &mut |key, value| {
+        raw.push((key[1..].to_vec(), value.to_vec()));
+        true
     })?;
     let tags = tags(refs, io)?;
     let mut versions = Vec::with_capacity(raw.len());

@@ -4,30 +4,32 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Result;
-use super::history::Pages;
+use super::check::is_unknown;
 use crate::base::ids::BlobId;
 use crate::blob::{BlobKind, Blobs, ChunkRef};
 use crate::version::VersionError;
 use crate::version::entry::{Body, Content, Entry};
 use crate::version::index::IndexRecord;
+use crate::version::pages::Pages;
 use crate::version::tree::TreeRef;
 use crate::version::walk::Walker;
 
 /// So many paths of a version are named.
-const PATHS_MAX: usize = 100;
+pub(super) const PATHS_MAX: usize = 100;
 
-/// The paths of a version that need one of the damaged blobs. A directory whose names cannot be read stands for all
-/// below it.
+/// The paths of a version that need one of the damaged blobs, `max` of them and a few more at most. A directory whose
+/// names cannot be read stands for all below it. What cannot be asked for is an error, not damage.
 pub(super) fn paths(
     blobs: &Blobs,
     record: &IndexRecord,
     damaged: &HashMap<BlobId, (BlobKind, u32)>,
+    max: usize,
 ) -> Result<Vec<Arc<[u8]>>> {
     let pages = Pages(blobs);
     let mut found: Vec<Arc<[u8]>> = Vec::new();
     let mut pending = vec![(Vec::new(), record.root.dir.clone())];
     while let Some((path, entry)) = pending.pop() {
-        if found.len() >= PATHS_MAX {
+        if found.len() >= max {
             break;
         }
         let mut look = Look { damaged, is_touched: false, items: Vec::new(), chunks: false };
@@ -53,6 +55,7 @@ pub(super) fn paths(
             let below = if path.is_empty() { name } else { [&path[..], b"/", &name].concat() };
             match Entry::decode(&value).and_then(|entry| record.root.resolve(&pages, entry)) {
                 Ok(entry) => pending.push((below, entry)),
+                Err(error) if is_unknown(&error) => return Err(error.into()),
                 Err(_) => found.push(below.into()),
             }
         }
@@ -89,7 +92,10 @@ impl Walker for Look<'_> {
         Ok(())
     }
 
-    fn failed(&mut self, _: &ChunkRef, _: VersionError) -> crate::version::Result<()> {
+    fn failed(&mut self, _: &ChunkRef, error: VersionError) -> crate::version::Result<()> {
+        if is_unknown(&error) {
+            return Err(error);
+        }
         self.is_touched = true;
         Ok(())
     }

@@ -11,17 +11,27 @@ use super::fsync::Rounds;
 use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
 use crate::base::random;
-use crate::store::StoreError;
+use crate::store::{ObjectStore, StoreError};
 use crate::sync::{Published, SyncError, read_head};
+use crate::version::pages::Pages;
+use crate::version::refs;
 use crate::worktree::{Checkpoint, Reason};
 
 /// How often the version timer looks, at most.
 const TICK_MS: u64 = 250;
-/// Wait after content could not be absorbed.
+/// Wait after content could not be absorbed, and at first after no version could be recorded.
 const ABSORB_RETRY_MS: u64 = 2_000;
+/// How often that wait doubles: every attempt to record leaves something behind until one succeeds.
+const RECORD_DOUBLINGS_MAX: u32 = 4;
+
+/// How often it is looked for files to hash.
+const HASH_IDLE_MS: u64 = 10_000;
 
 /// How often it is looked whether re-encryption was asked for.
 const REENCRYPT_TICK_MS: u64 = 250;
+
+/// Longest wait before a store in a directory is tried again.
+const LOCAL_RETRY_MAX_MS: u64 = 2_000;
 
 /// How long the publisher sleeps when nobody wakes it.
 const IDLE_MS: u64 = 3_600_000;
@@ -101,12 +111,13 @@ impl Workspace {
         if self.trouble.lock().offline.is_some() {
             self.parts.events.note("offline", "the store cannot be reached", &[]);
         }
-        let work: [(&str, Work); 6] = [
+        let work: [(&str, Work); 7] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
             ("kura-publish", Self::keep_publishing),
             ("kura-reencrypt", Self::keep_reencrypting),
+            ("kura-digests", Self::keep_hashing),
             ("kura-pull", Self::keep_pulling),
         ];
         let fsyncs: Option<(&str, Work)> =
@@ -132,6 +143,23 @@ impl Workspace {
         }
     }
 
+    /// Hashes large files that were edited. Where that would fetch all of a file from far away, it is left.
+    fn keep_hashing(&self) {
+        let pause = |time: Duration| self.background.pause(time);
+        while self.parts.store.is_local() && pause(Duration::from_millis(HASH_IDLE_MS)) {
+            loop {
+                match self.tree().hash_next(&pause) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::info!("a file is not hashed for now: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
     fn keep_journaling(&self) {
         let intervals = self.parts.options.intervals;
         let mut synced = Instant::now();
@@ -139,6 +167,7 @@ impl Workspace {
             if let Err(error) = self.tree().log_drafts() {
                 tracing::warn!("unsaved content is only in memory for now: {error}");
             }
+            self.note_silence();
             if synced.elapsed() >= Duration::from_millis(intervals.sync_ms) {
                 synced = Instant::now();
                 if let Err(error) = self.tree().sync() {
@@ -148,14 +177,31 @@ impl Workspace {
         }
     }
 
+    /// A store that was found silent by anybody is asked by the publisher until it answers.
+    fn note_silence(&self) {
+        let Some(silence) = self.silence() else { return };
+        let mut trouble = self.trouble.lock();
+        if trouble.offline.is_none() && trouble.blocked.is_none() {
+            tracing::warn!("{}; versions wait on this machine", silence.reason);
+            self.parts.events.note("offline", &silence.reason, &[]);
+            trouble.offline = Some(silence);
+            drop(trouble);
+            self.background.publish_now();
+        }
+    }
+
     fn keep_recording(&self) {
         let intervals = self.parts.options.intervals;
         let tick = Duration::from_millis((intervals.version_quiet_ms / 4).clamp(1, TICK_MS));
+        if self.parts.store.is_local() {
+            self.fetch_ahead();
+        }
         // What was found in the journal at the start is a change, too.
         let mut recorded = None;
         let mut seen = (self.tree().activity().changes, Instant::now());
         let mut first: Option<Instant> = None;
         let mut pause = tick;
+        let mut failures = 0;
         while self.background.pause(pause) {
             pause = tick;
             let activity = self.tree().activity();
@@ -170,23 +216,45 @@ impl Workspace {
             let first_at = *first.get_or_insert_with(Instant::now);
             let is_due = seen.1.elapsed() >= Duration::from_millis(intervals.version_quiet_ms)
                 || first_at.elapsed() >= Duration::from_millis(intervals.version_max_ms)
-                || activity.journal_bytes > self.parts.options.limits.journal_bytes_max;
+                || activity.journal_bytes > self.parts.options.limits.journal_bytes_max
+                // What is not in a version cannot leave memory.
+                || activity.inodes > self.parts.options.limits.inodes_max.saturating_mul(2);
             if !is_due {
                 continue;
             }
             match self.tree().checkpoint(&Reason::automatic()) {
                 Ok(outcome) => {
-                    (recorded, first) = (Some(activity.changes), None);
+                    self.trouble.lock().unrecorded = None;
+                    (recorded, first, failures) = (Some(activity.changes), None, 0);
                     match outcome {
                         Checkpoint::Recorded(_) => self.background.publish_now(),
                         Checkpoint::Unchanged => self.bound_journal(),
                     }
                 }
                 Err(error) => {
-                    tracing::warn!("no version can be recorded for now: {error}");
-                    pause = Duration::from_millis(ABSORB_RETRY_MS);
+                    let note = Offline { since: rfc3339(self.parts.options.clock.now()), reason: error.to_string() };
+                    let mut trouble = self.trouble.lock();
+                    match &mut trouble.unrecorded {
+                        Some(unrecorded) => unrecorded.reason = note.reason,
+                        unrecorded => {
+                            tracing::warn!("no version can be recorded for now: {error}");
+                            *unrecorded = Some(note);
+                        }
+                    }
+                    drop(trouble);
+                    pause = Duration::from_millis(ABSORB_RETRY_MS << failures);
+                    failures = RECORD_DOUBLINGS_MAX.min(failures + 1);
                 }
             }
+        }
+    }
+
+    /// Reads the refs pages that the next version changes: pages of a local store are not kept on disk a second time,
+    /// and with these in memory a version is recorded also when the store goes away before the first.
+    fn fetch_ahead(&self) {
+        let base = self.tree().base();
+        if let Err(error) = refs::lists(&base.refs, &Pages(&self.parts.blobs), base.index.id) {
+            tracing::info!("the list of versions cannot be read for now: {error}");
         }
     }
 
@@ -216,12 +284,17 @@ impl Workspace {
             match self.publish(&|| self.background.is_stopping()) {
                 Ok(_) => (failures, wait) = (0, Duration::from_millis(IDLE_MS)),
                 Err(error) => {
+                    if failures == 0 && !matches!(error, SyncError::Stopped) {
+                        tracing::warn!("nothing is published for now: {error}");
+                    }
                     failures = failures.saturating_add(1);
                     let step_ms = match is_away(&error) {
                         true => intervals.retry_first_ms.saturating_mul(1 << failures.min(20).saturating_sub(1)),
                         false => intervals.retry_max_ms,
                     };
-                    let step_ms = step_ms.min(intervals.retry_max_ms).max(1);
+                    // A directory is asked often: that costs nothing.
+                    let max_ms = if self.parts.store.is_local() { LOCAL_RETRY_MAX_MS } else { u64::MAX };
+                    let step_ms = step_ms.min(intervals.retry_max_ms).min(max_ms).max(1);
                     wait = Duration::from_millis(step_ms / 2 + random::number() % (step_ms / 2 + 1));
                 }
             }
@@ -263,17 +336,17 @@ impl Workspace {
         }
     }
 
-    /// Looks every now and then whether others have published something.
+    /// Looks at the start and every now and then whether others have published something.
     fn keep_pulling(&self) {
         let poll_ms = self.parts.options.intervals.poll_ms.max(1);
         loop {
+            if let Err(error) = self.pull() {
+                tracing::debug!("what others published is not known: {error}");
+            }
             // Not all clients at the same moment.
             let wait_ms = poll_ms - poll_ms / 8 + random::number() % (poll_ms / 4 + 1);
             if !self.background.pause(Duration::from_millis(wait_ms)) {
                 return;
-            }
-            if let Err(error) = self.pull() {
-                tracing::debug!("what others published is not known: {error}");
             }
         }
     }
@@ -326,10 +399,16 @@ impl Workspace {
             Err(error) if error.is_unknown_epoch() => self.follow_epochs().and_then(|()| attempt()),
             outcome => outcome,
         };
+        if outcome.as_ref().is_ok_and(|published| published.versions > 0)
+            && let Err(error) = self.parts.publisher.drop_unneeded()
+        {
+            tracing::warn!("objects that nothing needs stay in the outbox: {error}");
+        }
         match &outcome {
             Ok(_) => {
                 let mut trouble = self.trouble.lock();
-                *trouble = Trouble { reencryption: trouble.reencryption.take(), ..Trouble::default() };
+                let (unrecorded, reencryption) = (trouble.unrecorded.take(), trouble.reencryption.take());
+                *trouble = Trouble { unrecorded, reencryption, ..Trouble::default() };
             }
             Err(SyncError::Stopped) => {}
             Err(error) => self.note_trouble(error),
@@ -360,10 +439,7 @@ impl Trouble {
                 now.reason = note.reason;
                 false
             }
-            None => {
-                *now = Some(note);
-                true
-            }
+            None => now.replace(note).is_none(),
         }
     }
 }

@@ -6,17 +6,18 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::history::Pages;
+use super::affected::{PATHS_MAX, paths};
 use super::opened::Workspace;
 use super::{Result, WorkspaceError};
 use crate::base::ids::{BlobId, Sha256, VersionId};
 use crate::base::random;
 use crate::blob::{BlobError, BlobKind, Blobs, BlobsConfig, ChunkRef, Location, Outbox, Place, RunRef, location};
-use crate::store::{ObjectKey, StoreError};
+use crate::store::{ObjectKey, ObjectStore, StoreError};
 use crate::sync::read_head;
 use crate::version::entry::{Body, Content, Entry, LinkRecord};
 use crate::version::head::Head;
 use crate::version::index::{IndexRecord, sha256};
+use crate::version::pages::Pages;
 use crate::version::tree::{PageIo, TreeRef};
 use crate::version::walk::Walker;
 use crate::version::{VersionError, refs};
@@ -88,12 +89,25 @@ pub(super) struct Checker<'a> {
 impl Workspace {
     /// Checks everything that HEAD leads to, and content as far as `sample` says.
     pub fn check(&self, sample: Sample) -> Result<CheckReport> {
+        // Read before the objects are listed, so that what it leads to was there by then.
+        let head = self.stored_head()?;
         let mut checker = Checker::new(self)?;
         checker.check_keys()?;
-        let head = checker.head()?;
         checker.read_runs(&head)?;
         checker.check_all(&head, sample)?;
         Ok(checker.report)
+    }
+
+    /// HEAD as the store has it.
+    pub(super) fn stored_head(&self) -> Result<Head> {
+        let parts = &self.parts;
+        match read_head(&*parts.store, &parts.keys) {
+            Err(error) if error.is_unknown_epoch() => {
+                self.follow_epochs()?;
+                Ok(read_head(&*parts.store, &parts.keys)?.0)
+            }
+            outcome => Ok(outcome?.0),
+        }
     }
 }
 
@@ -121,17 +135,6 @@ impl<'a> Checker<'a> {
         self.report.problems.entry(object.to_owned()).or_insert_with(|| what.to_owned());
     }
 
-    pub(super) fn head(&self) -> Result<Head> {
-        let parts = &self.workspace.parts;
-        match read_head(&*parts.store, &parts.keys) {
-            Err(error) if error.is_unknown_epoch() => {
-                self.workspace.follow_epochs()?;
-                Ok(read_head(&*parts.store, &parts.keys)?.0)
-            }
-            outcome => Ok(outcome?.0),
-        }
-    }
-
     /// Reads the location runs in force; from then on blobs are found by those that are whole.
     pub(super) fn read_runs(&mut self, head: &Head) -> Result<()> {
         let mut whole = Vec::new();
@@ -154,12 +157,14 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// Adds what a rebuilt location run would say.
-    pub(super) fn add_location(&mut self, id: BlobId, location: Location) {
-        self.locations.entry(id).or_insert_with(|| {
+    /// Adds what a rebuilt location run would say, unless a run that is whole knows better; whether it does not.
+    pub(super) fn add_location(&mut self, id: BlobId, location: Location) -> bool {
+        let is_new = !self.locations.contains_key(&id);
+        if is_new {
+            self.locations.insert(id, location);
             self.blobs.index().record(id, location);
-            location
-        });
+        }
+        is_new
     }
 
     pub(super) fn check_all(&mut self, head: &Head, sample: Sample) -> Result<()> {
@@ -200,7 +205,7 @@ impl<'a> Checker<'a> {
         self.read_sample(sample)?;
         if !self.report.damage.blobs.is_empty() {
             for record in roots.iter().rev() {
-                let paths = super::affected::paths(&self.blobs, record, &self.report.damage.blobs)?;
+                let paths = paths(&self.blobs, record, &self.report.damage.blobs, PATHS_MAX)?;
                 if !paths.is_empty() {
                     self.report.affected.push(Affected { version: record.id, paths });
                 }
@@ -477,7 +482,7 @@ impl PageIo for Copies<'_> {
 }
 
 /// Whether an error says nothing about the object.
-fn is_unknown(error: &VersionError) -> bool {
+pub(super) fn is_unknown(error: &VersionError) -> bool {
     match error {
         VersionError::Store(error) | VersionError::Blob(BlobError::Store(error)) => {
             !matches!(error, StoreError::NotFound { .. })

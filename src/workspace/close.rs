@@ -1,16 +1,24 @@
 //! Flushing, closing, and the state that is shown.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::background::is_away;
 use super::opened::Workspace;
-use super::status::rfc3339;
+use super::status::{Offline, rfc3339};
 use super::{CloseReport, FlushReport, Result, Status};
+use crate::base::clock::Timestamp;
+use crate::store::ObjectStore;
 use crate::sync::SyncError;
 use crate::worktree::{Checkpoint, Reason};
 
 /// How long a failed publishing rests while somebody waits for it.
 const RETRY_MS: u64 = 200;
+
+/// What closing may take beyond the time for publishing before requests are given up.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Workspace {
     /// Records what changed and makes it durable here; with `wait`, waits so long for it to be published.
@@ -55,6 +63,27 @@ impl Workspace {
     /// Ends what runs in the background, records a last version and, with `publish`, publishes what is possible in
     /// bounded time. Then the state directory is free for others. A second call does nothing.
     pub fn close(&self, publish: bool) -> Result<CloseReport> {
+        let limit = Duration::from_millis(self.close_publish_ms.load(Ordering::Relaxed));
+        let (done, is_done) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let store = &self.parts.store;
+            let give_up = move || {
+                let mut wait = limit.saturating_add(GRACE);
+                while is_done.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                    store.cancel();
+                    wait = GRACE;
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("kura-close".into()).spawn_scoped(scope, give_up) {
+                tracing::warn!("closing may wait for the store: {error}");
+            }
+            let closed = self.close_within(publish, limit);
+            drop(done);
+            closed
+        })
+    }
+
+    fn close_within(&self, publish: bool, time: Duration) -> Result<CloseReport> {
         self.background.stop(self.tree());
         self.tree().stop();
         // Held until the end of this function, and free for others then.
@@ -66,7 +95,6 @@ impl Workspace {
         let logged = self.tree().log_drafts().and_then(|()| self.tree().sync());
         let mut reason = recorded.as_ref().err().map(ToString::to_string);
         if publish {
-            let time = Duration::from_millis(self.parts.options.intervals.close_publish_ms);
             reason = reason.or(self.publish_within(time).map(|error| error.to_string()));
         }
         logged?;
@@ -74,7 +102,34 @@ impl Workspace {
         Ok(CloseReport { unpublished_versions: waiting.versions, unpublished_bytes: waiting.bytes, reason })
     }
 
-    /// The state of the workspace.
+    /// What the store is silent about, as far as it is known without asking it.
+    pub(super) fn silence(&self) -> Option<Offline> {
+        let silence = self.parts.store.silence()?;
+        let age_ns = i64::try_from(silence.age.as_nanos()).unwrap_or(0);
+        let since = Timestamp::from_unix_ns(self.parts.options.clock.now().unix_ns().saturating_sub(age_ns));
+        Some(Offline { since: rfc3339(since), reason: silence.reason })
+    }
+
+    /// Makes ready for being unmounted: what was written is on the local disk when this returns, and from now on the
+    /// store is waited for at most so long.
+    pub fn leave(&self, wait: Duration) -> Result<()> {
+        self.close_publish_ms.store(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let store = Arc::downgrade(&self.parts.store);
+        let give_up = move || {
+            std::thread::sleep(wait);
+            // A store that answers is left alone: the mount may have to stay, being busy.
+            if let Some(store) = store.upgrade().filter(|store| store.silence().is_some()) {
+                store.cancel();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("kura-leave".into()).spawn(give_up) {
+            tracing::warn!("unmounting may wait for the store: {error}");
+        }
+        self.tree().log_drafts()?;
+        Ok(self.tree().sync()?)
+    }
+
+    /// The state of the workspace. Never waits for the store.
     pub fn status(&self) -> Status {
         let parts = &self.parts;
         let base = self.tree().base();
@@ -96,7 +151,8 @@ impl Workspace {
             unpublished_bytes: waiting.bytes,
             drafts: activity.drafts,
             recovered: activity.recovered,
-            offline: trouble.offline,
+            offline: trouble.offline.or_else(|| self.silence()),
+            unrecorded: trouble.unrecorded,
             blocked: trouble.blocked,
             reencryption: trouble.reencryption,
             conflicts: parts.events.open_conflicts(),

@@ -1,6 +1,5 @@
 //! Looking at conflicts and settling them afterwards; policies; joining on request.
 
-use super::history::Pages;
 use super::opened::Workspace;
 use super::restore::entries;
 use super::{Result, WorkspaceError, split_path};
@@ -8,6 +7,7 @@ use crate::sync::SyncError;
 use crate::version::entry::{Body, Entry};
 use crate::version::index::{IndexRecord, Origin};
 use crate::version::merge::Policy;
+use crate::version::pages::Pages;
 use crate::version::refs::{Policies, set_policy};
 use crate::version::tree::Edits;
 use crate::worktree::{GraftOp, Reason, Wait};

@@ -48,10 +48,12 @@ pub enum WorkspaceError {
         found: String,
     },
     /// Another process has the state directory.
-    #[error("{} is in use by another kura process; end that one, or use its mount", state_dir.display())]
+    #[error("{} is in use by {holder}", state_dir.display())]
     Locked {
         /// The state directory.
         state_dir: PathBuf,
+        /// Who has it.
+        holder: String,
     },
     /// The user gave no credential.
     #[error("no key was given: {reason}")]
@@ -164,6 +166,29 @@ pub enum WorkspaceError {
 }
 
 impl WorkspaceError {
+    /// Whether something stored is damaged or missing, and everything else may be fine.
+    pub fn is_damage(&self) -> bool {
+        let of_blob = |error: &BlobError| {
+            matches!(
+                error,
+                BlobError::Missing { .. }
+                    | BlobError::Damaged { .. }
+                    | BlobError::DamagedObject { .. }
+                    | BlobError::MissingObject { .. }
+                    | BlobError::Store(StoreError::NotFound { .. })
+            )
+        };
+        match self {
+            WorkspaceError::Blob(error) => of_blob(error),
+            WorkspaceError::Version(error) | WorkspaceError::Work(WorkError::Version(error)) => match error {
+                VersionError::Unopened { .. } | VersionError::Damaged { .. } => true,
+                VersionError::Blob(error) => of_blob(error),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     pub(super) fn disk(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
         WorkspaceError::Disk { path: path.into(), reason: error.to_string() }
     }

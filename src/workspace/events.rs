@@ -77,7 +77,6 @@ impl Events {
 
     /// Publishing met another kind of trouble than before.
     pub(super) fn trouble(&self, error: &SyncError) {
-        tracing::warn!("nothing is published for now: {error}");
         self.note("trouble", &error.to_string(), &[]);
     }
 

@@ -9,20 +9,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::AT_FDCWD;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, mkfifo};
 
-use super::history::Pages;
 use super::opened::Workspace;
 use super::restore::entries;
 use super::{ExportReport, Progress, Result, WorkspaceError, split_path, xattr};
 use crate::base::clock::Timestamp;
+use crate::base::disk::TEMPORARY_PREFIX;
 use crate::base::ids::VersionId;
+use crate::base::random;
 use crate::version::VersionError;
 use crate::version::entry::{Body, Content, Entry, FileBody, Ino, name_ok};
 use crate::version::index::IndexRecord;
+use crate::version::pages::Pages;
 
 /// Bytes read and written at once.
 const PIECE_LEN: u64 = 4 << 20;
@@ -93,12 +96,19 @@ impl Export<'_> {
         let mut dirs = Vec::new();
         while let Some((entry, target)) = pending.pop() {
             if !entry.is_dir() {
-                self.node(&entry, &target)?;
+                if let Err(error) = self.node(&entry, &target) {
+                    self.pass_over_damage(&target, error)?;
+                }
                 continue;
             }
             self.make_dir(&target)?;
-            for (name, below_entry) in entries(&Pages(self.workspace.blobs()), &entry)?.into_iter().rev() {
-                pending.push((below_entry, below(&target, &name)?));
+            match entries(&Pages(self.workspace.blobs()), &entry) {
+                Ok(names) => {
+                    for (name, below_entry) in names.into_iter().rev() {
+                        pending.push((below_entry, below(&target, &name)?));
+                    }
+                }
+                Err(error) => self.pass_over_damage(&target, error)?,
             }
             dirs.push((entry, target));
         }
@@ -107,6 +117,15 @@ impl Export<'_> {
             self.attributes(&entry, &target)?;
             self.done(0);
         }
+        Ok(())
+    }
+
+    /// What is damaged is listed, and the rest goes on; any other error ends the export.
+    fn pass_over_damage(&mut self, target: &Path, error: WorkspaceError) -> Result<()> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        self.report.skipped.push((target.to_owned(), error.to_string()));
         Ok(())
     }
 
@@ -131,7 +150,7 @@ impl Export<'_> {
         }
     }
 
-    /// Anything but a directory.
+    /// Anything but a directory. A file has its name only when it is whole.
     fn node(&mut self, entry: &Entry, target: &Path) -> Result<()> {
         let several = matches!(entry.body, Body::Link);
         let entry = self.record.root.resolve(&Pages(self.workspace.blobs()), entry.clone())?;
@@ -143,7 +162,13 @@ impl Export<'_> {
         }
         let bytes = match &entry.body {
             Body::File(body) => {
-                self.file(body, target)?;
+                let temporary = target.with_file_name(format!("{TEMPORARY_PREFIX}{:016x}", random::number()));
+                let written = self.file(body, &temporary).and_then(|()| place(&temporary, target, self.overwrite));
+                if let Err(error) = written {
+                    // The first error is the one to report.
+                    fs::remove_file(&temporary).ok();
+                    return Err(error);
+                }
                 body.size
             }
             _ => {
@@ -237,6 +262,21 @@ impl Export<'_> {
         if let Err(error) = outcome {
             self.report.skipped.push((target.to_owned(), error.to_string()));
         }
+    }
+}
+
+/// Gives a whole file its name; one that has appeared there since is replaced only with `overwrite`.
+#[expect(clippy::disallowed_methods, reason = "a file of the user's own")]
+fn place(temporary: &Path, target: &Path, overwrite: bool) -> Result<()> {
+    let flags = if overwrite { RenameFlags::empty() } else { RenameFlags::RENAME_NOREPLACE };
+    match renameat2(AT_FDCWD, temporary, AT_FDCWD, target, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::EEXIST) => Err(WorkspaceError::InTheWay { path: target.to_owned() }),
+        // Not every file system knows the flags.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            fs::rename(temporary, target).map_err(|error| WorkspaceError::disk(target, &error))
+        }
+        Err(error) => Err(WorkspaceError::disk(target, &error.into())),
     }
 }
 

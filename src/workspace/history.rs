@@ -6,32 +6,15 @@ use super::opened::Workspace;
 use super::select::is_reserved;
 use super::{Result, Side, WorkspaceError, split_path};
 use crate::base::ids::VersionId;
-use crate::blob::{BlobKind, Blobs, ChunkRef, Fault};
+use crate::blob::Fault;
+use crate::version::VersionError;
 use crate::version::diff::{Change, diff};
 use crate::version::entry::{Entry, FileBody};
 use crate::version::index::{IndexRecord, Origin};
+use crate::version::pages::Pages;
 use crate::version::refs::{self, Listed};
 use crate::version::tree::{Edits, PageIo};
-use crate::version::{VersionError, index};
 use crate::worktree::{Checkpoint, Reading, Reason, Recorded};
-
-/// Pages as they are stored; nothing is written.
-pub(super) struct Pages<'a>(pub(super) &'a Blobs);
-
-impl PageIo for Pages<'_> {
-    fn load(&self, page: &ChunkRef) -> crate::version::Result<Arc<[u8]>> {
-        Ok(self.0.read(BlobKind::Page, page)?)
-    }
-
-    fn load_many(&self, pages: &[ChunkRef]) -> crate::version::Result<Vec<Arc<[u8]>>> {
-        self.0.read_many(BlobKind::Page, pages).into_iter().map(|page| Ok(page?)).collect()
-    }
-
-    fn save(&self, bytes: &[u8]) -> crate::version::Result<ChunkRef> {
-        let object = format!("page with SHA-256 {}", index::sha256(bytes));
-        Err(VersionError::Damaged { object, reason: "past versions are only read".to_owned() })
-    }
-}
 
 impl Workspace {
     /// Pages, for reading.

@@ -9,9 +9,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::opened::Workspace;
-use super::{ImportReport, Progress, Result, WorkspaceError, split_path, xattr};
+use super::{ImportReport, Progress, RESERVED, Result, WorkspaceError, split_path, xattr};
 use crate::base::clock::Timestamp;
-use crate::version::entry::Ino;
+use crate::version::entry::{CONTROL_NAME, Ino};
 use crate::version::index::Origin;
 use crate::worktree::{
     Attr, Caller, Changes, FileKind, NewNode, Reason, SetTime, Wait, WorkError, Worktree, XattrMode,
@@ -71,6 +71,10 @@ impl Import<'_> {
     fn top(&mut self, into: &[u8]) -> Result<Ino> {
         let mut at = Ino::ROOT;
         for name in split_path(into) {
+            if name == CONTROL_NAME {
+                let path = Path::new(OsStr::from_bytes(into)).to_owned();
+                return Err(WorkspaceError::Unfit { path, reason: RESERVED.to_owned() });
+            }
             let caller = self.caller(None);
             at = match self.lookup(at, name)? {
                 Some(attr) if attr.kind == FileKind::Directory => attr.ino,
@@ -119,6 +123,10 @@ impl Import<'_> {
             names.sort_unstable();
             for name in names {
                 let path = dir.join(&name);
+                if name.as_bytes() == CONTROL_NAME {
+                    self.skip(&path, &RESERVED);
+                    continue;
+                }
                 let metadata = match std::fs::symlink_metadata(&path) {
                     Ok(metadata) => metadata,
                     Err(error) => {

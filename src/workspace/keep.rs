@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::init::{HEADER, key, put_checked};
 use super::{Result, WorkspaceError};
-use crate::base::disk::{Disk, read_file, replace_file};
+use crate::base::disk::{Disk, RealDisk, read_file, replace_file};
 use crate::base::ids::{SlotId, WorkspaceId};
 use crate::crypto::slots::{OpenSlot, UnlockError, WorkspaceHeader, read_header};
 use crate::crypto::{Keys, Sealed};
@@ -142,6 +142,11 @@ fn fetch_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<(String, Vec<u
         }
     }
     Ok(found)
+}
+
+/// Whether a workspace was opened at this address before, with this root of the local state.
+pub fn is_known(state_root: &Path, address: &str) -> bool {
+    KnownStores { disk: &RealDisk, state_root }.find(address).is_some()
 }
 
 /// Which workspace lies at which address: `stores/<hash of the address>` in the state directory of all workspaces.

@@ -41,8 +41,9 @@ mod xattr;
 pub use check::{Affected, CheckReport, Sample};
 pub use conflicts::{Beside, Take};
 pub use error::WorkspaceError;
+pub use keep::is_known;
 pub use opened::Workspace;
-pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, OpenOptions};
+pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, Notice, OpenOptions};
 pub use place::is_inside;
 pub use reencrypt::Reencryption;
 pub use repair::RepairReport;
@@ -55,6 +56,9 @@ pub use status::{Offline, Status};
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, WorkspaceError>;
+
+/// Why a name `.kura` is passed over.
+pub const RESERVED: &str = "the name `.kura` is reserved for the control directory of a mount";
 
 /// The names of a path that is written with `/`; empty for the root.
 pub fn split_path(path: &[u8]) -> Vec<&[u8]> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -9,17 +10,18 @@ use super::events::Events;
 use super::keep::{KeyObjects, KnownStores, is_away, is_missing};
 use super::opened::{Parts, Workspace};
 use super::status::Offline;
-use super::{OpenOptions, Result, WorkspaceError};
+use super::{Notice, OpenOptions, Result, WorkspaceError};
 use crate::base::clock::Timestamp;
-use crate::base::disk::{DiskFile, OpenMode};
+use crate::base::disk::{Disk, DiskFile, OpenMode, read_file};
 use crate::base::ids::{VersionId, WorkspaceId};
 use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef, location};
 use crate::crypto::Keys;
 use crate::crypto::slots::{OpenSlot, UnlockError, unlock_slot};
-use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError};
+use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError, WatchStore};
 use crate::sync::{ClientMemory, Publisher, PublisherParts, Rollback, Seen, SyncError, read_head};
 use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
+use crate::version::pages::Pages;
 use crate::version::refs;
 use crate::worktree::{Base, Worktree, WorktreeParts};
 
@@ -34,7 +36,12 @@ pub(super) fn open(options: OpenOptions) -> Result<Arc<Workspace>> {
 
 /// See [`Workspace::open_in`].
 pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Result<Arc<Workspace>> {
+    let store = Arc::new(WatchStore::new(store));
+    if let Some(notice) = options.notice.clone() {
+        tell_of_waiting(&store, notice);
+    }
     let mut opening = Opening::find(store, options)?;
+    opening.store.set_known();
     let lock = opening.lock()?;
     let (keys, slot) = opening.unlock()?;
     let (memory, is_copy) = opening.memory(&keys)?;
@@ -52,10 +59,10 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         || fresh_base(&opening, &keys, head.as_ref().map(|(head, _)| head)),
         opening.options.accept_damage,
     )?);
-    if let Some((head, seen)) = &head
-        && head.generation == tree.base().head_generation
-    {
-        memory.remember(*seen, head.refs)?;
+    if let Some((head, seen)) = head.as_ref().filter(|_| accepted.is_none()) {
+        // What others published since is taken in later; until then, these refs are not what ours began with.
+        let is_base = head.generation == tree.base().head_generation;
+        memory.remember(*seen, is_base.then_some(head.refs))?;
     }
     let events = Arc::new(Events::new(opening.options.clock.clone()));
     let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory, &events);
@@ -76,20 +83,49 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         lock: Mutex::new(Some(lock)),
         offline,
     });
-    if let Some(Rollback { seen, .. }) = accepted.filter(|_| !workspace.is_read_only()) {
-        // It stands in the history, where every client finds it.
-        let message = format!(
-            "accepted that the store went back behind generation {} of HEAD with version {}",
-            seen.generation, seen.version
-        );
-        workspace.snapshot(Some(message), None)?;
+    if let Some(Rollback { seen: lost, .. }) = accepted {
+        if !workspace.is_read_only() {
+            // It stands in the history, where every client finds it, before it counts here.
+            let message = format!(
+                "accepted that the store went back behind generation {} of HEAD with version {}",
+                lost.generation, lost.version
+            );
+            workspace.snapshot(Some(message), None)?;
+        }
+        head.map_or(Ok(()), |(_, seen)| workspace.parts.memory.remember(seen, None))?;
     }
     Ok(workspace)
 }
 
+/// How long a store may take before somebody is told.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
+
+/// Tells, once for each time of waiting, that the store is being waited for; as long as the store is in use.
+fn tell_of_waiting(store: &Arc<WatchStore>, notice: Notice) {
+    let watched = Arc::downgrade(store);
+    let watch = move || {
+        let mut is_told = false;
+        while let Some(store) = watched.upgrade() {
+            match store.waiting() {
+                Some(time) if time > NOTICE_AFTER && !is_told => {
+                    is_told = true;
+                    notice(&format!("waiting for the store {} …", store.address()));
+                }
+                Some(_) => {}
+                None => is_told = false,
+            }
+            drop(store);
+            std::thread::sleep(NOTICE_AFTER / 8);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("kura-notice".into()).spawn(watch) {
+        tracing::debug!("nobody is told of waiting: {error}");
+    }
+}
+
 /// What is known while a workspace is being opened.
 struct Opening {
-    store: Arc<dyn ObjectStore>,
+    store: Arc<WatchStore>,
     options: OpenOptions,
     id: WorkspaceId,
     dir: PathBuf,
@@ -100,7 +136,7 @@ struct Opening {
 
 impl Opening {
     /// Finds the workspace: in the store or, when that is away, by what the state directory knows.
-    fn find(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Result<Self> {
+    fn find(store: Arc<WatchStore>, options: OpenOptions) -> Result<Self> {
         let known = KnownStores { disk: &*options.disk, state_root: &options.state_dir };
         let (objects, offline) = match KeyObjects::fetch(&*store) {
             Ok(objects) => (objects, None),
@@ -127,11 +163,19 @@ impl Opening {
         let locked = (|| {
             disk.create_dir_all(&self.dir)?;
             let file = disk.open(&path, OpenMode::ReadWrite)?;
-            Ok(file.try_lock()?.then_some(file))
+            if !file.try_lock()? && !outlives(&*file, || holder(&**disk, &path).is_none())? {
+                return Ok(None);
+            }
+            file.set_len(0)?;
+            file.write_at(std::process::id().to_string().as_bytes(), 0)?;
+            Ok(Some(file))
         })();
         match locked.map_err(|error| WorkspaceError::disk(&path, &error))? {
             Some(file) => Ok(file),
-            None => Err(WorkspaceError::Locked { state_dir: self.dir.clone() }),
+            None => Err(WorkspaceError::Locked {
+                state_dir: self.dir.clone(),
+                holder: holder(&**disk, &path).unwrap_or_else(|| "another kura process".to_owned()),
+            }),
         }
     }
 
@@ -315,7 +359,7 @@ impl Ahead<'_> {
         }
         let index = self.blobs.index();
         index.set_runs(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
-        Ok(refs::lists(&head.refs, &super::history::Pages(self.blobs), version)?)
+        Ok(refs::lists(&head.refs, &Pages(self.blobs), version)?)
     }
 
     /// What the newest version seen needs and the store has no more: its record and its location runs.
@@ -368,7 +412,7 @@ fn fresh_base(opening: &Opening, keys: &Keys, head: Option<&Head>) -> crate::wor
 
 /// The record HEAD names, checked against the digest HEAD has of it.
 fn read_record(
-    store: &Arc<dyn ObjectStore>,
+    store: &Arc<WatchStore>,
     keys: &Keys,
     head: &Head,
 ) -> std::result::Result<IndexRecord, crate::version::VersionError> {
@@ -380,6 +424,34 @@ fn read_record(
     }
     Ok(record)
 }
+
+/// How long a process that was killed may take to let go of its lock.
+const ENDING_WAIT: Duration = Duration::from_secs(5);
+
+/// Waits for the lock as long as its holder is ending; whether it was got.
+fn outlives(file: &dyn DiskFile, is_ending: impl Fn() -> bool) -> std::io::Result<bool> {
+    let start = Instant::now();
+    while is_ending() && start.elapsed() < ENDING_WAIT {
+        std::thread::sleep(ENDING_WAIT / 250);
+        if file.try_lock()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The process that has the lock, in words; `None` when it is ending, and no longer has a command line.
+fn holder(disk: &dyn Disk, path: &std::path::Path) -> Option<String> {
+    let bytes = read_file(disk, path, 32).ok()?;
+    let pid: u32 = std::str::from_utf8(&bytes).ok()?.parse().ok()?;
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = String::from_utf8_lossy(&command).replace('\0', " ");
+    let words: String = words.trim_end().chars().take(COMMAND_LEN_MAX).collect();
+    (!words.is_empty()).then(|| format!("process {pid} ({words})"))
+}
+
+/// How much of a command is shown, in characters.
+const COMMAND_LEN_MAX: usize = 100;
 
 fn offline(now: Timestamp, error: &dyn std::fmt::Display) -> Offline {
     Offline { since: super::status::rfc3339(now), reason: error.to_string() }

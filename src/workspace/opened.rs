@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use crate::base::ids::{VersionId, WorkspaceId};
 use crate::blob::Blobs;
 use crate::crypto::Keys;
 use crate::crypto::slots::OpenSlot;
-use crate::store::{ObjectStore, StoreUrl};
+use crate::store::{ObjectStore, StoreUrl, WatchStore};
 use crate::sync::{ClientMemory, Publisher};
 use crate::version::index::IndexRecord;
 use crate::worktree::Worktree;
@@ -37,6 +38,8 @@ pub struct Workspace {
     pub(super) history: Mutex<()>,
     pub(super) trouble: Mutex<Trouble>,
     pub(super) background: Background,
+    /// How long closing may publish, in milliseconds.
+    pub(super) close_publish_ms: AtomicU64,
 }
 
 /// What an open workspace consists of.
@@ -45,7 +48,7 @@ pub(super) struct Parts {
     pub(super) keys: Keys,
     /// What opened the keys; it opens later epochs, too.
     pub(super) slot: OpenSlot,
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<WatchStore>,
     pub(super) dir: PathBuf,
     pub(super) tree: Arc<Worktree>,
     pub(super) blobs: Arc<Blobs>,
@@ -66,6 +69,8 @@ pub(super) struct Trouble {
     pub(super) blocked: Option<Offline>,
     /// How far re-encryption is, when it was asked for.
     pub(super) reencryption: Option<String>,
+    /// Why changes are in no version yet.
+    pub(super) unrecorded: Option<Offline>,
 }
 
 impl Workspace {
@@ -91,6 +96,7 @@ impl Workspace {
 
     pub(super) fn assemble(parts: Parts) -> Arc<Self> {
         let trouble = Trouble { offline: parts.offline.clone(), ..Trouble::default() };
+        let close_publish_ms = parts.options.intervals.close_publish_ms;
         Arc::new(Self {
             opened_at: parts.options.clock.now(),
             parts,
@@ -98,6 +104,7 @@ impl Workspace {
             history: Mutex::new(()),
             trouble: Mutex::new(trouble),
             background: Background::default(),
+            close_publish_ms: AtomicU64::new(close_publish_ms),
         })
     }
 

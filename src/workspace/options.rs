@@ -15,6 +15,9 @@ use crate::worktree::Limits;
 /// Where the credential comes from; asked once, after the workspace was found. An error is the reason in words.
 pub type CredentialSource = Box<dyn Fn() -> Result<Credential, String> + Send + Sync>;
 
+/// Told in words what is being waited for.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What a new workspace shall be like.
 pub struct InitOptions {
     /// The first key slots.
@@ -70,6 +73,8 @@ pub struct OpenOptions {
     pub cache_dir: PathBuf,
     /// The key.
     pub credential: CredentialSource,
+    /// Who is told that the store is being waited for, if anybody.
+    pub notice: Option<Notice>,
     /// Refuse every change, and publish nothing.
     pub read_only: bool,
     /// Go on with a journal that was altered, as far as it is good.
@@ -158,6 +163,7 @@ impl OpenOptions {
             state_dir,
             cache_dir,
             credential,
+            notice: None,
             read_only: false,
             accept_damage: false,
             accept_rollback: false,

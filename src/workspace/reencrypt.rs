@@ -13,7 +13,7 @@ use super::{Result, WorkspaceError};
 use crate::base::ids::{BlobId, RunId};
 use crate::blob::{BlobError, ChunkRef, Location, Place, RunRef, codec, location};
 use crate::crypto::envelope_epoch;
-use crate::store::{ObjectKey, RangeRequest};
+use crate::store::{ObjectKey, ObjectStore, RangeRequest, StoreError};
 use crate::sync::SyncError;
 use crate::version::head::RunInForce;
 
@@ -203,8 +203,13 @@ impl Workspace {
         let mut objects = Vec::new();
         for run in index.runs() {
             let key = location::run_key(run.id);
-            let front = self.parts.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: HEADER_BYTES });
-            if envelope_epoch(&front?).is_none_or(|found| found >= epoch) {
+            let front =
+                match self.parts.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: HEADER_BYTES }) {
+                    // It waits to be published, and was sealed under the newest epoch.
+                    Err(StoreError::NotFound { .. }) => continue,
+                    front => front?,
+                };
+            if envelope_epoch(&front).is_none_or(|found| found >= epoch) {
                 continue;
             }
             let (RunRef { id, count }, sealed) = index.merge_runs(&[run], RunId::at(self.parts.options.clock.now()))?;

@@ -3,19 +3,23 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::affected::{PATHS_MAX, paths};
 use super::check::{CheckReport, Checker, Sample};
 use super::opened::Workspace;
 use super::{Affected, Result, split_path};
 use crate::base::ids::{BlobId, PackId, VersionId};
 use crate::blob::{BlobError, BlobKind, ChunkRef, Fault, Location, PackBuilder, Place, RunRef, codec, location, pack};
 use crate::crypto::Sealed;
-use crate::store::{ObjectKey, PutCondition, RangeRequest, StoreError};
+use crate::store::{ObjectKey, ObjectStore, PutCondition, RangeRequest, StoreError};
 use crate::version::VersionError;
 use crate::version::entry::Ino;
 use crate::version::index::IndexRecord;
 use crate::version::refs;
 use crate::version::tree::Edits;
 use crate::worktree::{Reason, Wait};
+
+/// Blobs that nothing here can bring back.
+type LostBlobs = HashMap<BlobId, (BlobKind, u32)>;
 
 /// What a repair did, and what is left.
 #[derive(Clone, Debug, Default)]
@@ -87,14 +91,14 @@ impl Workspace {
     pub fn repair(&self, sample: Sample, cut: bool) -> Result<RepairReport> {
         self.check_writable()?;
         let _history = self.history.lock();
+        let head = self.stored_head()?;
         let mut checker = Checker::new(self)?;
-        let head = checker.head()?;
         checker.read_runs(&head)?;
         let bad_runs = checker.report.damage.runs.clone();
         let mut rebuilt = Vec::new();
         if !bad_runs.is_empty() {
             rebuilt = self.records_of_packs(&checker)?;
-            rebuilt.iter().for_each(|(id, location)| checker.add_location(*id, *location));
+            rebuilt.retain(|(id, location)| checker.add_location(*id, *location));
         }
         checker.check_all(&head, sample)?;
         let found = std::mem::take(&mut checker.report);
@@ -102,10 +106,12 @@ impl Workspace {
         rebuilt.extend(&found.damage.found);
         let lost = self.restore_blobs(&found, &bad_runs, rebuilt, &mut report)?;
         self.restore_records(&found, &mut report)?;
+        let lost: LostBlobs =
+            found.damage.blobs.iter().filter(|(id, _)| lost.contains(id)).map(|(id, blob)| (*id, *blob)).collect();
         report.lost = self.still_lost(&found, &lost, &report)?;
         report.found = found;
         if cut {
-            self.cut(&mut report)?;
+            self.cut(&lost, &mut report)?;
         }
         self.background.publish_now();
         Ok(report)
@@ -166,7 +172,7 @@ impl Workspace {
                     parcel.add(*kind, &chunk, before.as_ref(), &bytes);
                     report.restored_blobs += 1;
                 }
-                Err(BlobError::Store(error)) => return Err(error.into()),
+                Err(error @ (BlobError::Store(_) | BlobError::Disk { .. })) => return Err(error.into()),
                 Ok(_) | Err(_) => drop(lost.insert(*id)),
             }
         }
@@ -191,9 +197,7 @@ impl Workspace {
         Ok(())
     }
 
-    fn still_lost(&self, found: &CheckReport, lost: &HashSet<BlobId>, report: &RepairReport) -> Result<Vec<Affected>> {
-        let left: HashMap<_, _> =
-            found.damage.blobs.iter().filter(|(id, _)| lost.contains(id)).map(|(id, blob)| (*id, *blob)).collect();
+    fn still_lost(&self, found: &CheckReport, lost: &LostBlobs, report: &RepairReport) -> Result<Vec<Affected>> {
         let mut still = Vec::new();
         for affected in &found.affected {
             if found.damage.records.contains(&affected.version) {
@@ -202,7 +206,7 @@ impl Workspace {
                 continue;
             }
             let record = self.version(affected.version)?;
-            let paths = super::affected::paths(&self.parts.blobs, &record, &left)?;
+            let paths = paths(&self.parts.blobs, &record, lost, PATHS_MAX)?;
             if !paths.is_empty() {
                 still.push(Affected { version: affected.version, paths });
             }
@@ -219,15 +223,22 @@ impl Workspace {
     }
 
     /// Takes lost files out of the present state, and versions that cannot be read whole from the list.
-    fn cut(&self, report: &mut RepairReport) -> Result<()> {
-        let newest = self.tree().base().index.id;
-        let present = report.lost.iter().find(|lost| lost.version == newest).cloned();
-        let mut uncut = Vec::new();
-        for path in present.iter().flat_map(|lost| &lost.paths) {
-            if let Err(error) = self.cut_path(path) {
-                tracing::warn!("{} cannot be cut out: {error}", String::from_utf8_lossy(path));
-                uncut.push(path.clone());
+    fn cut(&self, lost: &LostBlobs, report: &mut RepairReport) -> Result<()> {
+        // The present may be newer than what the store has, and damaged all the same.
+        let present = self.tree().base().index;
+        let (mut cut, mut uncut) = (Vec::new(), Vec::new());
+        for path in paths(&self.parts.blobs, &present, lost, usize::MAX)? {
+            match self.cut_path(&path) {
+                Ok(()) => cut.push(path),
+                Err(error) => {
+                    tracing::warn!("{} cannot be cut out: {error}", String::from_utf8_lossy(&path));
+                    uncut.push(path);
+                }
             }
+        }
+        report.lost.retain(|affected| affected.version != present.id);
+        if !cut.is_empty() {
+            report.lost.push(Affected { version: present.id, paths: cut });
         }
         self.record(Reason::automatic())?;
         let newest = self.tree().base().index.id;
@@ -236,7 +247,7 @@ impl Workspace {
             refs::remove_version(&mut edits, lost.version);
         }
         for (tag, version) in refs::tags(&self.tree().base().refs, &*self.pages())? {
-            if report.lost.iter().any(|lost| lost.version == version) {
+            if version != newest && report.lost.iter().any(|lost| lost.version == version) {
                 refs::set_tag(&mut edits, &tag, None);
             }
         }
@@ -248,7 +259,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Takes a file, or a directory with all below it, out of the present state.
+    /// Takes a file out of the present state. A directory whose names are lost cannot be taken out.
     fn cut_path(&self, path: &Arc<[u8]>) -> Result<()> {
         let names = split_path(path);
         let Some((name, dirs)) = names.split_last() else { return Ok(()) };

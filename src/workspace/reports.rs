@@ -41,6 +41,8 @@ pub struct Restored {
     pub changes: Vec<PathChange>,
     /// Paths left alone (revert only).
     pub conflicts: Vec<Conflict>,
+    /// Paths that end in the reserved name `.kura`: they, and what is below them, were passed over.
+    pub skipped: Vec<Arc<[u8]>>,
     /// The version that holds the result; `None` for a dry run or when nothing changed.
     pub recorded: Option<Recorded>,
 }
@@ -72,7 +74,7 @@ pub struct ImportReport {
 pub struct ExportReport {
     /// Names and bytes written.
     pub exported: Progress,
-    /// What could not be restored of a file, and why (owners, device nodes).
+    /// What could not be written, and why: damaged files, and owners, device nodes or times that this system refuses.
     pub skipped: Vec<(PathBuf, String)>,
 }
 

@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::history::{Pages, is_below};
+use super::history::is_below;
 use super::opened::Workspace;
 use super::{PathChange, Restored, Result, split_path};
 use crate::base::ids::{FileId, VersionId};
 use crate::version::VersionError;
 use crate::version::diff::{Change, ChangeKind, diff, join};
-use crate::version::entry::{Body, Entry, Ino, LinkRecord};
+use crate::version::entry::{Body, CONTROL_NAME, Entry, Ino, LinkRecord};
 use crate::version::index::{IndexRecord, Origin, Root};
+use crate::version::pages::Pages;
 use crate::version::tree::PageIo;
 use crate::worktree::{GraftOp, Reason};
 
@@ -33,10 +34,11 @@ impl Workspace {
         })?;
         self.check_paths(&paths, &all, &wanted)?;
         let (chosen, left) = choose(all, &paths);
+        let (chosen, skipped) = without_reserved(chosen);
         let changes = listed(&chosen);
         let root = root_change(&present.root, &wanted.root, &paths);
         if dry_run || changes.is_empty() && root.is_none() {
-            return Ok(Restored { changes, ..Restored::default() });
+            return Ok(Restored { changes, skipped, ..Restored::default() });
         }
         let alive = left.iter().filter_map(|change| change.before.as_ref()).map(|entry| entry.file_id).collect();
         let mut ops = Plan { io: &io, root: &wanted.root, alive }.ops(&chosen, &paths)?;
@@ -44,7 +46,7 @@ impl Workspace {
         self.tree().graft(&ops)?;
         let message = Some(format!("restore {version}"));
         let recorded = self.record(Reason { origin: Origin::Restore, message, tag: None, always: false })?;
-        Ok(Restored { changes, conflicts: Vec::new(), recorded })
+        Ok(Restored { changes, conflicts: Vec::new(), skipped, recorded })
     }
 
     /// A path that neither the version nor the present has is a mistake.
@@ -70,6 +72,20 @@ fn choose(changes: Vec<Change>, paths: &[Vec<u8>]) -> (Vec<Change>, Vec<Change>)
         paths.is_empty() || paths.iter().any(|path| is_below(&change.path, path) || leads(change, path))
     };
     changes.into_iter().partition(is_chosen)
+}
+
+/// Takes out what is put at or below the reserved name, with the paths of that name.
+pub(super) fn without_reserved(changes: Vec<Change>) -> (Vec<Change>, Vec<Arc<[u8]>>) {
+    let is_reserved = |path: &[u8]| split_path(path).contains(&CONTROL_NAME);
+    let (reserved, kept): (Vec<Change>, Vec<Change>) =
+        changes.into_iter().partition(|change| is_reserved(&change.path));
+    let tops = reserved.iter().filter(|change| change.path.ends_with(CONTROL_NAME) && change.after.is_some());
+    let skipped = tops.map(|change| change.path.clone()).filter(|path| {
+        let names = split_path(path);
+        names.iter().position(|name| *name == CONTROL_NAME) == Some(names.len() - 1)
+    });
+    let skipped = skipped.collect();
+    (kept, skipped)
 }
 
 pub(super) fn listed(changes: &[Change]) -> Vec<PathChange> {

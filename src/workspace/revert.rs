@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::history::{Pages, is_below};
+use super::history::is_below;
 use super::opened::Workspace;
-use super::restore::{Plan, listed, names};
+use super::restore::{Plan, listed, names, without_reserved};
 use super::{Conflict, Restored, Result, split_path};
 use crate::base::ids::{FileId, VersionId};
 use crate::base::limits::NAME_LEN_MAX;
 use crate::version::diff::{Change, diff, join};
 use crate::version::entry::{Body, Entry};
 use crate::version::index::{IndexRecord, Origin};
+use crate::version::pages::Pages;
 use crate::worktree::{GraftOp, Reason};
 
 type Path = Arc<[u8]>;
@@ -31,16 +32,18 @@ impl Workspace {
             reverting.inverse.push(change);
             Ok(())
         })?;
+        let skipped;
+        (reverting.inverse, skipped) = without_reserved(std::mem::take(&mut reverting.inverse));
         reverting.sort()?;
         let ops = reverting.ops()?;
         let (changes, conflicts) = (listed(&reverting.apply), reverting.conflicts);
         if ops.is_empty() {
-            return Ok(Restored { changes, conflicts, recorded: None });
+            return Ok(Restored { changes, conflicts, skipped, recorded: None });
         }
         self.tree().graft(&ops)?;
         let message = Some(format!("revert {version}"));
         let recorded = self.record(Reason { origin: Origin::Revert, message, tag: None, always: false })?;
-        Ok(Restored { changes, conflicts, recorded })
+        Ok(Restored { changes, conflicts, skipped, recorded })
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Status {
     pub recovered: usize,
     /// Since when the store cannot be reached.
     pub offline: Option<Offline>,
+    /// Since when, and why, changes cannot be recorded as a version.
+    pub unrecorded: Option<Offline>,
     /// Why publishing stopped though the store can be reached (denied, rolled back).
     pub blocked: Option<Offline>,
     /// How far re-encryption is, when it was asked for since the workspace was opened.
@@ -86,6 +88,9 @@ impl fmt::Display for Status {
         writeln!(f, "drafts       {} ({} recovered)", self.drafts, self.recovered)?;
         if let Some(offline) = &self.offline {
             writeln!(f, "OFFLINE      since {}: {}", offline.since, offline.reason)?;
+        }
+        if let Some(unrecorded) = &self.unrecorded {
+            writeln!(f, "UNRECORDED   since {}: {}", unrecorded.since, unrecorded.reason)?;
         }
         if let Some(blocked) = &self.blocked {
             writeln!(f, "BLOCKED      since {}: {}", blocked.since, blocked.reason)?;

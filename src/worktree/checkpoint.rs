@@ -4,7 +4,7 @@
 //! the lock, pages are written from the leaves up, packed, and left in the outbox with an entry in
 //! the publish queue; at last the new base names the version, and the old segments go.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,12 +14,13 @@ use super::live::Worktree;
 use super::local_blobs::{BlobMap, LocalBlob, LocalPlace};
 use super::open::{Base, Queued};
 use super::pages::NewPages;
+use super::used::Used;
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, RunId, VersionId};
-use crate::blob::{BlobKind, ChunkRef, Location, PackBuilder, RunRef, codec, location, plan_merge};
+use crate::blob::{BlobKind, Location, PackBuilder, RunRef, codec, location, plan_merge};
 use crate::crypto::Sealed;
 use crate::store::ObjectKey;
-use crate::version::entry::{Body, Content, Entry, FileBody, Ino, LinkRecord};
+use crate::version::entry::{Body, Entry, FileBody, Ino, LinkRecord};
 use crate::version::head::RunInForce;
 use crate::version::index::{Counts, IndexRecord, Origin, Root};
 use crate::version::refs;
@@ -97,6 +98,7 @@ impl Worktree {
         if self.ahead.load(Ordering::Relaxed) {
             return Err(WorkError::ReadOnly);
         }
+        self.room_for_checkpoint()?;
         // What cannot be absorbed now is tried again while the pages are made.
         self.absorb_all().ok();
         self.settle_contests(&state.base)?;
@@ -124,7 +126,7 @@ impl Worktree {
             self.uncapture(&captured);
             return written.map(|_| ());
         }
-        state.base = base;
+        self.set_base(&mut state, base);
         self.remove_segments(captured.segment);
         self.table().recording = false;
         self.finish_blobs(&captured, &Used::default());
@@ -140,7 +142,13 @@ impl Worktree {
 
     /// The state the last checkpoint left.
     pub fn base(&self) -> Base {
-        self.checkpoint.lock().base.clone()
+        // Not the one under the lock of checkpoints, which may be waiting for the store.
+        self.shown.lock().clone()
+    }
+
+    pub(super) fn set_base(&self, state: &mut CheckpointState, base: Base) {
+        *self.shown.lock() = base.clone();
+        state.base = base;
     }
 
     /// Changes the base by other means than a version (tags, a new HEAD), atomically.
@@ -149,7 +157,7 @@ impl Worktree {
         let mut base = state.base.clone();
         change(&mut base);
         base.write(&*self.parts.disk, &state.base_path, &self.parts.keys)?;
-        state.base = base;
+        self.set_base(&mut state, base);
         Ok(())
     }
 
@@ -183,6 +191,7 @@ impl Worktree {
         parcel.objects.push((IndexRecord::key(record.id), record.seal(&self.parts.keys)));
         let queued = Queued { record: record.clone(), refs, runs: runs.clone(), objects: Vec::new() };
         self.commit_version(state, captured, queued, parcel)?;
+        self.hashed.lock().retain(|id, _| !used.hashed.contains(id));
         self.install_version(captured, &dirs, &record.root);
         self.finish_blobs(captured, &used);
         Ok(Recorded { record })
@@ -255,7 +264,10 @@ impl Worktree {
             edits.insert(LinkRecord::key(*ino), record);
         }
         let dir = self.finish_entry(&captured.root, None, dirs, used)?;
-        Ok(Root { dir, links: captured.links_tree.edit(pages, &edits)?, digests: captured.digests })
+        let links = captured.links_tree.edit(pages, &edits)?;
+        let (digests, hashed) = self.write_digests(captured.digests, &used.unhashed, pages)?;
+        used.hashed = hashed;
+        Ok(Root { dir, links, digests })
     }
 
     /// Packs the new pages and the blobs that the version uses.
@@ -291,6 +303,7 @@ impl Worktree {
             let sealed = codec::encode(&self.parts.keys, BlobKind::Page, id, &bytes);
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             self.add_to_pack(&mut builder, parcel, (id, BlobKind::Page, len), &sealed);
+            self.parts.blobs.keep_page(id, bytes);
         }
         finish_pack(builder, parcel);
     }
@@ -388,14 +401,19 @@ impl Worktree {
     ) -> Result<()> {
         let outbox = &self.parts.outbox;
         let mut keys = parcel.present;
-        for (key, sealed) in &parcel.objects {
-            outbox.add(key, sealed)?;
-            keys.push(key.clone());
-        }
-        outbox.sync(&keys)?;
+        keys.extend(parcel.objects.iter().map(|(key, _)| key.clone()));
         queued.objects = keys;
         let sequence = state.base.queue_sequence + 1;
-        queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)?;
+        let prepare = || -> Result<()> {
+            parcel.objects.iter().try_for_each(|(key, sealed)| outbox.add(key, sealed))?;
+            outbox.sync(&queued.objects)?;
+            queued.write(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)
+        };
+        if let Err(error) = prepare() {
+            // The next attempt makes objects of other names.
+            parcel.objects.iter().for_each(|(key, _)| self.remove_unused(key));
+            return Err(error);
+        }
         let base =
             Base { index: queued.record, refs: queued.refs, runs: queued.runs, queue_sequence: sequence, ..base };
         self.write_base(state, &base)?;
@@ -403,7 +421,7 @@ impl Worktree {
         let index = self.parts.blobs.index();
         index.set_runs(runs);
         parcel.records.iter().for_each(|(id, _)| index.forget(id));
-        state.base = base;
+        self.set_base(state, base);
         Ok(())
     }
 
@@ -445,30 +463,6 @@ impl Worktree {
         if let Err(error) = self.parts.outbox.remove(key) {
             tracing::warn!("an object that nothing needs stays in the outbox: {error}");
         }
-    }
-}
-
-/// Which blobs a version uses.
-#[derive(Default)]
-pub(super) struct Used {
-    blobs: HashSet<BlobId>,
-    /// Files with chunk lists in pages: their blobs are known by owner.
-    owners: HashSet<Ino>,
-}
-
-impl Used {
-    fn note(&mut self, ino: Ino, body: &FileBody) {
-        match &body.content {
-            Content::Chunks(chunks) => self.blobs.extend(chunks.iter().map(|(_, chunk): &(u64, ChunkRef)| chunk.id)),
-            Content::Tree(_) => {
-                self.owners.insert(ino);
-            }
-            Content::Empty | Content::Inline(_) => {}
-        }
-    }
-
-    fn has(&self, id: &BlobId, blob: &LocalBlob) -> bool {
-        self.blobs.contains(id) || blob.owners.iter().any(|owner| self.owners.contains(owner))
     }
 }
 

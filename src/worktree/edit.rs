@@ -18,9 +18,7 @@ impl Worktree {
         self.writable()?;
         let end =
             offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
-        if self.dirty_bytes.load(Ordering::Relaxed) > self.parts.limits.dirty_bytes_max {
-            self.relieve()?;
-        }
+        self.make_room(data.len() as u64, wait)?;
         self.run(wait, |table| {
             table.get(ino)?.file()?;
             if data.is_empty() {

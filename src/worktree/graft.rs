@@ -11,7 +11,7 @@ use super::record::{AttrSet, Record};
 use super::table::{Attempt, Stop, Table};
 use super::{Name, Result, WorkError};
 use crate::base::clock::Timestamp;
-use crate::version::entry::{Body, Entry, Ino, Xattrs};
+use crate::version::entry::{Body, CONTROL_NAME, Entry, Ino, Xattrs};
 use crate::version::tree::TreeRef;
 
 /// Records in one frame of the journal.
@@ -58,11 +58,28 @@ pub enum Invalidation {
     Inode(Ino),
 }
 
+/// While it lives, what is loaded stays, or a long graft would load its directories again and again.
+struct KeepLoaded<'a>(&'a Worktree);
+
+impl<'a> KeepLoaded<'a> {
+    fn new(tree: &'a Worktree) -> Self {
+        tree.table().grafting += 1;
+        Self(tree)
+    }
+}
+
+impl Drop for KeepLoaded<'_> {
+    fn drop(&mut self) {
+        self.0.table().grafting -= 1;
+    }
+}
+
 impl Worktree {
     /// Applies all changes in one step: other operations see none of them or all, and so does whoever opens the
-    /// tree after a crash. When it fails, nothing has changed.
+    /// tree after a crash. When it fails, nothing has changed. Nothing is put at or below the reserved name `.kura`.
     pub fn graft(&self, ops: &[GraftOp]) -> Result<()> {
         self.writable()?;
+        let _kept = KeepLoaded::new(self);
         for op in ops {
             self.load_ahead(op.path())?;
         }
@@ -71,7 +88,7 @@ impl Worktree {
                 load_path(table, op.path())?;
             }
             let mut plan = Plan::new(self.now());
-            for op in ops {
+            for op in ops.iter().filter(|op| !op.puts_reserved()) {
                 plan.add(table, op)?;
             }
             self.commit_together(table, plan.records)?;
@@ -139,6 +156,10 @@ impl Worktree {
 }
 
 impl GraftOp {
+    fn puts_reserved(&self) -> bool {
+        matches!(self, GraftOp::Put { path, .. } if path.iter().any(|name| name == CONTROL_NAME))
+    }
+
     fn path(&self) -> &[Vec<u8>] {
         match self {
             GraftOp::Remove { path } | GraftOp::Put { path, .. } | GraftOp::Attributes { path, .. } => path,

@@ -6,20 +6,21 @@ use std::sync::atomic::Ordering;
 
 use super::adopt::{Adoption, Listing};
 use super::capture::Captured;
-use super::checkpoint::{CheckpointState, Parcel, Reason, Used};
+use super::checkpoint::{CheckpointState, Parcel, Reason};
 use super::content::Reading;
 use super::live::Worktree;
 use super::open::{Base, Queued};
 use super::pages::NewPages;
 use super::record::Record;
 use super::table::{Table, Totals};
+use super::used::Used;
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, VersionId};
 use crate::base::limits::{CHUNK_LEN_MIN, INLINE_LEN_MAX};
 use crate::blob::{BlobKind, ChunkRef, PackBuilder, RunRef, codec};
 use crate::crypto::IdDomain;
 use crate::store::ObjectKey;
-use crate::version::entry::{Body, Content, Entry, FileBody, Ino};
+use crate::version::entry::{Body, CONTROL_NAME, Content, Entry, FileBody, Ino};
 use crate::version::head::RunInForce;
 use crate::version::index::{IndexRecord, Origin, Root, sha256};
 use crate::version::merge::{Changes, Conflict, Inputs, Line, Pins, Texts, merge, merge_refs};
@@ -302,7 +303,7 @@ impl Worktree {
         self.write_base(state, &base)?;
         let runs = base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         self.parts.blobs.index().set_runs(runs);
-        state.base = base;
+        self.set_base(state, base);
         Ok(())
     }
 }
@@ -349,6 +350,9 @@ fn names_in(io: &dyn PageIo, dir: &Entry) -> Result<Vec<(super::Name, Entry)>> {
     let Body::Directory { names, .. } = &dir.body else { return Ok(Vec::new()) };
     let mut values = Vec::new();
     names.scan(io, std::ops::Bound::Unbounded, &mut |name, value| {
+        if name == CONTROL_NAME {
+            return true;
+        }
         values.push((super::Name::from(name), value.to_vec()));
         true
     })?;

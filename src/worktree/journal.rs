@@ -7,6 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -47,6 +48,8 @@ pub(super) struct Journal {
     sync_state: Mutex<SyncState>,
     synced_changed: Condvar,
     marker: Arc<dyn DiskFile>,
+    /// In all segments.
+    bytes: AtomicU64,
 }
 
 struct State {
@@ -63,9 +66,9 @@ struct State {
 #[derive(Clone)]
 struct Older {
     segment: u64,
-    file: Arc<dyn DiskFile>,
+    /// `None` when it is durable.
+    file: Option<Arc<dyn DiskFile>>,
     len: u64,
-    synced: bool,
 }
 
 /// A segment that is made and not begun.
@@ -93,12 +96,13 @@ impl Journal {
             let open = || -> io::Result<Older> {
                 let file = disk.open(&path, OpenMode::Read)?;
                 file.sync()?;
-                Ok(Older { segment, len: file.len()?, file, synced: true })
+                Ok(Older { segment, len: file.len()?, file: None })
             };
             older.push(open().map_err(|error| WorkError::disk(&path, &error))?);
         }
         let segment = end.last + 1;
         let file = create_segment(&*disk, dir, segment)?;
+        let bytes = AtomicU64::new(older.iter().map(|older| older.len).sum());
         let state = State { segment, file, len: 0, number: 0, previous: end.chain, failed: None, older };
         let start = Position { segment, offset: 0 };
         let journal = Self {
@@ -110,6 +114,7 @@ impl Journal {
             sync_state: Mutex::new(SyncState { synced: start, running: false }),
             synced_changed: Condvar::new(),
             marker,
+            bytes,
         };
         journal.mark_synced(start);
         Ok(journal)
@@ -142,6 +147,7 @@ impl Journal {
         let at = Position { segment: state.segment, offset: state.len };
         let place = FrameRef { at, number: state.number, previous: state.previous };
         state.len += frame.len() as u64;
+        self.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         state.number += 1;
         state.previous = tag_of(bytes);
         Ok((place, Position { segment: state.segment, offset: state.len }))
@@ -199,8 +205,8 @@ impl Journal {
             let reached = Position { segment: state.segment, offset: state.len };
             (state.file.clone(), reached, state.older.clone())
         };
-        older.retain(|older| !older.synced);
-        let outcome = older.iter().try_for_each(|older| older.file.sync()).and_then(|()| file.sync());
+        let mut unsynced = older.drain(..).filter_map(|older| older.file);
+        let outcome = unsynced.try_for_each(|file| file.sync()).and_then(|()| file.sync());
         if let Err(error) = outcome {
             let mut state = self.state.lock();
             let failed =
@@ -210,7 +216,7 @@ impl Journal {
             return Err(failed.into());
         }
         let is_older = |older: &&mut Older| older.segment < reached.segment;
-        self.state.lock().older.iter_mut().filter(is_older).for_each(|older| older.synced = true);
+        self.state.lock().older.iter_mut().filter(is_older).for_each(|older| older.file = None);
         self.mark_synced(reached);
         Ok(reached)
     }
@@ -245,15 +251,20 @@ impl Journal {
     pub(super) fn go_on_in(&self, Spare { segment, file }: Spare) -> (u64, Tag) {
         let mut state = self.state.lock();
         let file = std::mem::replace(&mut state.file, file);
-        let (before, len) = (state.segment, state.len);
-        state.older.push(Older { segment: before, file, len, synced: false });
+        let older = Older { segment: state.segment, file: Some(file), len: state.len };
+        state.older.push(older);
         (state.segment, state.len, state.number) = (segment, 0, 0);
         (segment, state.previous)
     }
 
     /// Removes the segments before `first`. What cannot be removed now goes with the next.
     pub(super) fn remove_before(&self, first: u64) -> Result<()> {
-        self.state.lock().older.retain(|older| older.segment >= first);
+        {
+            let mut state = self.state.lock();
+            state.older.retain(|older| older.segment >= first);
+            let bytes = state.len + state.older.iter().map(|older| older.len).sum::<u64>();
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
         for segment in segments(&*self.disk, &self.dir)?.into_iter().filter(|segment| *segment < first) {
             let path = segment_path(&self.dir, segment);
             self.disk.remove(&path).map_err(|error| WorkError::disk(&path, &error))?;
@@ -263,8 +274,7 @@ impl Journal {
 
     /// Bytes in all segments.
     pub(super) fn len_bytes(&self) -> u64 {
-        let state = self.state.lock();
-        state.older.iter().map(|older| older.len).sum::<u64>() + state.len
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Reads one frame again.
@@ -341,6 +351,8 @@ pub(super) struct Start {
     pub(super) first: u64,
     /// The tag that the first frame is bound to.
     pub(super) chain: Tag,
+    /// Whether the first segment was durable before anything came to rest on it, so that it cannot be missing.
+    pub(super) must_exist: bool,
 }
 
 /// Where replaying ended.
@@ -373,7 +385,8 @@ impl Replay<'_> {
         let mut numbers = segments(self.disk, self.dir)?;
         numbers.retain(|number| *number >= start.first);
         let last = numbers.last().copied().unwrap_or(start.first.saturating_sub(1));
-        self.fill_gaps(start.first, last.max(synced.segment), &mut numbers)?;
+        let last_known = if start.must_exist { start.first } else { 0 };
+        self.fill_gaps(start.first, last.max(synced.segment).max(last_known), &mut numbers)?;
         let last = numbers.last().copied().unwrap_or(last);
         let mut end = End { last, chain: start.chain, segments: numbers };
         for number in end.segments.iter().copied() {

@@ -9,13 +9,16 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::absorb::Absorber;
 use super::checkpoint::CheckpointState;
 use super::content::{ChunkLists, Reading, View};
+use super::digests::Hashed;
 use super::graft::Invalidation;
 use super::inode::{File, Node};
 use super::journal::{FrameRef, Journal, Position};
 use super::load::load;
 use super::local_blobs::LocalBlobs;
+use super::open::Base;
 use super::pages::{NewPages, Remembered};
 use super::record::Record;
+use super::room::Limits;
 use super::table::{Attempt, Stop, Table};
 use super::{Attr, FileState, Result, Space, WorkError};
 use crate::base::clock::{Clock, Timestamp};
@@ -33,30 +36,6 @@ pub enum Wait {
     No,
     /// Wait as long as it takes (the store has deadlines of its own).
     Yes,
-}
-
-/// Limits of the live tree.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Inodes kept in memory.
-    pub inodes_max: usize,
-    /// Dirty bytes kept in memory before large drafts are staged.
-    pub dirty_bytes_max: u64,
-    /// Bytes in the outbox and journal before writers get `NoSpace`.
-    pub unpublished_bytes_max: u64,
-    /// The journal is cut when it is longer.
-    pub journal_bytes_max: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            inodes_max: 300_000,
-            dirty_bytes_max: 128 << 20,
-            unpublished_bytes_max: 64 << 30,
-            journal_bytes_max: 256 << 20,
-        }
-    }
 }
 
 /// What a live tree is made of.
@@ -95,6 +74,10 @@ pub struct Activity {
     pub recovered: usize,
     /// Bytes in the journal.
     pub journal_bytes: u64,
+    /// Inodes in memory.
+    pub inodes: usize,
+    /// Bytes of content that are only in memory, or not absorbed yet.
+    pub dirty_bytes: u64,
 }
 
 /// The live tree.
@@ -105,10 +88,15 @@ pub struct Worktree {
     pub(super) local: Arc<LocalBlobs>,
     pub(super) absorbing: Mutex<()>,
     pub(super) checkpoint: Mutex<CheckpointState>,
+    /// The base as of the last checkpoint, also while another one goes on.
+    pub(super) shown: Mutex<Base>,
     work: Condvar,
     work_waiting: Mutex<bool>,
     pub(super) unheld: Condvar,
+    pub(super) hashed: Mutex<Hashed>,
     pub(super) dirty_bytes: AtomicU64,
+    /// Bytes written since the disk was asked how many are free.
+    pub(super) unchecked_bytes: AtomicU64,
     lists: ChunkLists,
     stopped: AtomicBool,
     /// Whether the tree in memory rests on a version that could not be written down.
@@ -137,11 +125,14 @@ impl Worktree {
             journal,
             local,
             absorbing: Mutex::new(()),
+            shown: Mutex::new(checkpoint.base.clone()),
             checkpoint: Mutex::new(checkpoint),
             work: Condvar::new(),
             work_waiting: Mutex::new(false),
             unheld: Condvar::new(),
+            hashed: Mutex::default(),
             dirty_bytes: AtomicU64::new(0),
+            unchecked_bytes: AtomicU64::new(0),
             lists: ChunkLists::default(),
             stopped: AtomicBool::new(false),
             ahead: AtomicBool::new(false),
@@ -225,6 +216,10 @@ impl Worktree {
     /// Bytes of layers may go ahead in frames of their own; from the first other record on, they
     /// are in one frame.
     pub(super) fn append(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
+        self.append_all(table, records).inspect_err(|error| self.note_full(error))
+    }
+
+    fn append_all(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
         let places = table.places(records);
         if !places.is_empty() {
             self.journal.append(&places)?;
@@ -279,6 +274,8 @@ impl Worktree {
             frozen: table.frozen.len(),
             drafts: table.drafts.len(),
             journal_bytes: self.journal.len_bytes(),
+            inodes: table.len(),
+            dirty_bytes: self.dirty_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -469,16 +466,6 @@ impl Worktree {
             append,
         }
     }
-
-    /// Sets the count of dirty bytes anew after content was absorbed or logged away.
-    pub(super) fn recount(&self) -> u64 {
-        let table = self.table();
-        let files: std::collections::HashSet<Ino> =
-            table.drafts.iter().chain(&table.frozen).chain(&table.orphans).copied().collect();
-        let bytes = files.into_iter().filter_map(|ino| table.find(ino)?.file().ok().map(File::dirty_bytes)).sum();
-        self.dirty_bytes.store(bytes, Ordering::Relaxed);
-        bytes
-    }
 }
 
 impl File {
@@ -490,7 +477,7 @@ impl File {
         self.freeze()
     }
 
-    fn dirty_bytes(&self) -> u64 {
+    pub(super) fn dirty_bytes(&self) -> u64 {
         let frozen: u64 = self.frozen.iter().map(|layer| layer.extents.bytes()).sum();
         frozen + self.draft.as_ref().map_or(0, |draft| draft.extents.bytes())
     }

@@ -2,7 +2,7 @@
 
 use super::table::{Need, Table};
 use super::{Name, Result};
-use crate::version::entry::{Entry, Ino, LinkRecord};
+use crate::version::entry::{CONTROL_NAME, Entry, Ino, LinkRecord};
 use crate::version::tree::{PageIo, TreeRef};
 
 /// What was loaded, to be installed under the lock.
@@ -62,6 +62,8 @@ pub(super) fn load(io: &dyn PageIo, order: Order) -> Result<Loaded> {
             let mut entries = Vec::with_capacity(usize::try_from(names.count().min(1 << 20)).unwrap_or(0));
             let mut failed = None;
             names.scan(io, std::ops::Bound::Unbounded, &mut |name, value| match Entry::decode(value) {
+                // Whoever wrote it: in the live tree the name is that of the control directory.
+                Ok(_) if name == CONTROL_NAME => true,
                 Ok(entry) => {
                     entries.push((Name::from(name), entry));
                     true

@@ -95,6 +95,12 @@ impl LocalBlobs {
         self.maps.lock().current.iter().for_each(|(id, blob)| visit(id, blob));
     }
 
+    /// Visits all blobs, those of a checkpoint that failed included.
+    pub(super) fn each(&self, visit: &mut dyn FnMut(&BlobId, &LocalBlob)) {
+        let maps = self.maps.lock();
+        maps.current.iter().chain(maps.older.iter()).for_each(|(id, blob)| visit(id, blob));
+    }
+
     pub(super) fn holds(&self, id: &BlobId) -> bool {
         let maps = self.maps.lock();
         maps.current.contains_key(id) || maps.older.contains_key(id)

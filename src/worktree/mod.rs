@@ -29,6 +29,8 @@ mod checkpoint;
 mod content;
 mod contest;
 mod cookies;
+mod describe;
+mod digests;
 mod edit;
 mod error;
 mod extents;
@@ -44,8 +46,10 @@ mod pages;
 mod publication;
 mod record;
 mod refs;
+mod room;
 mod table;
 mod tree;
+mod used;
 mod live;
 
 pub use attr::{Attr, Caller, Changes, FileKind, FileState, NewNode, SetTime, Space};
@@ -54,9 +58,10 @@ pub use content::Reading;
 pub use error::{JournalError, WorkError};
 pub use graft::{GraftOp, Invalidation};
 pub use join::{Incoming, Joined};
-pub use live::{Activity, Limits, Wait, Worktree, WorktreeParts};
+pub use live::{Activity, Wait, Worktree, WorktreeParts};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
+pub use room::Limits;
 pub use table::DirItem;
 
 /// The result of an operation of this room.

@@ -140,6 +140,7 @@ impl Worktree {
         if matches!(node, NewNode::Symlink(target) if target.is_empty() || target.len() > SYMLINK_LEN_MAX) {
             return Err(WorkError::NameTooLong);
         }
+        self.room_for_name()?;
         let attr = self.run(wait, |table| {
             if table.child(parent, name)?.is_some() {
                 return Err(WorkError::Exists.into());
@@ -180,6 +181,7 @@ impl Worktree {
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8], wait: Wait) -> Result<Attr> {
         self.writable()?;
         check_name(name)?;
+        self.room_for_name()?;
         self.run(wait, |table| {
             let inode = table.get(ino)?;
             match (inode.is_dir(), inode.nlink) {
@@ -322,6 +324,7 @@ impl Worktree {
         if name.len() > NAME_LEN_MAX || value.len() > XATTR_VALUE_LEN_MAX {
             return Err(WorkError::Range);
         }
+        self.room_for_name()?;
         self.run(wait, |table| {
             let xattrs = table.get(ino)?.xattrs.as_deref();
             let old = xattrs.and_then(|xattrs| xattrs.get(name)).map(|old| old.len() + name.len());

@@ -201,20 +201,17 @@ impl Worktree {
             disk.create_dir_all(dir).map_err(|error| WorkError::disk(dir, &error))?;
         }
         let base_path = Base::path(&parts.dir);
-        let base = match Base::read(&*disk, &parts.dir, &parts.keys)? {
-            Some(base) => base,
-            None => {
-                let base = fresh()?;
-                base.write(&*disk, &base_path, &parts.keys)?;
-                base
-            }
+        let (base, is_fresh) = match Base::read(&*disk, &parts.dir, &parts.keys)? {
+            Some(base) => (base, false),
+            None => (fresh()?, true),
         };
         drop_unfinished(&*disk, &queue_dir, base.queue_sequence)?;
         let index = parts.blobs.index();
         index.set_runs(base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
         let mut table = table_of(&base);
         let mut found = BlobMap::new();
-        let (end, is_ours) = recover(&parts, &base, &mut table, &mut found, accept_damage)?;
+        let on_damage = if accept_damage { OnDamage::Accept } else { OnDamage::Refuse };
+        let (end, is_ours) = recover(&parts, &base, &mut table, &mut found, (on_damage, !is_fresh))?;
         finish_recovery(&mut table);
         for (id, blob) in &found {
             if let LocalPlace::Outbox(place) = &blob.place {
@@ -223,6 +220,10 @@ impl Worktree {
         }
         let journal_dir = parts.dir.join("journal");
         let journal = Arc::new(Journal::open(disk, &journal_dir, parts.keys.clone(), base.journal_id, &end)?);
+        if is_fresh {
+            // Only now: where there is a base, its journal must be there, too.
+            base.write(&*parts.disk, &base_path, &parts.keys)?;
+        }
         let local = Arc::new(LocalBlobs::new(journal.clone(), found));
         let state = CheckpointState { base, base_path, queue_dir, changes: 0 };
         let tree = Self::assemble(parts, table, journal, local, state);
@@ -234,19 +235,39 @@ impl Worktree {
         Ok(tree)
     }
 
+    /// Removes objects from the outbox that files needed which are gone since. For when everything is published.
+    pub fn drop_unneeded(&self) -> Result<()> {
+        let activity = self.activity();
+        if activity.drafts + activity.frozen > 0 || self.parts.outbox.keys().is_empty() {
+            return Ok(());
+        }
+        self.compact()?;
+        self.clean_outbox()
+    }
+
     /// Removes objects that neither a queued version nor the journal knows.
     fn clean_outbox(&self) -> Result<()> {
         let state = self.checkpoint.lock();
+        // Nobody is about to refer to one of them.
+        let _absorbing = self.absorbing.lock();
         let mut wanted: HashSet<ObjectKey> = HashSet::new();
         for sequence in Queued::list(&*self.parts.disk, &state.queue_dir)? {
             wanted.extend(Queued::read(&*self.parts.disk, &state.queue_dir, sequence, &self.parts.keys)?.objects);
         }
-        self.local.each_current(&mut |id, blob| {
+        self.local.each(&mut |id, blob| {
             if let LocalPlace::Outbox(place) = &blob.place {
                 wanted.insert(place.object(id).0);
             }
         });
-        for key in self.parts.outbox.keys().into_iter().filter(|key| !wanted.contains(key)) {
+        let unwanted: HashSet<ObjectKey> =
+            self.parts.outbox.keys().into_iter().filter(|key| !wanted.contains(key)).collect();
+        let index = self.parts.blobs.index();
+        for (id, place) in index.recorded() {
+            if unwanted.contains(&place.object(&id).0) {
+                index.forget(&id);
+            }
+        }
+        for key in unwanted {
             self.parts.outbox.remove(&key)?;
         }
         Ok(())
@@ -279,11 +300,10 @@ fn recover(
     base: &Base,
     table: &mut Table,
     found: &mut BlobMap,
-    accept_damage: bool,
+    (on_damage, must_exist): (OnDamage, bool),
 ) -> Result<(End, bool)> {
     let dir = parts.dir.join("journal");
     let pages = NewPages::new(&parts.blobs, &parts.keys);
-    let on_damage = if accept_damage { OnDamage::Accept } else { OnDamage::Refuse };
     // A crash may have come between a foreign version's taking in and the base that rests on it.
     let mut is_ours = true;
     let mut each = |frame: FrameRef, records: Vec<Record>| -> Result<()> {
@@ -310,7 +330,7 @@ fn recover(
         Ok(())
     };
     let replay = Replay { disk: &*parts.disk, dir: &dir, keys: &parts.keys, id: &base.journal_id, on_damage };
-    let end = replay.run(&Start { first: base.first_segment, chain: base.journal_chain }, &mut each)?;
+    let end = replay.run(&Start { first: base.first_segment, chain: base.journal_chain, must_exist }, &mut each)?;
     Ok((end, is_ours))
 }
 

@@ -35,7 +35,7 @@ impl Worktree {
             }
         }
         self.recount();
-        outcome
+        outcome.inspect_err(|error| self.note_full(error))
     }
 
     fn absorb_file(&self, ino: Ino) -> Result<()> {
@@ -59,14 +59,24 @@ impl Worktree {
         let mut table = self.table();
         let mut records = Vec::new();
         for ino in inos.iter().copied() {
-            let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) else { continue };
+            let Some(Node::File(file)) = table.find(ino).map(|inode| &inode.node) else { continue };
             let is_logged = file.frozen.iter().all(|layer| layer.extents.unlogged_len() == 0);
-            for layer in file.frozen.iter_mut().filter(|layer| is_logged && !layer.complete) {
-                Arc::make_mut(layer).complete = true;
-                records.push(Record::Complete { ino, layer: layer.id });
-            }
+            let new = file.frozen.iter().filter(|layer| is_logged && !layer.complete);
+            records.extend(new.map(|layer| Record::Complete { ino, layer: layer.id }));
         }
-        if records.is_empty() { Ok(()) } else { self.append(&mut table, &records).map(|_| ()) }
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.append(&mut table, &records)?;
+        for record in &records {
+            let Record::Complete { ino, layer: id } = record else { continue };
+            let Some(Node::File(file)) = table.find_mut(*ino).map(|inode| &mut inode.node) else { continue };
+            file.frozen
+                .iter_mut()
+                .filter(|layer| layer.id == *id)
+                .for_each(|layer| Arc::make_mut(layer).complete = true);
+        }
+        Ok(())
     }
 
     /// Makes content of layers; the caller appends the records and registers them.
@@ -104,7 +114,7 @@ impl Worktree {
         if records.is_empty() {
             return Ok(());
         }
-        let (frame, _) = self.journal.append(records)?;
+        let (frame, _) = self.journal.append(records).inspect_err(|error| self.note_full(error))?;
         self.register(frame, records);
         Ok(())
     }
@@ -202,12 +212,20 @@ impl Worktree {
     }
 
     /// Absorbs a draft without publishing it: its bytes become chunks that only the draft refers to.
-    fn stage(&self, ino: Ino) -> Result<()> {
+    /// Of a file without a name, which nothing publishes any more, all layers are.
+    pub(super) fn stage(&self, ino: Ino) -> Result<()> {
         let _absorbing = self.absorbing.lock();
         let (base, layers, draft) = {
             let mut table = self.table();
-            let Some(inode) = table.find_mut(ino).filter(|inode| inode.nlink > 0) else { return Ok(()) };
+            let Some(inode) = table.find_mut(ino) else { return Ok(()) };
+            let (is_orphan, mtime) = (inode.nlink == 0, inode.mtime);
             let file = inode.file_mut()?;
+            if file.dirty_bytes() == 0 {
+                return Ok(());
+            }
+            if is_orphan {
+                file.draft_mut(mtime);
+            }
             let base = file.published.as_ref().map(|published| published.body.clone()).unwrap_or_default();
             let mut layers = file.frozen.clone();
             let Some(draft) = &mut file.draft else { return Ok(()) };
@@ -223,7 +241,7 @@ impl Worktree {
 
     fn install_staged(&self, ino: Ino, staged: &Layer, body: FileBody, mut records: Vec<Record>) -> Result<()> {
         let mut table = self.table();
-        let file = table.find_mut(ino).filter(|inode| inode.nlink > 0).and_then(|inode| inode.file_mut().ok());
+        let file = table.find_mut(ino).and_then(|inode| inode.file_mut().ok());
         let Some(draft) = file.and_then(|file| file.draft.as_mut()).filter(|draft| draft.id == staged.id) else {
             drop(table);
             return self.discard(&records);
@@ -233,8 +251,13 @@ impl Worktree {
         records.push(Record::Draft { ino, layer, base: Some(Box::new(body.clone())), clip, size, mtime });
         let (frame, _) = self.append(&mut table, &records)?;
         self.register(frame, &records);
-        let file = table.find_mut(ino).and_then(|inode| inode.file_mut().ok());
-        let Some(draft) = file.and_then(|file| file.draft.as_mut()) else { return Ok(()) };
+        let is_orphan = table.orphans.contains(&ino);
+        let Some(file) = table.find_mut(ino).and_then(|inode| inode.file_mut().ok()) else { return Ok(()) };
+        if is_orphan {
+            // The staged draft holds all of it.
+            file.frozen.clear();
+        }
+        let Some(draft) = &mut file.draft else { return Ok(()) };
         draft.base = Some(Arc::new(body));
         draft.clip = clip;
         drop_staged(&mut draft.extents, &staged.extents);
@@ -257,22 +280,6 @@ impl Worktree {
         }
         self.recount();
         Ok(())
-    }
-
-    /// Called by a writer when too much is dirty: makes room in its own time.
-    pub(super) fn relieve(&self) -> Result<()> {
-        // Someone who absorbs already may make enough of it.
-        drop(self.absorbing.lock());
-        if self.recount() <= self.parts.limits.dirty_bytes_max {
-            return Ok(());
-        }
-        let drafts: Vec<Ino> = self.table().drafts.iter().copied().collect();
-        for ino in drafts {
-            self.stage(ino)?;
-        }
-        self.absorb_all()?;
-        let unpublished = self.parts.outbox.total_bytes() + self.journal.len_bytes();
-        if unpublished > self.parts.limits.unpublished_bytes_max { Err(WorkError::NoSpace) } else { Ok(()) }
     }
 }
 

@@ -62,6 +62,9 @@ pub(super) struct Known {
     pub(super) is_dir: bool,
 }
 
+/// So many directories that were used last stay in memory: more than there are threads that serve requests.
+const DIRS_KEPT: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Table {
     inodes: HashMap<Ino, Inode>,
@@ -95,6 +98,8 @@ pub(super) struct Table {
     pub(super) contests: HashMap<Ino, Contest>,
     /// Inodes with another number than the newest version has for them.
     pub(super) aliases: HashSet<Ino>,
+    /// How many grafts need what they have loaded.
+    pub(super) grafting: u32,
     /// Grows with every change of names, attributes or published content.
     pub(super) changes: u64,
     pub(super) kept_cookies: KeptCookies,
@@ -129,6 +134,7 @@ impl Table {
             held: false,
             contests: HashMap::new(),
             aliases: HashSet::new(),
+            grafting: 0,
             changes: 0,
             kept_cookies: KeptCookies::default(),
         }
@@ -323,19 +329,21 @@ impl Table {
         }
     }
 
-    /// Drops the names of clean directories, the longest unused first, until at most `inodes_max`
-    /// inodes are in memory. The one that was used last stays: it is about to be used again.
+    /// Drops the names of clean directories, the longest unused first, when more than `inodes_max`
+    /// inodes are in memory; so many that it is not needed again soon.
     pub(super) fn shrink(&mut self, inodes_max: usize) {
-        if self.inodes.len() <= inodes_max {
+        if self.inodes.len() <= inodes_max || self.grafting > 0 {
             return;
         }
+        let inodes_max = inodes_max - inodes_max / 8;
         let loaded = |inode: &Inode| match &inode.node {
             Node::Directory(dir) if dir.children.is_some() => Some((dir.used, inode.ino)),
             _ => None,
         };
         let mut candidates: Vec<(u64, Ino)> = self.inodes.values().filter_map(loaded).collect();
         candidates.sort_unstable();
-        candidates.pop();
+        // Whoever has just had a directory loaded shall find it, however large it is.
+        candidates.truncate(candidates.len().saturating_sub(DIRS_KEPT));
         for (_, ino) in candidates {
             if self.inodes.len() <= inodes_max {
                 return;
@@ -423,6 +431,9 @@ impl Table {
     /// All names of these inodes in the directories that are in memory.
     pub(super) fn names_of(&self, wanted: &HashSet<Ino>) -> HashMap<Ino, Vec<(Ino, Name)>> {
         let mut names: HashMap<Ino, Vec<(Ino, Name)>> = HashMap::new();
+        if wanted.is_empty() {
+            return names;
+        }
         for inode in self.inodes.values() {
             let Some(children) = inode.dir().ok().and_then(|dir| dir.children.as_ref()) else { continue };
             for (name, ino) in children.iter().filter(|(_, ino)| wanted.contains(ino)) {

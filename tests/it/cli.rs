@@ -5,6 +5,7 @@ mod daemon;
 mod dead;
 mod doors;
 mod failures;
+mod faults;
 mod first_steps;
 mod keys;
 mod kill;

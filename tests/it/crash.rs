@@ -391,7 +391,7 @@ fn large_staged_draft_survives() {
 #[test]
 fn full_disk_refuses_and_leaves_the_tree_as_it_was() {
     let (mut rig, sim) = Rig::new(1);
-    rig.limits = Limits::default();
+    rig.limits = Limits { disk_reserve_bytes: 0, ..Limits::default() };
     let tree = rig.open().unwrap();
     let mut promises = Promises::default();
     create_and_fsync(&mut Work { tree: &tree, promises: &mut promises }).unwrap();

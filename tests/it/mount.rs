@@ -2,9 +2,10 @@
 
 mod cases;
 mod conformance;
+mod full_disk;
 mod control;
 mod extremes;
-mod guard;
+pub mod guard;
 mod kernel_cache;
 mod lifecycle;
 mod listings;

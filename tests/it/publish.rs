@@ -41,6 +41,37 @@ fn fail_first(
     met
 }
 
+#[test]
+fn a_long_queue_is_published_in_order_a_part_at_a_time() {
+    const VERSIONS: usize = 300;
+    let rig = Rig::new();
+    let w = rig.open("state");
+    // What a version continues has to be here once.
+    write(&w, "file", b"before");
+    w.flush(SOON).unwrap();
+    rig.set_fault(|_, _| Fault::Unreachable);
+    for round in 0..VERSIONS {
+        write(&w, "file", format!("{round}").as_bytes());
+        snapshot(&w);
+    }
+    assert_eq!(w.status().unpublished_versions, VERSIONS);
+    let swings = Arc::new(AtomicUsize::new(0));
+    let counted = swings.clone();
+    rig.set_fault(move |operation, key| {
+        counted.fetch_add(usize::from(is_swing(operation, key)), Ordering::SeqCst);
+        Fault::Pass
+    });
+    assert_eq!(w.flush(SOON).unwrap().unpublished_versions, 0);
+    assert!((2..10).contains(&swings.load(Ordering::SeqCst)), "{swings:?} swings for {VERSIONS} versions");
+    assert_eq!(head(&rig).version, w.tree().base().index.id);
+    let other = rig.open("other");
+    let versions = other.versions().unwrap();
+    let contents: Vec<Vec<u8>> =
+        versions.iter().rev().skip(2).map(|listed| recorded(&other, listed.id)["file"].2.clone()).collect();
+    let expected: Vec<Vec<u8>> = (0..VERSIONS).map(|round| round.to_string().into_bytes()).collect();
+    assert!(contents == expected, "every version is there, in order");
+}
+
 fn is_published(workspace: &Workspace) -> bool {
     workspace.status().unpublished_versions == 0
 }

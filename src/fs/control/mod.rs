@@ -9,7 +9,6 @@ mod nodes;
 mod outside;
 mod past;
 
-pub use names::CONTROL_NAME;
 pub(super) use names::Item;
 pub(super) use nodes::is_outside;
-pub(super) use outside::Outside;
+pub(super) use outside::{Outside, SHA256_XATTR};

@@ -13,8 +13,6 @@ use crate::version::{VersionError, refs};
 use crate::workspace::WorkspaceError;
 use crate::worktree::{FileKind, WorkError};
 
-/// The name by which the root directory shows what is outside of the live tree.
-pub const CONTROL_NAME: &[u8] = b".kura";
 const LATEST: &str = "latest";
 
 /// One name outside of the live tree.
@@ -73,6 +71,11 @@ impl Fixed {
             Fixed::Control | Fixed::Snapshots => 0o700,
             Fixed::Versions | Fixed::ById | Fixed::ByTime | Fixed::ByTag | Fixed::Ctl => 0o500,
         }
+    }
+
+    /// What a name that is always there stands for.
+    pub(super) fn child(self, name: &[u8]) -> Option<Key> {
+        self.children().find(|(known, _)| known == name).map(|(_, key)| key)
     }
 
     fn children(self) -> impl Iterator<Item = (Vec<u8>, Key)> {
@@ -142,7 +145,7 @@ impl Outside {
 
     /// What a name in a directory stands for.
     pub(super) fn find_name(&self, dir: Fixed, name: &[u8]) -> Result<Option<Key>> {
-        if let Some((_, key)) = dir.children().find(|(known, _)| known == name) {
+        if let Some(key) = dir.child(name) {
             return Ok(Some(key));
         }
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };

@@ -28,7 +28,7 @@ pub(crate) struct Outside {
 }
 
 /// The SHA-256 of a past file, when its version knows it.
-const SHA256_XATTR: &[u8] = b"user.kura.sha256";
+pub(crate) const SHA256_XATTR: &[u8] = b"user.kura.sha256";
 
 /// What waits for the store, the disk or the workspace is put off.
 fn may_wait(wait: Wait) -> Result<()> {
@@ -62,6 +62,15 @@ impl Outside {
         }
     }
 
+    /// Words for an inode in a message.
+    pub(crate) fn describe(&self, ino: Ino) -> String {
+        match self.nodes.find(ino).map(|node| node.key) {
+            Some(Key::Root(_, version)) => format!("version {version}"),
+            Some(Key::Past(_, version, inside)) => format!("inode {} of version {version}", inside.0),
+            Some(Key::Fixed(_) | Key::Link(..)) | None => "a control file".to_owned(),
+        }
+    }
+
     /// Why an inode cannot be changed, nor names in it.
     pub(crate) fn refusal(&self, ino: Ino) -> FsError {
         match self.nodes.find(ino).map(|node| node.key) {
@@ -75,8 +84,13 @@ impl Outside {
         if parent == Ino::ROOT {
             return self.enter(&Key::Fixed(Fixed::Control), None);
         }
-        may_wait(wait)?;
         let node = self.node(parent)?;
+        if let Key::Fixed(dir) = node.key
+            && let Some(key) = dir.child(name)
+        {
+            return self.enter(&key, None);
+        }
+        may_wait(wait)?;
         if let Key::Fixed(dir) = node.key {
             let key = self.find_name(dir, name)?.ok_or(WorkError::NotFound)?;
             return self.enter(&key, None);
@@ -183,15 +197,15 @@ impl Outside {
         self.unrecord(name)
     }
 
-    pub(crate) fn open(&self, caller: Caller, ino: Ino, how: OpenHow, wait: Wait) -> Result<Opened> {
+    pub(crate) fn open(&self, caller: Caller, ino: Ino, how: OpenHow) -> Result<Opened> {
         self.check_owner(caller)?;
         let node = self.node(ino)?;
         let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
         match node.key {
             Key::Fixed(Fixed::Run) => Ok(opened(self.handles.open(Open::conversation()), Caching::Stream)),
             _ if how.write || how.truncate => Err(self.refusal(ino)),
+            // Told at once: whoever asks may want to know why nothing else is.
             Key::Fixed(fixed @ (Fixed::Status | Fixed::StatusJson)) => {
-                may_wait(wait)?;
                 let text = self.status(fixed == Fixed::StatusJson);
                 Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
@@ -264,7 +278,7 @@ impl Outside {
         may_wait(wait)?;
         let past = self.past(ino, &node)?;
         if let (Body::File(file), SHA256_XATTR) = (&past.entry.body, name) {
-            let digest = file.sha256.as_ref().ok_or(WorkError::NoData)?;
+            let digest = self.workspace.tree().digest_of(file)?.ok_or(WorkError::NoData)?;
             return Ok(digest.to_string().into_bytes());
         }
         Ok(past.entry.xattrs.get(name).cloned().ok_or(WorkError::NoData)?)

@@ -7,11 +7,14 @@
 mod client;
 mod errors;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use client::{Credentials, S3Config};
@@ -20,14 +23,17 @@ use client::{Inner, new_runtime};
 use super::{ETag, Object, ObjectInfo, ObjectKey, ObjectStore, PutCondition, RangeRequest, Result, StoreError};
 use crate::crypto::Sealed;
 
-/// Unconditional puts of longer bodies go up in parts.
-const SINGLE_PUT_LEN_MAX: usize = 32 * 1024 * 1024;
+/// Longer bodies go up in parts, without a condition. Longer than the longest location run, so that every object
+/// kura makes is put by one conditional request, as the policy of a writer asks.
+const SINGLE_PUT_LEN_MAX: usize = 40 * 1024 * 1024;
 const PART_LEN: usize = 16 * 1024 * 1024;
 
 /// A store in S3.
 pub struct S3Store {
     inner: Arc<Inner>,
     handle: Handle,
+    /// Told when what is under way shall be given up.
+    given_up: Notify,
     /// None only while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -38,7 +44,23 @@ impl S3Store {
         let runtime = new_runtime(&config)?;
         let handle = runtime.handle().clone();
         let inner = Arc::new(handle.block_on(Inner::new(config))?);
-        Ok(Self { inner, handle, runtime: Some(runtime) })
+        Ok(Self { inner, handle, given_up: Notify::new(), runtime: Some(runtime) })
+    }
+
+    /// Waits for an answer, or until it is given up.
+    fn wait<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut given_up = pin!(self.given_up.notified());
+        let mut request = pin!(request);
+        let either = poll_fn(|context| match request.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(answer),
+            Poll::Pending => given_up.as_mut().poll(context).map(|()| Err(self.cancelled())),
+        });
+        self.handle.block_on(either)
+    }
+
+    fn cancelled(&self) -> StoreError {
+        let reason = "the request was given up unanswered".to_owned();
+        StoreError::Unreachable { store: self.inner.address.clone(), reason }
     }
 
     /// Runs `start(0)`, `start(1)`, … with a bound on how many are under way; answers in order.
@@ -48,7 +70,7 @@ impl S3Store {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut results: Vec<Option<Result<T>>> = (0..count).map(|_| None).collect();
-        self.handle.block_on(async {
+        let outcome = self.wait(async {
             let mut running = JoinSet::new();
             let mut next = 0;
             loop {
@@ -60,10 +82,13 @@ impl S3Store {
                 match running.join_next().await {
                     Some(Ok((index, result))) => results[index] = Some(result),
                     Some(Err(error)) => tracing::error!("a request ended unexpectedly: {error}"),
-                    None => break,
+                    None => return Ok(()),
                 }
             }
         });
+        if let Err(error) = outcome {
+            return results.into_iter().map(|result| result.unwrap_or_else(|| Err(error.clone()))).collect();
+        }
         let lost = || StoreError::Invalid {
             target: self.inner.address.clone(),
             reason: "a request ended unexpectedly; the log says why".to_owned(),
@@ -72,7 +97,7 @@ impl S3Store {
     }
 
     fn put_in_parts(&self, key: &ObjectKey, sealed: &Sealed) -> Result<ETag> {
-        let upload_id = self.handle.block_on(self.inner.begin_parts(key))?;
+        let upload_id = self.wait(self.inner.begin_parts(key))?;
         let parts: Vec<&[u8]> = sealed.as_bytes().chunks(PART_LEN).collect();
         let etags = self.run_many(parts.len(), |index| {
             let (inner, key, upload_id) = (self.inner.clone(), key.clone(), upload_id.clone());
@@ -80,7 +105,7 @@ impl S3Store {
             async move { inner.put_part(&key, &upload_id, index, part).await }
         });
         let done = match etags.into_iter().collect::<Result<Vec<String>>>() {
-            Ok(etags) => self.handle.block_on(self.inner.finish_parts(key, &upload_id, etags)),
+            Ok(etags) => self.wait(self.inner.finish_parts(key, &upload_id, etags)),
             Err(error) => Err(error),
         };
         if done.is_err() {
@@ -92,33 +117,40 @@ impl S3Store {
 
 impl ObjectStore for S3Store {
     fn get(&self, key: &ObjectKey) -> Result<Object> {
-        self.handle.block_on(self.inner.get(key))
+        self.wait(self.inner.get(key))
     }
 
     fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Object>> {
-        self.handle.block_on(self.inner.get_if_changed(key, etag))
+        self.wait(self.inner.get_if_changed(key, etag))
     }
 
     fn get_range(&self, request: &RangeRequest) -> Result<Vec<u8>> {
-        self.handle.block_on(self.inner.get_range(request))
+        self.wait(self.inner.get_range(request))
     }
 
     fn put(&self, key: &ObjectKey, sealed: &Sealed, condition: PutCondition) -> Result<ETag> {
         if condition == PutCondition::Always && sealed.len() > SINGLE_PUT_LEN_MAX {
             return self.put_in_parts(key, sealed);
         }
-        self.handle.block_on(self.inner.put(key, sealed.as_bytes().to_vec(), condition))
+        let conditional = condition != PutCondition::Always;
+        match self.wait(self.inner.put(key, sealed.as_bytes().to_vec(), condition)) {
+            // It may have reached the server.
+            Err(StoreError::Unreachable { reason, .. }) if conditional => {
+                Err(StoreError::OutcomeUnknown { key: key.clone(), reason })
+            }
+            answer => answer,
+        }
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.handle.block_on(self.inner.delete(key))
+        self.wait(self.inner.delete(key))
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<()> {
         let mut token = None;
         loop {
             // `each` runs outside of the runtime, so that it may use the store.
-            let page = self.handle.block_on(self.inner.list_page(prefix, token.take()))?;
+            let page = self.wait(self.inner.list_page(prefix, token.take()))?;
             page.objects.into_iter().for_each(&mut *each);
             match page.next {
                 Some(next) => token = Some(next),
@@ -166,6 +198,10 @@ impl ObjectStore for S3Store {
 
     fn set_unquoted_etags(&self, unquoted: bool) {
         self.inner.unquoted_etags.store(unquoted, Ordering::Relaxed);
+    }
+
+    fn cancel(&self) {
+        self.given_up.notify_waiters();
     }
 }
 

@@ -42,7 +42,21 @@ impl Merger<'_> {
         let mut dir = join_attributes(Some(base), ours, after);
         dir.body = root_names.unwrap_or_else(|| ours.body.clone());
         let links = self.with.ours.root.links.edit(io, &self.links)?;
-        Ok(Merged { root: Root { dir, links, digests: self.with.ours.root.digests }, conflicts })
+        let digests = self.digests()?;
+        Ok(Merged { root: Root { dir, links, digests }, conflicts })
+    }
+
+    /// The table of digests: ours with what they changed, and we did not.
+    fn digests(&self) -> Result<TreeRef> {
+        let (io, ours) = (self.with.io, &self.with.ours.root.digests);
+        let mut edits = Edits::new();
+        self.with.base.digests.diff(&self.with.theirs.root.digests, io, &mut |key, before, after| {
+            if ours.get(io, key)?.as_deref() == before {
+                edits.insert(key.to_vec(), after.map(<[u8]>::to_vec));
+            }
+            Ok(())
+        })?;
+        ours.edit(io, &edits)
     }
 
     /// The directories to write, by how deep they lie: those with edits and all above them.

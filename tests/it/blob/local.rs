@@ -188,17 +188,22 @@ impl DiskFile for PoorFile {
 }
 
 #[test]
-fn a_full_disk_ends_caching_and_nothing_else() {
+fn a_full_disk_halves_the_cache_and_stops_caching_for_a_while() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let is_full = Arc::new(AtomicBool::new(false));
     let disk = PoorDisk { is_full: Arc::clone(&is_full), knows_holes: true };
     let cache = Cache::open(Arc::new(disk), dir.path().join("cache"), 1 << 20).expect("opens");
     let window = noise(2, WINDOW_LEN);
+    assert!(cache.write(&key("packs/old"), 0, &window));
     assert!(cache.write(&key("packs/a"), 0, &window));
     is_full.store(true, Ordering::SeqCst);
     assert!(!cache.write(&key("packs/b"), 0, &window));
     assert_eq!(cache.read(&key("packs/b"), 0, 1), None);
+    assert_eq!(cache.read(&key("packs/old"), 0, 1), None, "the oldest half gives way to what has to be written");
     assert_eq!(cache.read(&key("packs/a"), 0, WINDOW_LEN as u64).expect("still there"), window);
+    is_full.store(false, Ordering::SeqCst);
+    let passed_over = (0..1000).take_while(|_| !cache.write(&key("packs/b"), 0, &window)).count();
+    assert!((1..1000).contains(&passed_over), "{passed_over} writes until it caches again");
 }
 
 #[test]

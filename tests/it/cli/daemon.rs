@@ -246,6 +246,27 @@ fn the_first_mount_makes_the_default_workspace() {
 }
 
 #[test]
+fn a_store_that_is_away_is_not_made_anew() {
+    let home = Home::new();
+    let mount = Mount::at(&home, &home.dir("mnt"));
+    let mount_it = || run(home.kura(["mount"]).arg(&mount.path)).ok();
+    mount_it();
+    fs::write(mount.file("file"), "content").unwrap();
+    run(&mut home.kura(["unmount"])).ok();
+    let default = home.path("home/.local/share/kura/default");
+    fs::rename(&default, home.path("away")).unwrap();
+    let out = mount_it();
+    assert!(!out.contains("Recovery code"), "{out}");
+    assert!(run(home.kura(["status", "-w"]).arg(&mount.path)).ok().contains("OFFLINE"));
+    run(home.kura(["unmount", "--wait", "0s"]).arg(&mount.path));
+    assert!(!default.exists(), "another workspace lies in its place");
+    fs::rename(home.path("away"), &default).unwrap();
+    mount_it();
+    assert_eq!(fs::read_to_string(mount.file("file")).unwrap(), "content");
+    run(&mut home.kura(["unmount"])).ok();
+}
+
+#[test]
 fn the_foreground_unmounts_on_ctrl_c_and_keeps_its_secret() {
     let home = Home::new();
     let store = home.store("store");

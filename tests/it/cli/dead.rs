@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::support::{Home, Mount, gone_within, run};
-use std::time::Duration;
+use crate::mount::guard::is_root;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -41,8 +42,7 @@ fn kind_at(path: &Path) -> Vec<String> {
 
 #[test]
 fn a_dead_mount_of_somebody_else_is_left_alone() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root");
+    if !is_root() {
         return;
     }
     let home = Home::new();

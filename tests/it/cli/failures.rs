@@ -195,3 +195,29 @@ fn an_interrupted_prompt_leaves_the_terminal_as_it_was() {
     assert!(shown.contains("code=130"), "{shown}");
     assert!(shown.contains(" echo ") && !shown.contains("-echo "), "{shown}");
 }
+
+#[test]
+fn the_lock_of_a_process_that_is_ending_is_waited_for() {
+    let home = Home::new();
+    let store = home.store("store");
+    home.ok(&store, ["snapshot"]);
+    let dirs = fs::read_dir(home.path("state")).unwrap().map(|dir| dir.unwrap().path());
+    let path = dirs.map(|dir| dir.join("lock")).find(|path| path.exists()).unwrap();
+    let hold = |pid: u32| {
+        let mut file = fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+        file.lock().unwrap();
+        file.write_all(pid.to_string().as_bytes()).unwrap();
+        file
+    };
+    // Above every process id that there can be.
+    let held = hold(1 << 30);
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(held);
+    });
+    home.ok(&store, ["snapshot"]);
+    release.join().unwrap();
+    let held = hold(std::process::id());
+    run(home.kura(["snapshot", "-w"]).arg(&store)).fails(11, &[&std::process::id().to_string()]);
+    drop(held);
+}

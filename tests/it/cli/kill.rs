@@ -149,7 +149,7 @@ fn kill_again_and_again(rounds: usize, options: &[&str], kinds: &[&str], between
     let store = home.store("store");
     let mut done = Vec::new();
     let mut acknowledged = 0;
-    let mut mount = home.mount_with(&store, "mnt", options);
+    let mount = home.mount_with(&store, "mnt", options);
     for number in 0..rounds {
         let round = write_and_kill(&home, &mount, number, kinds);
         between(&home);
@@ -168,7 +168,7 @@ fn kill_again_and_again(rounds: usize, options: &[&str], kinds: &[&str], between
     run(home.kura(["unmount"]).arg(&mount.path)).ok();
     // Another machine reads the same, but for what was not published when its writer was killed.
     let home = home.elsewhere();
-    mount = home.mount(&store, "other");
+    let mount = home.mount(&store, "other");
     let is_written_on = |name: &str| ["append", "block", "mapped"].iter().any(|kind| name.ends_with(kind));
     for (name, content) in tree(&mount.path).into_iter().filter(|(name, _)| !is_written_on(name)) {
         let same = shown.iter().find(|(there, _)| *there == name).is_some_and(|(_, there)| *there == content);

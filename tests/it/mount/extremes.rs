@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::guard::{Mount, Place, has, python, sh, shell};
+use super::guard::{Mount, Place, python, sh, shell};
 
 /// Everything `find` and `sha256sum` have to say of a tree, as bytes.
 fn describe(dir: &Path) -> Vec<u8> {
@@ -33,9 +33,6 @@ fn assert_kept(place: &Place, mount: Mount) -> Mount {
 
 #[test]
 fn odd_names_and_far_times_are_kept() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     python(
@@ -73,9 +70,6 @@ for time, kept in ((10 ** 20, 2 ** 63 - 1), (-10 ** 20, -2 ** 63), ((2 ** 62) * 
 
 #[test]
 fn paths_may_be_deep_and_long() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     python(
@@ -115,9 +109,6 @@ except OSError as e: assert e.errno == errno.ENAMETOOLONG, e
 
 #[test]
 fn a_file_has_as_many_names_as_there_may_be() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     python(
@@ -143,9 +134,6 @@ except OSError as e: assert e.errno == errno.EMLINK, e
 
 #[test]
 fn offsets_reach_to_the_end_of_what_can_be_counted() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     python(

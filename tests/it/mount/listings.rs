@@ -77,9 +77,6 @@ fn a_listing_gives_every_name_that_stays_once_though_others_come_and_go_and_memo
 
 #[test]
 fn a_listing_goes_on_where_it_was_told_to_though_its_directory_was_dropped() {
-    if !super::guard::has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = with_a_directory(&place);
     // Positions from telldir, of a listing that has ended, stay right.

@@ -1,6 +1,6 @@
 //! Programs people use.
 
-use super::guard::{Place, has, sh};
+use super::guard::{Place, sh};
 
 /// Git without anybody's settings.
 const GIT: &str = "export HOME=/nonexistent GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null \
@@ -8,9 +8,6 @@ const GIT: &str = "export HOME=/nonexistent GIT_CONFIG_GLOBAL=/dev/null GIT_CONF
 
 #[test]
 fn git_makes_commits_and_clones() {
-    if !has("git") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     let git = |line: &str| sh(mount.path(), &format!("{GIT} {line}"));
@@ -58,27 +55,22 @@ fn tar_and_rsync_carry_trees_there_and_back() {
         [0-9]*/\\1/' | sort";
     assert_eq!(sh(mount.path(), list), sh(&place.path().join("tree"), list));
     sh(place.path(), &format!("tar -C {inside} --format=posix -cf - . | tar -C tree -df - 2>&1"));
-    if has("rsync") {
-        let first = sh(place.path(), &format!("mkdir {inside}/r && rsync -aHS --stats {outside}/ {inside}/r/"));
-        assert!(!first.contains("Number of regular files transferred: 0"), "{first}");
-        let second = sh(place.path(), &format!("rsync -aHS --stats {outside}/ {inside}/r/"));
-        assert!(second.contains("Number of regular files transferred: 0"), "{second}");
-        sh(
-            place.path(),
-            &format!(
-                "rsync -aHSc --delete {inside}/r/ back/ && diff -r --no-dereference {outside}/random \
-                back/random"
-            ),
-        );
-    }
+    let first = sh(place.path(), &format!("mkdir {inside}/r && rsync -aHS --stats {outside}/ {inside}/r/"));
+    assert!(!first.contains("Number of regular files transferred: 0"), "{first}");
+    let second = sh(place.path(), &format!("rsync -aHS --stats {outside}/ {inside}/r/"));
+    assert!(second.contains("Number of regular files transferred: 0"), "{second}");
+    sh(
+        place.path(),
+        &format!(
+            "rsync -aHSc --delete {inside}/r/ back/ && diff -r --no-dereference {outside}/random \
+            back/random"
+        ),
+    );
     mount.end();
 }
 
 #[test]
 fn sqlite_keeps_its_databases_whole() {
-    if !has("sqlite3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     for mode in ["delete", "truncate", "persist", "wal"] {
@@ -107,18 +99,16 @@ fn sqlite_keeps_its_databases_whole() {
 fn editors_save() {
     let place = Place::new();
     let mount = place.mount();
-    if has("vim") {
-        for (name, options) in [("copy", "set backupcopy=yes"), ("rename", "set backupcopy=no")] {
-            let line = format!(
-                "printf 'one\\ntwo\\n' > {name}; chmod 640 {name}; \
-                 vim -u NONE -es -c '{options}' -c 'set nobackup writebackup' \
-                 -c '%s/two/three/' -c wq {name} < /dev/null; \
-                 cat {name}; stat -c %a {name}"
-            );
-            assert_eq!(sh(mount.path(), &line), "one\nthree\n640\n");
-        }
-        assert_eq!(sh(mount.path(), "ls -A"), "copy\nrename\n", "no backup stays");
+    for (name, options) in [("copy", "set backupcopy=yes"), ("rename", "set backupcopy=no")] {
+        let line = format!(
+            "printf 'one\\ntwo\\n' > {name}; chmod 640 {name}; \
+             vim -u NONE -es -c '{options}' -c 'set nobackup writebackup' \
+             -c '%s/two/three/' -c wq {name} < /dev/null; \
+             cat {name}; stat -c %a {name}"
+        );
+        assert_eq!(sh(mount.path(), &line), "one\nthree\n640\n");
     }
+    assert_eq!(sh(mount.path(), "ls -A"), "copy\nrename\n", "no backup stays");
     sh(mount.path(), "printf 'a\\nb\\n' > s; sed -i s/a/c/ s; printf 'c\\nb\\n' | cmp - s");
     sh(
         mount.path(),
@@ -130,9 +120,6 @@ fn editors_save() {
 
 #[test]
 fn cargo_builds_a_crate() {
-    if !has("cargo") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     sh(

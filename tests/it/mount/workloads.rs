@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::inotify;
 
-use super::guard::{Place, has, python, sh};
+use super::guard::{Place, python, sh};
 
 /// Children that are killed when the test ends, however it ends.
 struct Killed(Vec<Child>);
@@ -42,9 +42,6 @@ impl Drop for Killed {
 
 #[test]
 fn databases_outlive_the_death_of_their_writers() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mut mount = place.mount();
     // Each says of a row that it is in only after the commit returned.
@@ -95,9 +92,6 @@ fn databases_outlive_the_death_of_their_writers() {
 
 #[test]
 fn processes_that_append_to_one_log_lose_nothing_and_tear_nothing() {
-    if !has("python3") {
-        return;
-    }
     const WRITERS: usize = 4;
     const LINES: usize = 400;
     let place = Place::new();
@@ -223,9 +217,6 @@ fn watchers_hear_of_local_changes() {
 
 #[test]
 fn editors_save_in_their_own_ways() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     python(

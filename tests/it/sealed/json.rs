@@ -78,11 +78,11 @@ fn names_come_once_and_nesting_ends() {
 
 proptest! {
     /// Pieces of JSON in any order: what we take, serde takes; what serde takes as an object without repeated names,
-    /// we take.
+    /// we take. The exponent is negative, since serde refuses numbers beyond an `f64`, which the grammar allows.
     #[test]
     fn it_agrees_with_serde(
         pieces in prop::collection::vec(
-            prop::sample::select(vec!["{", "}", "[", "]", ",", ":", "\"a\"", "\"b\"", "\"\\n\"", "1", "-2.5e3", "null", " ", "\"\\ud83d\\ude00\"", "\"", "\\"]),
+            prop::sample::select(vec!["{", "}", "[", "]", ",", ":", "\"a\"", "\"b\"", "\"\\n\"", "1", "-2.5e-3", "null", " ", "\"\\ud83d\\ude00\"", "\"", "\\"]),
             0..12,
         ),
         wrapped in any::<bool>(),

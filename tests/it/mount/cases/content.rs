@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::mount::guard::{has, python, sh};
+use crate::mount::guard::{python, sh};
 
 pub(super) fn file_round_trip(dir: &Path) {
     let path = dir.join("f");
@@ -169,9 +169,6 @@ pub(super) fn copied_ranges(dir: &Path) {
 }
 
 pub(super) fn mapped(dir: &Path) {
-    if !has("python3") {
-        return;
-    }
     fs::write(dir.join("f"), vec![b'.'; 100_000]).unwrap();
     python(
         dir,
@@ -184,9 +181,6 @@ pub(super) fn mapped(dir: &Path) {
 }
 
 pub(super) fn locks(dir: &Path) {
-    if !has("flock") {
-        return;
-    }
     sh(dir, "touch l; exec 9<l; flock -n 9; ! flock -n l true; flock -u 9; flock -n l true");
     python(
         dir,

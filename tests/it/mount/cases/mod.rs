@@ -12,7 +12,7 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-use super::guard::{Place, has, python, sh};
+use super::guard::{Place, python, sh};
 
 type Case = (&'static str, fn(&Path));
 
@@ -130,9 +130,6 @@ fn statfs_says_how_long_names_may_be_and_how_much_fits() {
 
 #[test]
 fn what_fuse_does_not_pass_on_is_said_to_be_unsupported() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     python(
@@ -160,9 +157,6 @@ assert open("f", "rb").read() == b"x" * 16384
 
 #[test]
 fn extended_attributes_are_kept_and_those_that_cannot_be_are_refused() {
-    if !has("python3") {
-        return;
-    }
     let place = Place::new();
     let mount = place.mount();
     python(
