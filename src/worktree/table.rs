@@ -1,6 +1,6 @@
 //! The table of inodes: what is in memory of the tree, what is dirty, what must be loaded.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cookies::KeptCookies;
 use super::inode::{Children, Directory, Inode, Node};
@@ -52,14 +52,36 @@ pub struct DirItem {
     pub attr: Attr,
 }
 
-/// Where the kernel may still ask for an inode that was dropped from memory.
+/// Where the kernel may still ask for an inode that was dropped from memory. There is one of them for each name that
+/// was ever listed, until the kernel forgets: sixteen bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
-    /// The directory that holds its name; `None` for inodes of the link table.
-    pub(super) parent: Option<Ino>,
-    pub(super) lookups: u64,
+    /// The directory that holds its name; 0 for inodes of the link table.
+    parent: u64,
+    /// Stays at the maximum once it is reached, so that the inode stays known.
+    lookups: u32,
     /// A directory stays known: others may be found through it.
-    pub(super) is_dir: bool,
+    is_dir: bool,
+}
+
+impl Known {
+    pub(super) fn new(parent: Option<Ino>, lookups: u64, is_dir: bool) -> Self {
+        let lookups = u32::try_from(lookups).unwrap_or(u32::MAX);
+        Self { parent: parent.map_or(0, |parent| parent.0), lookups, is_dir }
+    }
+
+    /// The directory that holds its name; `None` for inodes of the link table.
+    fn parent(self) -> Option<Ino> {
+        (self.parent != 0).then_some(Ino(self.parent))
+    }
+
+    /// Notes that the kernel forgot it `count` times.
+    fn forget(&mut self, count: u64) {
+        if self.lookups < u32::MAX {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.lookups = self.lookups.saturating_sub(count);
+        }
+    }
 }
 
 /// So many directories that were used last stay in memory: more than there are threads that serve requests.
@@ -68,8 +90,8 @@ const DIRS_KEPT: usize = 32;
 #[derive(Debug)]
 pub(super) struct Table {
     inodes: HashMap<Ino, Inode>,
-    /// Inodes the kernel holds that are not in memory.
-    pub(super) known: HashMap<Ino, Known>,
+    /// Inodes the kernel holds that are not in memory; a tree, since it grows without being copied.
+    pub(super) known: BTreeMap<Ino, Known>,
     /// Directories with names to write.
     pub(super) dirty_dirs: HashSet<Ino>,
     /// Inodes of the link table to write or (when gone) to remove.
@@ -117,7 +139,7 @@ impl Table {
     pub(super) fn new(root: Inode, links: TreeRef, counts: Totals, ino_prefix: u32) -> Self {
         Self {
             inodes: HashMap::from([(root.ino, root)]),
-            known: HashMap::new(),
+            known: BTreeMap::new(),
             dirty_dirs: HashSet::new(),
             dirty_links: HashSet::new(),
             dirty_root: false,
@@ -184,9 +206,9 @@ impl Table {
     }
 
     fn absent(&self, ino: Ino) -> Stop {
-        match self.known.get(&ino) {
-            Some(Known { parent: Some(parent), .. }) => self.path_need(*parent),
-            Some(Known { parent: None, .. }) => Need::Link(ino).into(),
+        match self.known.get(&ino).map(|known| known.parent()) {
+            Some(Some(parent)) => self.path_need(parent),
+            Some(None) => Need::Link(ino).into(),
             None => WorkError::NotFound.into(),
         }
     }
@@ -197,9 +219,9 @@ impl Table {
         for _ in 0..self.known.len() + 2 {
             match self.inodes.get(&at) {
                 Some(_) => return Need::Names(at).into(),
-                None => match self.known.get(&at) {
-                    Some(Known { parent: Some(parent), .. }) => at = *parent,
-                    _ => return WorkError::NotFound.into(),
+                None => match self.known.get(&at).and_then(|known| known.parent()) {
+                    Some(parent) => at = parent,
+                    None => return WorkError::NotFound.into(),
                 },
             }
         }
@@ -221,7 +243,7 @@ impl Table {
 
     pub(super) fn insert(&mut self, mut inode: Inode) {
         if let Some(known) = self.known.remove(&inode.ino) {
-            inode.lookups += known.lookups;
+            inode.lookups += u64::from(known.lookups);
         }
         self.note_ino(inode.ino);
         self.inodes.insert(inode.ino, inode);
@@ -319,7 +341,7 @@ impl Table {
             }
             self.reap(ino);
         } else if let Some(known) = self.known.get_mut(&ino) {
-            known.lookups = known.lookups.saturating_sub(count);
+            known.forget(count);
             if known.lookups == 0 {
                 self.kept_cookies.take(ino);
                 if !known.is_dir {
@@ -364,7 +386,7 @@ impl Table {
         let idle: Vec<(Ino, u64)> = self.inodes.values().filter(idle).map(|inode| (inode.ino, inode.lookups)).collect();
         for (ino, lookups) in idle.into_iter().take(self.inodes.len().saturating_sub(inodes_max)) {
             if lookups > 0 {
-                self.known.insert(ino, Known { parent: None, lookups, is_dir: false });
+                self.known.insert(ino, Known::new(None, lookups, false));
             }
             self.inodes.remove(&ino);
         }
@@ -386,7 +408,7 @@ impl Table {
         for ino in inos {
             let Some(inode) = self.inodes.get(&ino).filter(|inode| !inode.linked) else { continue };
             if inode.lookups > 0 || inode.is_dir() {
-                self.known.insert(ino, Known { parent: Some(dir), lookups: inode.lookups, is_dir: inode.is_dir() });
+                self.known.insert(ino, Known::new(Some(dir), inode.lookups, inode.is_dir()));
             }
             self.inodes.remove(&ino);
         }

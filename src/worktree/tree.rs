@@ -50,7 +50,7 @@ impl Table {
             }
             Record::Place { ino, parent } => {
                 if self.find(*ino).is_none() {
-                    self.known.entry(*ino).or_insert(Known { parent: *parent, lookups: 0, is_dir: false });
+                    self.known.entry(*ino).or_insert(Known::new(*parent, 0, false));
                 }
                 Ok(())
             }
