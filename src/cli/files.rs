@@ -162,7 +162,8 @@ pub fn export_through(context: &Context, version: &str, paths: &[PathBuf], to: &
             door.ask(&Request::Export { version: version.to_owned(), paths, to })
         }
         Door::Opened(workspace, _) => {
-            let total = if paths.is_empty() { Some(total_bytes(workspace, version)?) } else { None };
+            let is_wanted = Bar::is_wanted(&context.output);
+            let total = is_wanted.then(|| total_bytes(workspace, version, &paths)).transpose()?;
             let bar = Bar::new(&context.output, "Exporting", total);
             control::export(workspace, version, &paths, &to, &mut |progress| bar.set(progress.bytes))
         }
@@ -172,8 +173,9 @@ pub fn export_through(context: &Context, version: &str, paths: &[PathBuf], to: &
     Ok(exit.and(closed?))
 }
 
-fn total_bytes(workspace: &Workspace, version: &str) -> Result<u64, Failure> {
-    Ok(workspace.version(workspace.select(version)?)?.counts.bytes)
+fn total_bytes(workspace: &Workspace, version: &str, paths: &[PathText]) -> Result<u64, Failure> {
+    let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.0.clone()).collect();
+    Ok(workspace.bytes_below(workspace.select(version)?, &paths)?)
 }
 
 /// Runs `kura import`.

@@ -12,7 +12,7 @@ use super::{Context, mounts};
 use crate::control::{Exit, Failure};
 use crate::crypto::slots::{KdfParams, NewSlot};
 use crate::store::StoreUrl;
-use crate::workspace::{InitOptions, InitReport, Workspace};
+use crate::workspace::{InitOptions, InitReport, Workspace, is_known};
 
 /// Make a new workspace in a directory or in S3
 ///
@@ -31,6 +31,9 @@ pub struct InitArgs {
     /// What to call the first key, e.g. `alice's laptop`
     #[arg(long)]
     label: Option<String>,
+    /// Make it also where another workspace was seen before that is not there now
+    #[arg(long)]
+    anew: bool,
     /// Make no recovery code; a lost passphrase is a lost workspace then
     #[arg(long)]
     no_recovery_code: bool,
@@ -49,7 +52,13 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Exit, Failure> {
     refuse_inside_a_mount(&store)?;
     let kdf = kdf(args.kdf_memory_mib)?;
     let key = secret::obtain_new(&context.common)?;
-    let report = make(&store, &key, args.label.clone(), !args.no_recovery_code, kdf)?;
+    let options = InitOptions {
+        was_there: !args.anew && is_known(&context.config.state_dir, &store.to_string()),
+        recovery_code: !args.no_recovery_code,
+        kdf,
+        ..options(&key, args.label.clone())
+    };
+    let report = Workspace::init(&store, options)?;
     tell(context, &store, &report)?;
     Ok(Exit::Ok)
 }
@@ -90,24 +99,16 @@ fn refuse_inside_a_mount(store: &StoreUrl) -> Result<(), Failure> {
 /// Makes the default workspace at its first use.
 pub fn make_default(context: &Context, store: &Path, key: &Key) -> Result<(), Failure> {
     let url = StoreUrl::Dir(store.to_owned());
-    let report = make(&url, key, None, true, KdfParams::default())?;
+    let report = Workspace::init(&url, options(key, None))?;
     tell(context, &url, &report)
 }
 
-fn make(
-    store: &StoreUrl,
-    key: &Key,
-    label: Option<String>,
-    recovery_code: bool,
-    kdf: KdfParams,
-) -> Result<InitReport, Failure> {
+fn options(key: &Key, label: Option<String>) -> InitOptions {
     let label = label.unwrap_or_else(|| match key {
         Key::File(_) => "key file".to_owned(),
         Key::Passphrase(_) | Key::Recovery(_) => "passphrase".to_owned(),
     });
-    let slot = NewSlot { label, credential: key.credential() };
-    let options = InitOptions { recovery_code, kdf, ..InitOptions::new(vec![slot]) };
-    Ok(Workspace::init(store, options)?)
+    InitOptions::new(vec![NewSlot { label, credential: key.credential() }])
 }
 
 fn tell(context: &Context, store: &StoreUrl, report: &InitReport) -> Result<(), Failure> {

@@ -134,7 +134,7 @@ impl Failure {
     }
 }
 
-const CHECK_STORE: &str = "restore the object from a copy of the store, or go on with a version that does not need it";
+const CHECK_STORE: &str = "`kura check` lists what is damaged, `kura repair` puts back what this machine has; else restore the object from a copy of the store";
 const TRY_AGAIN: &str =
     "check the disk, or network, endpoint and region; what was recorded is kept and published later";
 
@@ -262,6 +262,7 @@ impl From<UnlockError> for Failure {
             UnlockError::DamagedSlot { .. }
             | UnlockError::DamagedEpoch { .. }
             | UnlockError::DamagedHeader { .. }
+            | UnlockError::NoSlots
             | UnlockError::TooManySlots { .. } => (Exit::Damaged, Some(CHECK_STORE)),
             UnlockError::EpochGone { .. } => {
                 (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
@@ -308,6 +309,11 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::NoWorkspace { .. } => (Exit::NoWorkspace, Some("check the address, or make one there")),
             WorkspaceError::Exists { .. } | WorkspaceError::NotEmpty { .. } => (Exit::Other, None),
             WorkspaceError::Unfinished { .. } => (Exit::NoWorkspace, None),
+            WorkspaceError::HeadLost { .. } => (Exit::Damaged, None),
+            WorkspaceError::Away { .. } => (
+                Exit::Unreachable,
+                Some("bring it back, or make another workspace in its place with `kura init --anew`"),
+            ),
             WorkspaceError::RolledBackUnderChanges { .. } => (Exit::RolledBack, None),
             WorkspaceError::KeysChanged { .. } => {
                 (Exit::Conflict, Some("look at `kura key list`, then try again if that is still needed"))

@@ -119,6 +119,8 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         WorkspaceError::Slot(_)
         | WorkspaceError::Disk { .. }
         | WorkspaceError::Unfinished { .. }
+        | WorkspaceError::HeadLost { .. }
+        | WorkspaceError::Away { .. }
         | WorkspaceError::NotInStore { .. }
         | WorkspaceError::RolledBackUnderChanges { .. } => Errno::EIO,
     }

@@ -91,11 +91,17 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
             if no_fuse { MountError::NoFuse } else { refused(error) }
         })?;
     let (sender, invalidations) = channel();
+    let (notifier, at_once) = (session.notifier(), session.notifier());
     server.fs.on_invalidation(move |told| {
-        // The receiver is gone only after the mount.
-        told.into_iter().for_each(|invalidation| drop(sender.send(invalidation)));
+        for invalidation in told {
+            match invalidation {
+                // Without content there is no lock of the kernel to wait for.
+                Invalidation::Attributes(_) => tell_one(&at_once, &invalidation),
+                // The receiver is gone only after the mount.
+                _ => drop(sender.send(invalidation)),
+            }
+        }
     });
-    let notifier = session.notifier();
     let teller = std::thread::Builder::new().name("fuse-tell".into()).spawn(move || tell(&notifier, &invalidations));
     let teller = teller.map_err(refused)?;
     let device = mountpoint::device_of(&mountpoint);
@@ -135,14 +141,17 @@ fn config(options: &MountOptions) -> Config {
 /// Tells the kernel what to forget. This thread may wait for the kernel's locks, so it holds none and
 /// answers nothing.
 fn tell(notifier: &Notifier, invalidations: &Receiver<Invalidation>) {
-    for invalidation in invalidations {
-        let told = match &invalidation {
-            Invalidation::Name { parent, name } => notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name)),
-            Invalidation::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
-        };
-        if let Err(error) = told {
-            tracing::debug!("{invalidation:?} was not taken: {error}");
-        }
+    invalidations.iter().for_each(|invalidation| tell_one(notifier, &invalidation));
+}
+
+fn tell_one(notifier: &Notifier, invalidation: &Invalidation) {
+    let told = match invalidation {
+        Invalidation::Name { parent, name } => notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name)),
+        Invalidation::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        Invalidation::Attributes(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
+    };
+    if let Err(error) = told {
+        tracing::debug!("{invalidation:?} was not taken: {error}");
     }
 }
 

@@ -13,9 +13,10 @@ use super::status::{Offline, rfc3339};
 use crate::base::random;
 use crate::store::{ObjectStore, StoreError};
 use crate::sync::{Published, SyncError, read_head};
+use crate::version::entry::Ino;
 use crate::version::pages::Pages;
 use crate::version::refs;
-use crate::worktree::{Checkpoint, Reason};
+use crate::worktree::{Checkpoint, Reason, Wait};
 
 /// How often the version timer looks, at most.
 const TICK_MS: u64 = 250;
@@ -110,6 +111,8 @@ impl Workspace {
         }
         if self.trouble.lock().offline.is_some() {
             self.parts.events.note("offline", "the store cannot be reached", &[]);
+        } else if self.parts.store.is_local() {
+            self.fetch_ahead();
         }
         let work: [(&str, Work); 7] = [
             ("kura-absorb", Self::keep_absorbing),
@@ -193,9 +196,6 @@ impl Workspace {
     fn keep_recording(&self) {
         let intervals = self.parts.options.intervals;
         let tick = Duration::from_millis((intervals.version_quiet_ms / 4).clamp(1, TICK_MS));
-        if self.parts.store.is_local() {
-            self.fetch_ahead();
-        }
         // What was found in the journal at the start is a change, too.
         let mut recorded = None;
         let mut seen = (self.tree().activity().changes, Instant::now());
@@ -210,6 +210,9 @@ impl Workspace {
             }
             if recorded == Some(activity.changes) {
                 self.bound_journal();
+                if let Err(error) = self.tree().free_room() {
+                    tracing::warn!("what nothing needs stays on the disk: {error}");
+                }
                 first = None;
                 continue;
             }
@@ -249,12 +252,15 @@ impl Workspace {
         }
     }
 
-    /// Reads the refs pages that the next version changes: pages of a local store are not kept on disk a second time,
+    /// Reads the names at the top and the refs pages that the next version changes: pages of a local store are not kept on disk a second time,
     /// and with these in memory a version is recorded also when the store goes away before the first.
     fn fetch_ahead(&self) {
         let base = self.tree().base();
         if let Err(error) = refs::lists(&base.refs, &Pages(&self.parts.blobs), base.index.id) {
             tracing::info!("the list of versions cannot be read for now: {error}");
+        }
+        if let Err(error) = self.tree().is_empty_dir(Ino::ROOT, Wait::Yes) {
+            tracing::info!("the names at the top cannot be read for now: {error}");
         }
     }
 

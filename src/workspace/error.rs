@@ -24,6 +24,21 @@ pub enum WorkspaceError {
         /// The store.
         store: String,
     },
+    /// HEAD is gone from a workspace that was used.
+    #[error(
+        "the workspace in {store} has lost its HEAD, and is damaged; bring the object `HEAD` back from a copy of the \
+         store or its own object versions. Nothing else is lost by it"
+    )]
+    HeadLost {
+        /// The store.
+        store: String,
+    },
+    /// The store was there when it was last opened from here.
+    #[error("the workspace that was last seen in {store} is away; a new one in its place would hide it")]
+    Away {
+        /// The store.
+        store: String,
+    },
     /// The store went back, and local changes rest on what it has lost.
     #[error(
         "the store went back behind versions that local changes rest on; open {} read-only to save them, \

@@ -63,6 +63,29 @@ impl Workspace {
     }
 }
 
+impl Workspace {
+    /// The bytes of content below `paths` in a version.
+    pub fn bytes_below(&self, version: VersionId, paths: &[Vec<u8>]) -> Result<u64> {
+        let record = self.version(version)?;
+        if paths.is_empty() {
+            return Ok(record.counts.bytes);
+        }
+        let mut pending = Vec::new();
+        for path in paths {
+            pending.extend(self.find(&record, &split_path(path))?);
+        }
+        let mut bytes = 0;
+        while let Some(entry) = pending.pop() {
+            if entry.is_dir() {
+                pending.extend(entries(&Pages(self.blobs()), &entry)?.into_iter().map(|(_, entry)| entry));
+            } else if let Body::File(body) = entry.body {
+                bytes += body.size;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
 struct Export<'a> {
     workspace: &'a Workspace,
     to_dir: &'a Path,

@@ -31,6 +31,9 @@ pub(super) fn key(name: impl Into<String>) -> ObjectKey {
 pub(super) fn init(url: &StoreUrl, options: InitOptions) -> Result<InitReport> {
     if let StoreUrl::Dir(path) = url {
         refuse_occupied(path)?;
+        if options.was_there && !path.join(HEADER).exists() {
+            return Err(WorkspaceError::Away { store: url.to_string() });
+        }
     }
     let store = store::create(url, options.disk.clone())?;
     init_in(&*store, options)
@@ -57,6 +60,9 @@ fn refuse_occupied(path: &std::path::Path) -> Result<()> {
 /// See [`Workspace::init_in`](super::Workspace::init_in).
 pub(super) fn init_in(store: &dyn ObjectStore, mut options: InitOptions) -> Result<InitReport> {
     let unfinished = unfinished(store)?;
+    if options.was_there && unfinished.is_none() {
+        return Err(WorkspaceError::Away { store: store.address().to_owned() });
+    }
     let found = store::probe(store)?;
     let capabilities = Capabilities { conditional_writes: found.conditional };
     let code = options.recovery_code.then(RecoveryCode::generate);
@@ -91,10 +97,33 @@ fn unfinished(store: &dyn ObjectStore) -> Result<Option<ETag>> {
         Err(error) => return Err(error.into()),
     };
     match store.get(&Head::key()) {
-        Err(StoreError::NotFound { .. }) => Ok(Some(header.etag)),
+        Err(StoreError::NotFound { .. }) => match without_head(store)? {
+            WorkspaceError::Unfinished { .. } => Ok(Some(header.etag)),
+            lost => Err(lost),
+        },
         Ok(_) => Err(WorkspaceError::Exists { store: store.address().to_owned() }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the store says that there is no HEAD.
+pub(super) fn has_no_head(store: &dyn ObjectStore) -> bool {
+    matches!(store.get(&Head::key()), Err(StoreError::NotFound { .. }))
+}
+
+/// What a workspace without HEAD is: one that was never finished, or one that was used and has lost it. An `init` that
+/// is cut off leaves one version at most, since the next one takes away what it finds.
+pub(super) fn without_head(store: &dyn ObjectStore) -> Result<WorkspaceError> {
+    let count = |prefix| -> Result<usize> {
+        let mut count = 0;
+        store.list(prefix, &mut |_| count += 1)?;
+        Ok(count)
+    };
+    let store_name = store.address().to_owned();
+    Ok(match count("objects/")? > 0 || count("packs/")? > 1 || count("indexes/")? > 1 {
+        true => WorkspaceError::HeadLost { store: store_name },
+        false => WorkspaceError::Unfinished { store: store_name },
+    })
 }
 
 /// Makes the place ours by its header.
@@ -104,7 +133,9 @@ fn claim(store: &dyn ObjectStore, header: &Sealed, unfinished: Option<ETag>, con
     let condition = if conditional { PutCondition::IfMatch(etag) } else { PutCondition::Always };
     put_checked(store, &key(HEADER), header, condition)?;
     let mut left = Vec::new();
-    store.list("keys/", &mut |info| left.push(info.key))?;
+    for prefix in ["keys/", "packs/", "locations/", "indexes/"] {
+        store.list(prefix, &mut |info| left.push(info.key))?;
+    }
     for key in left {
         store.delete(&key)?;
     }

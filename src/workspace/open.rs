@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::events::Events;
+use super::init::{has_no_head, without_head};
 use super::keep::{KeyObjects, KnownStores, is_away, is_missing};
 use super::opened::{Parts, Workspace};
 use super::status::Offline;
@@ -182,14 +183,39 @@ impl Opening {
     fn unlock(&mut self) -> Result<(Keys, OpenSlot)> {
         let credential = (self.options.credential)().map_err(|reason| WorkspaceError::NoCredential { reason })?;
         let objects = &self.objects;
-        let (keys, slot) = unlock_slot(&objects.header, &objects.slots, &objects.epochs, &credential)?;
+        let unlocked = unlock_slot(&objects.header, &objects.slots, &objects.epochs, &credential);
+        let (keys, slot) = match unlocked {
+            // An `init` that was cut off has none yet.
+            Err(UnlockError::NoSlots) if self.offline.is_none() && has_no_head(&*self.store) => {
+                return Err(without_head(&*self.store)?);
+            }
+            unlocked => unlocked?,
+        };
         if self.offline.is_none() {
             self.check_epochs(&keys, &slot)?;
             let disk = &*self.options.disk;
             self.objects.write_copies(disk, &self.dir)?;
-            KnownStores { disk, state_root: &self.options.state_dir }.remember(self.store.address(), self.id)?;
+            let known = KnownStores { disk, state_root: &self.options.state_dir };
+            if let Some(other) = known.find(self.store.address()).filter(|other| *other != self.id) {
+                self.tell_of_another(other);
+            }
+            known.remember(self.store.address(), self.id)?;
         }
         Ok((keys, slot))
+    }
+
+    /// The store holds another workspace than it did.
+    fn tell_of_another(&self, other: WorkspaceId) {
+        let text = format!(
+            "{} held workspace {other} before, and holds {} now; what waits to be published to that one stays in {}",
+            self.store.address(),
+            self.id,
+            self.options.state_dir.join(other.to_string()).display()
+        );
+        match &self.options.notice {
+            Some(notice) => notice(&text),
+            None => tracing::warn!("{text}"),
+        }
     }
 
     /// Refuses a store that shows older epochs than this client has seen, or others. When that is accepted, the epochs
@@ -245,7 +271,7 @@ impl Opening {
                         };
                         Err(SyncError::RolledBack(Box::new(Rollback::new(seen, None))).into())
                     }
-                    None => Err(WorkspaceError::Unfinished { store: self.store.address().to_owned() }),
+                    None => Err(without_head(&*self.store)?),
                 }
             }
             Err(error) if is_away(&error) => {

@@ -22,6 +22,8 @@ pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct InitOptions {
     /// The first key slots.
     pub slots: Vec<NewSlot>,
+    /// Whether a workspace was seen at that place before: then it is away when nothing is there.
+    pub was_there: bool,
     /// Whether to add a slot for a recovery code.
     pub recovery_code: bool,
     /// What passphrases cost.
@@ -42,6 +44,7 @@ impl InitOptions {
         let (host, user) = whoami();
         Self {
             slots,
+            was_there: false,
             recovery_code: true,
             kdf: KdfParams::default(),
             host,

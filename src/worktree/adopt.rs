@@ -6,7 +6,7 @@ use super::Name;
 use super::graft::Invalidation;
 use super::inode::{Inode, Node, Published};
 use super::record::{Contest, Record};
-use super::table::{Known, Table};
+use super::table::Table;
 use crate::base::clock::Timestamp;
 use crate::version::entry::{Body, Entry, FileBody, Ino};
 use crate::version::index::{Counts, Root};
@@ -248,10 +248,10 @@ impl Adopting<'_> {
         }
         let place = node.came.first().or(node.at.as_ref()).map(|(dir, name)| (self.dir_ino(*dir), name.clone()));
         if let (Some(known), Some((parent, _)), None) = (self.table.known.get_mut(&ino), &place, node.links_after) {
-            *known = Known { parent: Some(*parent), ..*known };
+            known.move_to(Some(*parent));
         }
         if let (Some(known), Some(_)) = (self.table.known.get_mut(&ino), node.links_after) {
-            known.parent = None;
+            known.move_to(None);
         }
         self.invalidations.push(Invalidation::Inode(ino));
         let Some(inode) = self.table.find_mut(ino) else { return };

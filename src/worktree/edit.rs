@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::graft::Invalidation;
 use super::inode::File;
 use super::live::{Wait, Worktree};
 use super::namespace::{frozen_records, mark_frozen_logged};
@@ -98,7 +99,13 @@ impl Worktree {
         if inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY)) {
             records.push(Record::Xattr { ino, name: CAPABILITY.to_vec(), value: None, time: now });
         }
-        if records.is_empty() { Ok(()) } else { self.commit(table, &records).map(|_| ()) }
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.commit(table, &records)?;
+        // The kernel keeps what it knew of the mode, and would lend the rights on.
+        self.tell(vec![Invalidation::Attributes(ino)]);
+        Ok(())
     }
 
     /// Punches a hole (`keep_size`), zeroes a range, or extends the file.

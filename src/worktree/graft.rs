@@ -56,6 +56,8 @@ pub enum Invalidation {
     },
     /// Attributes and content of an inode.
     Inode(Ino),
+    /// Attributes of an inode whose content a request that is under way changes; to be told before it is answered.
+    Attributes(Ino),
 }
 
 /// While it lives, what is loaded stays, or a long graft would load its directories again and again.

@@ -97,6 +97,8 @@ pub struct Worktree {
     pub(super) dirty_bytes: AtomicU64,
     /// Bytes written since the disk was asked how many are free.
     pub(super) unchecked_bytes: AtomicU64,
+    /// Whether somebody met a limit.
+    pub(super) wants_room: AtomicBool,
     lists: ChunkLists,
     stopped: AtomicBool,
     /// Whether the tree in memory rests on a version that could not be written down.
@@ -133,6 +135,7 @@ impl Worktree {
             hashed: Mutex::default(),
             dirty_bytes: AtomicU64::new(0),
             unchecked_bytes: AtomicU64::new(0),
+            wants_room: AtomicBool::new(false),
             lists: ChunkLists::default(),
             stopped: AtomicBool::new(false),
             ahead: AtomicBool::new(false),

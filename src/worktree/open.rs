@@ -246,7 +246,7 @@ impl Worktree {
     }
 
     /// Removes objects that neither a queued version nor the journal knows.
-    fn clean_outbox(&self) -> Result<()> {
+    pub(super) fn clean_outbox(&self) -> Result<()> {
         let state = self.checkpoint.lock();
         // Nobody is about to refer to one of them.
         let _absorbing = self.absorbing.lock();

@@ -63,9 +63,9 @@ impl Worktree {
         if wait == Wait::No {
             return Err(WorkError::WouldBlock);
         }
-        // Once it is on the disk, what is dirty may have cost less.
-        if let Err(error) = self.relieve_to(0) {
-            tracing::debug!("dirty bytes stay in memory: {error}");
+        // Once it is on the disk, what is dirty may have cost less; and what nothing needs any more costs nothing.
+        if let Err(error) = self.relieve_to(0).and_then(|()| self.free_room()) {
+            tracing::debug!("no room is made: {error}");
         }
         if !self.is_full(len, self.unwritten_cost())? {
             return Ok(());
@@ -94,15 +94,30 @@ impl Worktree {
         Err(WorkError::NoSpace)
     }
 
+    /// Removes what nothing needs any more, when somebody met a limit since this was last done. For callers that may
+    /// wait.
+    pub fn free_room(&self) -> Result<()> {
+        match self.wants_room.swap(false, Ordering::AcqRel) {
+            true => self.compact().and_then(|()| self.clean_outbox()),
+            false => Ok(()),
+        }
+    }
+
     /// Whether one more name or attribute can be kept. Nobody waits for that: the kernel locks a directory
     /// while a name is made in it.
     pub(super) fn room_for_name(&self) -> Result<()> {
         if self.is_full(NAME_COST_BYTES, 0)? { Err(WorkError::NoSpace) } else { Ok(()) }
     }
 
+    fn is_full(&self, len: u64, pending: u64) -> Result<bool> {
+        let is_full = self.is_over(len, pending)?;
+        self.wants_room.fetch_or(is_full, Ordering::AcqRel);
+        Ok(is_full)
+    }
+
     /// Whether the limit of unpublished bytes is reached, or the local disk (nearly) full once `pending` bytes are on
     /// it.
-    fn is_full(&self, len: u64, pending: u64) -> Result<bool> {
+    fn is_over(&self, len: u64, pending: u64) -> Result<bool> {
         let limits = &self.parts.limits;
         let journal_bytes = self.journal.len_bytes();
         if self.parts.outbox.total_bytes() + journal_bytes > limits.unpublished_bytes_max {

@@ -75,6 +75,10 @@ impl Known {
         (self.parent != 0).then_some(Ino(self.parent))
     }
 
+    pub(super) fn move_to(&mut self, parent: Option<Ino>) {
+        self.parent = parent.map_or(0, |parent| parent.0);
+    }
+
     /// Notes that the kernel forgot it `count` times.
     fn forget(&mut self, count: u64) {
         if self.lookups < u32::MAX {

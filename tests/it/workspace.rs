@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use kura::base::ids::Sha256;
+use kura::crypto::Sealed;
 use kura::crypto::slots::{Credential, Secret, UnlockError};
 use kura::store::{Fault, MemoryStore, ObjectKey, ObjectStore, PutCondition, StoreError, StoreUrl};
 use kura::sync::SyncError;
 use kura::version::VersionError;
 use kura::version::diff::ChangeKind;
-use kura::workspace::{Side, Workspace, WorkspaceError, is_inside};
+use kura::version::head::Head;
+use kura::workspace::{InitOptions, Side, Workspace, WorkspaceError, is_inside};
 use kura::worktree::{FileKind, NewNode, RenameMode, Wait, WorkError, XattrMode};
 
 use super::workspace_rig::*;
@@ -90,6 +92,37 @@ fn an_init_that_was_cut_off_anywhere_is_taken_over() {
         Workspace::init_in(&*memory, init_options()).unwrap_or_else(|error| panic!("cut {cut}: {error}"));
         assert!(Workspace::open_in(memory, options(&dir, "state")).is_ok(), "cut {cut}");
     }
+}
+
+#[test]
+fn a_used_workspace_that_lost_its_head_is_damaged_and_never_made_anew() {
+    let rig = Rig::new();
+    let workspace = rig.open("state");
+    write(&workspace, "file", b"content");
+    snapshot(&workspace);
+    workspace.close(true).unwrap();
+    drop(workspace);
+    let head = rig.memory.get(&Head::key()).unwrap();
+    rig.memory.delete(&Head::key()).unwrap();
+    let lost = |outcome: Option<WorkspaceError>| matches!(outcome, Some(WorkspaceError::HeadLost { .. }));
+    assert!(lost(Workspace::open_in(rig.memory.clone(), rig.options("other")).err()));
+    assert!(lost(Workspace::init_in(&*rig.memory, init_options()).err()));
+    let away = InitOptions { was_there: true, ..init_options() };
+    assert!(lost(Workspace::init_in(&*rig.memory, away).err()));
+    let bytes = Sealed::from_local(head.bytes).unwrap();
+    rig.memory.put(&Head::key(), &bytes, PutCondition::IfAbsent).unwrap();
+    assert!(Workspace::open_in(rig.memory.clone(), rig.options("state")).is_ok());
+}
+
+#[test]
+fn a_place_where_a_workspace_was_stays_empty_until_one_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("disk");
+    let was_there = || InitOptions { was_there: true, ..init_options() };
+    let away = Workspace::init(&StoreUrl::Dir(place.clone()), was_there());
+    assert!(matches!(away, Err(WorkspaceError::Away { .. })) && !place.exists(), "{away:?}");
+    let away = Workspace::init_in(&MemoryStore::new(), was_there());
+    assert!(matches!(away, Err(WorkspaceError::Away { .. })), "{away:?}");
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub enum UnlockError {
         /// The kind of credential that was given.
         kind: CredentialKind,
     },
+    /// No slot record is left.
+    #[error("keys/: damaged: no key slot is left; restore the objects below it")]
+    NoSlots,
     /// The recovery code is mistyped.
     #[error(transparent)]
     BadRecoveryCode(#[from] BadRecoveryCode),
@@ -169,6 +172,9 @@ pub fn unlock_slot(
         RecoveryCode::parse(text)?;
     }
     read_header(header)?;
+    if slots.is_empty() {
+        return Err(UnlockError::NoSlots);
+    }
     if slots.len() > SLOT_RECORDS_MAX {
         return Err(UnlockError::TooManySlots { found: slots.len() });
     }

@@ -260,6 +260,14 @@ fn a_store_that_is_away_is_not_made_anew() {
     assert!(run(home.kura(["status", "-w"]).arg(&mount.path)).ok().contains("OFFLINE"));
     run(home.kura(["unmount", "--wait", "0s"]).arg(&mount.path));
     assert!(!default.exists(), "another workspace lies in its place");
+    let out = run(&mut home.kura(["init", "--kdf-memory-mib", "8"]));
+    assert_eq!(out.code, Some(15), "{out:?}");
+    assert!(out.err.contains("is away") && out.err.contains("--anew") && !default.exists(), "{out:?}");
+    run(&mut home.kura(["init", "--anew", "--kdf-memory-mib", "8"])).ok();
+    let out = run(home.kura(["mount"]).arg(&mount.path));
+    assert!(out.err.contains("held workspace"), "{out:?}");
+    run(&mut home.kura(["unmount"])).ok();
+    fs::remove_dir_all(&default).unwrap();
     fs::rename(home.path("away"), &default).unwrap();
     mount_it();
     assert_eq!(fs::read_to_string(mount.file("file")).unwrap(), "content");

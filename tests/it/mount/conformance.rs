@@ -5,24 +5,34 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use kura::fuse::MountOptions;
 use kura::workspace::OpenOptions;
 
 use super::guard::{Mount, Place, is_long, is_root, sh};
 
-const INSTALL: &str = "cargo install --locked --root target/tools pjdfstest@0.2.2 fsx@0.3.2";
+/// Crates that bring the suites, with the versions whose cases are known.
+const CRATES: [&str; 2] = ["pjdfstest@0.2.2", "fsx@0.3.2"];
 /// Cases of this version of pjdfstest.
 const CASES: usize = 398;
 /// What stands beside this file.
 const LISTED: &str = include_str!("pjdfstest.txt");
 
-/// An installed tool; that it is missing is a failure.
+/// A suite's program, installed at its first use; that it cannot be had is a failure.
 fn tool(name: &str) -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin");
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::iter::once(own).chain(std::env::split_paths(&paths)).map(|dir| dir.join(name));
-    found.into_iter().find(|path| path.is_file()).unwrap_or_else(|| panic!("{name} is missing; {INSTALL}"))
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    INSTALLED.get_or_init(install).join(name)
+}
+
+fn install() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["install", "--quiet", "--locked", "--root"]).arg(&root);
+    command.arg("--target-dir").arg(root.join("build")).args(CRATES);
+    assert!(command.stdin(Stdio::null()).status().unwrap().success(), "{CRATES:?} cannot be installed");
+    root.join("bin")
 }
 
 /// The cases of pjdfstest that match, and how each ended: `ok`, `failed` or `skipped`.

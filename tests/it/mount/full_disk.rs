@@ -198,3 +198,38 @@ fn writers_that_wait_for_room_keep_nobody_else_waiting() {
     }
     mount.end();
 }
+
+#[test]
+fn room_comes_back_with_what_is_removed_while_the_store_is_away() {
+    let place = Place::new();
+    let limit = |open: &mut kura::workspace::OpenOptions| open.limits.unpublished_bytes_max = 4 << 20;
+    let mount = place.mount_with(limit, MountOptions::default(), true);
+    fs::write(mount.at("kept"), "kept").unwrap();
+    fs::rename(place.store_dir(), place.path().join("away")).unwrap();
+    for seed in 0..6_u64 {
+        let path = mount.at("passing");
+        wait_until("there is room again", || save(&path, &noise(seed, 1_500_000)));
+        assert!(fs::read(&path).unwrap() == noise(seed, 1_500_000));
+        fs::remove_file(&path).unwrap();
+    }
+    wait_until("a small file has room", || save(&mount.at("small"), b"small"));
+    fs::rename(place.path().join("away"), place.store_dir()).unwrap();
+    assert_eq!(fs::read(mount.at("kept")).unwrap(), b"kept");
+    mount.end();
+}
+
+#[test]
+fn work_goes_on_at_the_top_of_a_directory_store_that_goes_away_at_once() {
+    let place = Place::new();
+    let mount = place.mount();
+    fs::create_dir(mount.at("dir")).unwrap();
+    mount.end();
+    let mount = place.mount();
+    fs::rename(place.store_dir(), place.path().join("away")).unwrap();
+    assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 1);
+    fs::write(mount.at("new"), "new").unwrap();
+    fs::create_dir(mount.at("more")).unwrap();
+    assert_eq!(fs::read(mount.at("new")).unwrap(), b"new");
+    fs::rename(place.path().join("away"), place.store_dir()).unwrap();
+    mount.end();
+}
