@@ -15,20 +15,20 @@ use crate::workspace_rig::*;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(20));
 
-fn publish(w: &Workspace) {
+pub fn publish(w: &Workspace) {
     let flushed = w.flush(SOON).unwrap();
     assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
 }
 
-fn names(w: &Workspace) -> Vec<String> {
+pub fn names(w: &Workspace) -> Vec<String> {
     live(w).into_keys().collect()
 }
 
-fn beside(w: &Workspace) -> Vec<String> {
+pub fn beside(w: &Workspace) -> Vec<String> {
     names(w).into_iter().filter(|name| name.contains("conflict-")).collect()
 }
 
-fn two() -> (Rig, Arc<Workspace>, Arc<Workspace>) {
+pub fn two() -> (Rig, Arc<Workspace>, Arc<Workspace>) {
     let rig = Rig::new();
     let a = rig.open("a");
     mkdir(&a, "d");
