@@ -81,6 +81,7 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
     let key = serve.key;
     let mut open = door::with_config(context, &serve.store, Box::new(move || Ok(key.credential())));
     open.notice = notice.or(open.notice);
+    open.announce = super::notify::desktop();
     open.read_only = serve.flags.read_only;
     open.fsync = serve.flags.fsync;
     open.accept_damage = serve.accept_damage;

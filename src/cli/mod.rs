@@ -26,6 +26,7 @@ mod key;
 mod keyring;
 mod mount;
 mod mounts;
+mod notify;
 mod options;
 mod output;
 mod progress;

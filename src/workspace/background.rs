@@ -225,7 +225,9 @@ impl Workspace {
             if !is_due {
                 continue;
             }
-            match self.tree().checkpoint(&Reason::automatic()) {
+            let checkpoint = self.tree().checkpoint(&Reason::automatic());
+            self.tell_settled();
+            match checkpoint {
                 Ok(outcome) => {
                     self.trouble.lock().unrecorded = None;
                     (recorded, first, failures) = (Some(activity.changes), None, 0);
@@ -368,6 +370,7 @@ impl Workspace {
             }
             outcome => outcome,
         };
+        self.tell_settled();
         match &outcome {
             Ok(has_joined) => {
                 self.trouble.lock().offline = None;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::Notice;
 use super::status::rfc3339;
 use crate::base::clock::Clock;
 use crate::sync::{Pulled, SyncError};
@@ -17,6 +18,7 @@ const EVENTS_MAX: usize = 1_000;
 /// The log.
 pub(super) struct Events {
     clock: Arc<dyn Clock>,
+    announce: Option<Notice>,
     state: Mutex<State>,
 }
 
@@ -29,8 +31,15 @@ struct State {
 }
 
 impl Events {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default() }
+    pub(super) fn new(clock: Arc<dyn Clock>, announce: Option<Notice>) -> Self {
+        Self { clock, announce, state: Mutex::default() }
+    }
+
+    /// Tells who wants to know at once; names stay in the log.
+    fn announce(&self, message: &str) {
+        if let Some(announce) = &self.announce {
+            announce(message);
+        }
     }
 
     /// Adds one event: a stable word, a sentence, and what else belongs to it. Said once in the log, too.
@@ -57,8 +66,18 @@ impl Events {
             ("changed", json!(pulled.changed)),
         ];
         self.note("pulled", &message, &more);
-        for conflict in &pulled.conflicts {
-            self.conflict(conflict);
+        self.conflicts(&pulled.conflicts);
+    }
+
+    /// Both sides changed files.
+    pub(super) fn conflicts(&self, conflicts: &[Conflict]) {
+        conflicts.iter().for_each(|conflict| self.conflict(conflict));
+        match conflicts.len() {
+            0 => {}
+            1 => self.announce("a file was changed on two machines at once; see `kura conflicts`"),
+            count => {
+                self.announce(&format!("{count} files were changed on two machines at once; see `kura conflicts`"))
+            }
         }
     }
 
@@ -78,6 +97,7 @@ impl Events {
     /// Publishing met another kind of trouble than before.
     pub(super) fn trouble(&self, error: &SyncError) {
         self.note("trouble", &error.to_string(), &[]);
+        self.announce("changes are kept on this machine and not published; see `kura status`");
     }
 
     /// Conflicts were settled.

@@ -128,13 +128,20 @@ impl Workspace {
 
     /// Records a version of everything published so far.
     pub(super) fn record(&self, reason: Reason) -> Result<Option<Recorded>> {
-        match self.tree().checkpoint(&reason)? {
+        let checkpoint = self.tree().checkpoint(&reason);
+        self.tell_settled();
+        match checkpoint? {
             Checkpoint::Unchanged => Ok(None),
             Checkpoint::Recorded(recorded) => {
                 self.background.publish_now();
                 Ok(Some(*recorded))
             }
         }
+    }
+
+    /// Tells of conflicts that closes brought.
+    pub(super) fn tell_settled(&self) {
+        self.parts.events.conflicts(&self.tree().take_settled());
     }
 
     pub(super) fn check_writable(&self) -> Result<()> {

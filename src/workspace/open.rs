@@ -65,7 +65,7 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         let is_base = head.generation == tree.base().head_generation;
         memory.remember(*seen, is_base.then_some(head.refs))?;
     }
-    let events = Arc::new(Events::new(opening.options.clock.clone()));
+    let events = Arc::new(Events::new(opening.options.clock.clone(), opening.options.announce.clone()));
     let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory, &events);
     let Opening { store, options, id, dir, conditional_writes, offline, .. } = opening;
     let workspace = Workspace::assemble(Parts {
@@ -415,7 +415,13 @@ impl Ahead<'_> {
         }
         if let Some(head) = head.filter(|head| head.generation != before) {
             if base.is_clean(disk, dir)? {
-                base = base.moved_to(head, read_record(&self.opening.store, self.keys, head)?);
+                let record = read_record(&self.opening.store, self.keys, head)?;
+                let client = self.memory.get().client;
+                if client == head.writer || client == record.author.client {
+                    // This client has published what it knows nothing of: its state comes from a backup.
+                    base = base.for_new_client();
+                }
+                base = base.moved_to(head, record);
             } else if head.generation < before && !options.read_only {
                 return Err(WorkspaceError::RolledBackUnderChanges { state_dir: dir.clone() });
             }

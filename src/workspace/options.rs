@@ -78,6 +78,8 @@ pub struct OpenOptions {
     pub credential: CredentialSource,
     /// Who is told that the store is being waited for, if anybody.
     pub notice: Option<Notice>,
+    /// Who is told, without names, of conflicts and of trouble with publishing, if anybody.
+    pub announce: Option<Notice>,
     /// Refuse every change, and publish nothing.
     pub read_only: bool,
     /// Go on with a journal that was altered, as far as it is good.
@@ -167,6 +169,7 @@ impl OpenOptions {
             cache_dir,
             credential,
             notice: None,
+            announce: None,
             read_only: false,
             accept_damage: false,
             accept_rollback: false,

@@ -72,6 +72,8 @@ impl Adopting<'_> {
         let nodes = &self.with.changes.nodes;
         self.table.links = self.with.root.links;
         self.enter_dir(Ino::ROOT, &self.with.root.dir);
+        // Numbers of ours can come from others: from a copy of this client, or from what it forgot.
+        nodes.values().filter_map(|node| node.after.as_ref()).for_each(|after| self.table.note_ino(after.ino));
         for (_, node) in nodes.iter().filter(|(key, _)| key.is_dir) {
             if let (Some(_), Some(after)) = (&node.before, &node.after) {
                 self.enter_dir(after.ino, after);

@@ -1,16 +1,31 @@
 //! Files that others changed while they were being written here: when ours is published, the policy decides.
 
-use super::inode::{Inode, Node};
-use super::live::Worktree;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::graft::{GraftOp, Plan, load_path};
+use super::inode::{File, Inode};
+use super::join::Merging;
+use super::live::{LOADS_MAX, Worktree};
+use super::load::load;
+use super::local_blobs::Own;
 use super::open::Base;
-use super::record::{Contest, Record};
+use super::record::{Bytes, Contest, Record};
 use super::table::{Attempt, Stop, Table};
-use super::{Invalidation, Name, Result};
+use super::{Invalidation, Result, WorkError};
 use crate::base::clock::Timestamp;
-use crate::base::ids::FileId;
+use crate::base::ids::{BlobId, FileId};
+use crate::blob::{BlobKind, codec};
 use crate::version::entry::{Body, Entry, FileBody, Ino};
-use crate::version::merge::{Policy, conflict_name};
+use crate::version::merge::{BACKUP_DIR, Clash, Conflict, Policy, backup_name, conflict_name};
 use crate::version::refs::Policies;
+use crate::version::tree::TreeRef;
+
+/// What else a policy may need: the text of both, merged, if ours is still this.
+struct Texts {
+    ours: FileBody,
+    merged: FileBody,
+}
 
 impl Worktree {
     /// Settles what was published since.
@@ -21,107 +36,259 @@ impl Worktree {
         }
         let policies = Policies::read(&base.refs, &self.pages())?;
         for ino in open {
-            let _absorbing = self.absorbing.lock();
-            // Not under `run`: this is done also while other changes have to wait.
-            let mut table = self.table();
-            match self.settle(&mut table, ino, &policies) {
-                Ok(invalidations) => {
-                    drop(table);
-                    self.tell(invalidations);
-                }
-                Err(Stop::Failed(error)) => return Err(error),
-                // Tried again with the next version.
-                Err(Stop::Need(_) | Stop::Held) => {}
-            }
+            let texts = self.merge_contest(ino, &policies).unwrap_or_else(|error| {
+                tracing::warn!("{} is not merged and both states are kept: {error}", self.describe(ino));
+                None
+            });
+            self.settle_contest(ino, &policies, texts.as_ref())?;
         }
         Ok(())
     }
 
-    fn settle(&self, table: &mut Table, ino: Ino, policies: &Policies) -> Attempt<Vec<Invalidation>> {
+    fn settle_contest(&self, ino: Ino, policies: &Policies, texts: Option<&Texts>) -> Result<()> {
+        // Not under `run`: this is done also while other changes have to wait.
+        for _ in 0..LOADS_MAX {
+            let order = {
+                // Nobody is about to refer to blobs of what is published here, or to drop them.
+                let _absorbing = self.absorbing.lock();
+                let mut table = self.table();
+                match self.settle(&mut table, ino, policies, texts) {
+                    Ok(invalidations) => {
+                        drop(table);
+                        self.tell(invalidations);
+                        return Ok(());
+                    }
+                    Err(Stop::Failed(error)) => return Err(error),
+                    // Tried again with the next version.
+                    Err(Stop::Held) => return Ok(()),
+                    Err(Stop::Need(need)) => table.order(need),
+                }
+            };
+            let loaded = load(&self.pages(), order)?;
+            self.table().install(loaded);
+        }
+        Ok(())
+    }
+
+    /// The texts of both sides merged, where the policy asks for it and it can be done.
+    fn merge_contest(&self, ino: Ino, policies: &Policies) -> Result<Option<Texts>> {
+        let (contest, ours) = {
+            let table = self.table();
+            let (Some(contest), Some(ours)) = (table.contests.get(&ino), table.settled_body(ino)) else {
+                return Ok(None);
+            };
+            if policies.of(&table.home_path(ino).join(&b'/')) != Policy::Merge {
+                return Ok(None);
+            }
+            (contest.clone(), ours)
+        };
+        let Body::File(theirs) = &contest.theirs.body else { return Ok(None) };
+        if same(&ours, theirs) || same(&ours, &contest.base) {
+            return Ok(None);
+        }
+        let io = self.pages();
+        let merging = Merging::new(self, &io);
+        let Some(merged) = merging.join(&contest.base, &ours, theirs)? else { return Ok(None) };
+        let mut made = merging.into_made();
+        made.retain(|id, _| !self.parts.blobs.is_stored(id).unwrap_or(false));
+        if !made.is_empty() {
+            let _absorbing = self.absorbing.lock();
+            self.append_blobs(&self.made_blobs(ino, made))?;
+        }
+        Ok(Some(Texts { ours, merged }))
+    }
+
+    /// Records of new content.
+    fn made_blobs(&self, owner: Ino, made: HashMap<BlobId, Vec<u8>>) -> Vec<Record> {
+        let record = |(id, bytes): (BlobId, Vec<u8>)| match self.local.own(&id, owner) {
+            Own::Known => None,
+            Own::New => Some(Record::Share { owner, id }),
+            Own::Absent => {
+                let sealed = codec::encode(&self.parts.keys, BlobKind::Content, id, &bytes);
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                Some(Record::Blob { owner, id, page: false, len, sealed: Bytes(Arc::new(sealed.into_bytes())) })
+            }
+        };
+        made.into_iter().filter_map(record).collect()
+    }
+
+    fn settle(
+        &self,
+        table: &mut Table,
+        ino: Ino,
+        policies: &Policies,
+        texts: Option<&Texts>,
+    ) -> Attempt<Vec<Invalidation>> {
         let Some(contest) = table.contests.get(&ino).cloned() else { return Ok(Vec::new()) };
-        let Some(inode) = table.find(ino).filter(|inode| inode.nlink > 0) else {
+        if table.find(ino).is_none_or(|inode| inode.nlink == 0) {
             table.contests.remove(&ino);
             return Ok(Vec::new());
-        };
-        let Node::File(file) = &inode.node else { return Ok(Vec::new()) };
-        if file.draft.is_some() || !file.frozen.is_empty() {
+        }
+        let (Some(body), Some(inode)) = (table.settled_body(ino), table.find(ino)) else { return Ok(Vec::new()) };
+        let Ok(File { published: Some(published), next_layer, .. }) = inode.file() else {
             return Ok(Vec::new());
+        };
+        let (ours, layer) = (inode.to_entry(Some(published)), *next_layer);
+        let path = table.home_path(ino);
+        let merged = texts.filter(|texts| texts.ours == body).map(|texts| &texts.merged);
+        let outcome = decide(&contest, &ours, policies.of(&path.join(&b'/')), merged);
+        let mut plan = Plan::new(self.now());
+        let beside = match outcome.aside {
+            Some(aside) if !path.is_empty() => Some(put_aside(table, &mut plan, &path, &aside)?),
+            _ => None,
+        };
+        if let Some((body, mtime)) = outcome.stays {
+            plan.records.push(Record::Publish { ino, layer, body, mtime });
+            plan.invalidations.push(Invalidation::Inode(ino));
         }
-        let Some(published) = &file.published else { return Ok(Vec::new()) };
-        let ours = inode.to_entry(Some(published));
-        let layer = file.next_layer;
-        let any_name = |ino| table.names_of(&[ino].into()).remove(&ino)?.into_iter().min();
-        let home = inode.home.clone().or_else(|| any_name(ino));
-        let mut path = home.as_ref().map(|(dir, _)| table.path_of(*dir)).unwrap_or_default();
-        path.extend(home.iter().map(|(_, name)| name.to_vec()));
-        let outcome = decide(&contest, &ours, policies.of(&path.join(&b'/')));
-        let mut records = Vec::new();
-        let mut told = Vec::new();
-        if let (Some((loser, time)), Some((parent, name))) = (&outcome.aside, &home) {
-            let name = self.free_name(table, *parent, name, *time)?;
-            let fresh = Entry { ino: table.allocate_ino(), file_id: FileId::random(), ..loser.clone() };
-            told.push(Invalidation::Name { parent: *parent, name: name.clone() });
-            told.push(Invalidation::Inode(*parent));
-            let inode = Box::new(fresh);
-            records.push(Record::Graft { parent: *parent, name: name.to_vec(), inode, published: true });
+        plan.records.push(Record::Contest { ino, contest: None });
+        self.commit_group(table, plan.records)?;
+        if outcome.is_conflict {
+            let beside = beside.map(|names| names.join(&b'/'));
+            self.settled.lock().push(Conflict { path: path.join(&b'/'), clash: Clash::Edited, beside });
         }
-        if let (true, Body::File(body)) = (outcome.theirs_stays, &contest.theirs.body) {
-            records.push(Record::Publish { ino, layer, body: body.clone(), mtime: contest.theirs.mtime });
-            told.push(Invalidation::Inode(ino));
-        }
-        records.push(Record::Contest { ino, contest: None });
-        self.append(table, &records)?;
-        for record in &records {
-            table.apply(record)?;
-        }
-        Ok(told)
+        Ok(plan.invalidations)
     }
 
-    fn free_name(&self, table: &mut Table, parent: Ino, name: &[u8], time: Timestamp) -> Attempt<Name> {
-        let children = table.children(parent)?;
-        let mut number = 0;
-        loop {
-            let candidate = Name::from(conflict_name(time, name, number));
-            if children.get(&candidate).is_none() {
-                return Ok(candidate);
-            }
-            number += 1;
-        }
+    /// Conflicts that were settled when a file was closed, since this was asked last.
+    pub fn take_settled(&self) -> Vec<Conflict> {
+        std::mem::take(&mut *self.settled.lock())
     }
 }
 
-struct Outcome {
-    theirs_stays: bool,
-    /// The state that is put beside the file, and when it was recorded.
-    aside: Option<(Entry, Timestamp)>,
-}
-
-fn decide(contest: &Contest, ours: &Entry, policy: Policy) -> Outcome {
-    let same = |a: &FileBody, b: &FileBody| {
-        a.size == b.size && (a.content == b.content || a.sha256.is_some() && a.sha256 == b.sha256)
+/// Puts what lost beside the file, or into `backup/`. Returns where.
+fn put_aside(table: &mut Table, plan: &mut Plan, path: &[Vec<u8>], aside: &Aside) -> Attempt<Vec<Vec<u8>>> {
+    let (name, dirs) = path.split_last().ok_or(WorkError::Invalid)?;
+    let mut target = dirs.to_vec();
+    if aside.is_backup {
+        target.insert(0, BACKUP_DIR.to_vec());
+        load_path(table, &target)?;
+        if leads_through_file(table, &target)? {
+            target = dirs.to_vec();
+        }
+    }
+    let is_backup = target.len() > dirs.len();
+    load_path(table, &target)?;
+    for len in 1..=target.len() {
+        let path = target[..len].to_vec();
+        if find_path(table, &path)?.is_none() {
+            let body = Body::Directory { names: TreeRef::default(), subdirs: 0 };
+            let (file_id, xattrs) = (FileId::random(), Default::default());
+            let entry = Box::new(Entry { body, file_id, xattrs, mode: 0o755, ..aside.entry.clone() });
+            plan.add(table, &GraftOp::Put { path, entry, linked: false })?;
+        }
+    }
+    let parent = find_path(table, &target)?;
+    let mut number = 0;
+    let name = loop {
+        let candidate = match is_backup {
+            true => backup_name(aside.time, name, number),
+            false => conflict_name(aside.time, name, number),
+        };
+        match parent {
+            Some(parent) if table.child(parent, &candidate)?.is_some() => number += 1,
+            _ => break candidate,
+        }
     };
+    target.push(name);
+    let entry = Box::new(Entry { file_id: FileId::random(), ..aside.entry.clone() });
+    plan.add(table, &GraftOp::Put { path: target.clone(), entry, linked: false })?;
+    Ok(target)
+}
+
+/// What a path of names leads to.
+fn find_path(table: &mut Table, path: &[Vec<u8>]) -> Attempt<Option<Ino>> {
+    let mut at = Ino::ROOT;
+    for name in path {
+        match table.child(at, name)? {
+            Some(ino) => at = ino,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(at))
+}
+
+/// Whether something on the way is no directory.
+fn leads_through_file(table: &mut Table, path: &[Vec<u8>]) -> Attempt<bool> {
+    let mut at = Ino::ROOT;
+    for name in path {
+        match table.child(at, name)? {
+            Some(ino) if table.get(ino)?.is_dir() => at = ino,
+            Some(_) => return Ok(true),
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// A state that is put somewhere else, and when it was recorded or written.
+struct Aside {
+    entry: Entry,
+    time: Timestamp,
+    is_backup: bool,
+}
+
+#[derive(Default)]
+struct Outcome {
+    /// What the file has from now on, when it is not what was published here.
+    stays: Option<(FileBody, Timestamp)>,
+    aside: Option<Aside>,
+    /// Whether both changed it in ways that cannot both stand.
+    is_conflict: bool,
+}
+
+fn same(a: &FileBody, b: &FileBody) -> bool {
+    a.size == b.size && (a.content == b.content || a.sha256.is_some() && a.sha256 == b.sha256)
+}
+
+fn decide(contest: &Contest, ours: &Entry, policy: Policy, merged: Option<&FileBody>) -> Outcome {
     let (Body::File(body), Body::File(theirs)) = (&ours.body, &contest.theirs.body) else {
-        return Outcome { theirs_stays: false, aside: None };
+        return Outcome::default();
     };
     if same(body, theirs) {
-        return Outcome { theirs_stays: false, aside: None };
+        return Outcome::default();
     }
+    let they_stay = || Some((theirs.clone(), contest.theirs.mtime));
     if same(body, &contest.base) {
-        return Outcome { theirs_stays: true, aside: None };
+        return Outcome { stays: they_stay(), ..Outcome::default() };
     }
-    let theirs_is_newer = contest.theirs.mtime >= ours.mtime;
-    let theirs = || Some((contest.theirs.clone(), contest.time));
-    match policy {
-        Policy::KeepBoth | Policy::Merge => Outcome { theirs_stays: false, aside: theirs() },
-        Policy::Ours => Outcome { theirs_stays: false, aside: None },
-        Policy::LastWriteWins if !theirs_is_newer => Outcome { theirs_stays: false, aside: theirs() },
-        Policy::LastWriteWins | Policy::Theirs => {
-            Outcome { theirs_stays: true, aside: Some((ours.clone(), ours.mtime)) }
-        }
+    if let (Policy::Merge, Some(merged)) = (policy, merged) {
+        let mtime = ours.mtime.max(contest.theirs.mtime);
+        return Outcome { stays: Some((merged.clone(), mtime)), ..Outcome::default() };
     }
+    let put_by = |is_backup| Some(Aside { entry: contest.theirs.clone(), time: contest.time, is_backup });
+    let our_loss = || Some(Aside { entry: ours.clone(), time: ours.mtime, is_backup: true });
+    let is_newer = contest.theirs.mtime > ours.mtime;
+    let (stays, aside) = match policy {
+        Policy::KeepBoth | Policy::Merge => (None, put_by(false)),
+        Policy::Ours => (None, None),
+        Policy::LastWriteWins if !is_newer => (None, put_by(true)),
+        Policy::LastWriteWins => (they_stay(), our_loss()),
+        // No version has ours, so that it is not in the history.
+        Policy::Theirs => (they_stay(), our_loss()),
+    };
+    Outcome { stays, aside, is_conflict: true }
 }
 
 impl Table {
+    /// The content of a file that nobody is changing.
+    fn settled_body(&self, ino: Ino) -> Option<FileBody> {
+        let file = self.find(ino)?.file().ok()?;
+        let published = file.published.as_ref()?;
+        (file.draft.is_none() && file.frozen.is_empty()).then(|| published.body.clone())
+    }
+
+    /// The names that lead to a file, one of several.
+    fn home_path(&self, ino: Ino) -> Vec<Vec<u8>> {
+        let any_name = || self.names_of(&[ino].into()).remove(&ino)?.into_iter().min();
+        let Some((dir, name)) = self.find(ino).and_then(|inode| inode.home.clone()).or_else(any_name) else {
+            return Vec::new();
+        };
+        let mut path = self.path_of(dir);
+        path.push(name.to_vec());
+        path
+    }
+
     /// Files with unpublished content, or that may get some.
     pub(super) fn written(&self) -> Vec<&Inode> {
         let is_written =

@@ -122,11 +122,16 @@ impl Worktree {
     }
 
     /// Journals records that count together, then applies them.
-    fn commit_together(&self, table: &mut Table, mut records: Vec<Record>) -> Attempt<()> {
+    fn commit_together(&self, table: &mut Table, records: Vec<Record>) -> Attempt<()> {
         if records.is_empty() {
             return Ok(());
         }
         table.check_unheld()?;
+        self.commit_group(table, records)
+    }
+
+    /// As [`commit_together`](Self::commit_together), also while other changes have to wait.
+    pub(super) fn commit_group(&self, table: &mut Table, mut records: Vec<Record>) -> Attempt<()> {
         // What finding the inodes takes counts in any case: records of others may rest on it.
         let places = table.places(&records);
         if !places.is_empty() {
@@ -170,7 +175,7 @@ impl GraftOp {
 }
 
 /// Makes sure that all of a path that exists is in memory, the names of its last part included.
-fn load_path(table: &mut Table, path: &[Vec<u8>]) -> Attempt<()> {
+pub(super) fn load_path(table: &mut Table, path: &[Vec<u8>]) -> Attempt<()> {
     let mut at = Ino::ROOT;
     for name in path {
         if !table.get(at)?.is_dir() {
@@ -188,10 +193,10 @@ fn load_path(table: &mut Table, path: &[Vec<u8>]) -> Attempt<()> {
 }
 
 /// Records that are being made, and the tree as it will be after them.
-struct Plan {
-    time: Timestamp,
-    records: Vec<Record>,
-    invalidations: Vec<Invalidation>,
+pub(super) struct Plan {
+    pub(super) time: Timestamp,
+    pub(super) records: Vec<Record>,
+    pub(super) invalidations: Vec<Invalidation>,
     /// What changed names will stand for, by directory.
     names: HashMap<Ino, HashMap<Vec<u8>, Option<Ino>>>,
     /// How many names more each directory will have.
@@ -208,7 +213,7 @@ struct Made {
 }
 
 impl Plan {
-    fn new(time: Timestamp) -> Self {
+    pub(super) fn new(time: Timestamp) -> Self {
         Self {
             time,
             records: Vec::new(),
@@ -220,7 +225,7 @@ impl Plan {
         }
     }
 
-    fn add(&mut self, table: &mut Table, op: &GraftOp) -> Attempt<()> {
+    pub(super) fn add(&mut self, table: &mut Table, op: &GraftOp) -> Attempt<()> {
         let Some((name, dirs)) = op.path().split_last() else { return self.add_root(table, op) };
         let Some(parent) = self.find_dir(table, dirs)? else { return Ok(()) };
         let old = self.child(table, parent, name)?;

@@ -161,7 +161,7 @@ impl Worktree {
         let empty = empty_like(&ours.root);
         let ancestor = incoming.ancestor.as_ref().map_or(&empty, |ancestor| &ancestor.root);
         let policies = Policies::read(&base.refs, &io)?;
-        let texts = Merging { tree: self, io: &io, made: RefCell::default() };
+        let texts = Merging::new(self, &io);
         let pins = Self::pins(&self.table());
         let merged = merge(&Inputs {
             io: &io,
@@ -173,7 +173,8 @@ impl Worktree {
             texts: &texts,
             next_ino: &|| self.table().allocate_ino(),
         })?;
-        let made = texts.made.into_inner();
+        let mut made = texts.into_made();
+        made.retain(|id, _| !matches!(self.parts.blobs.index().lookup(id), Ok(Some(_))));
         let changes = Changes::find(&io, &ours.root, &merged.root)?;
         let listings = listings(&io, &changes)?;
         let is_behind = incoming.ancestor.as_ref().is_some_and(|ancestor| ancestor.id == ours.id);
@@ -360,14 +361,23 @@ fn names_in(io: &dyn PageIo, dir: &Entry) -> Result<Vec<(super::Name, Entry)>> {
 }
 
 /// Merges texts line by line.
-struct Merging<'a> {
+pub(super) struct Merging<'a> {
     tree: &'a Worktree,
     io: &'a NewPages<'a>,
-    /// New content that is not stored yet.
+    /// The content of files that were merged.
     made: RefCell<HashMap<BlobId, Vec<u8>>>,
 }
 
-impl Merging<'_> {
+impl<'a> Merging<'a> {
+    pub(super) fn new(tree: &'a Worktree, io: &'a NewPages<'a>) -> Self {
+        Self { tree, io, made: RefCell::default() }
+    }
+
+    /// The content of files that were merged.
+    pub(super) fn into_made(self) -> HashMap<BlobId, Vec<u8>> {
+        self.made.into_inner()
+    }
+
     /// The lines of a file; `None` when it is no text or too long.
     fn text(&self, file: &FileBody) -> Result<Option<Vec<u8>>> {
         if file.size > TEXT_LEN_MAX {
@@ -379,7 +389,8 @@ impl Merging<'_> {
         Ok((!bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok()).then_some(bytes))
     }
 
-    fn join(&self, base: &FileBody, ours: &FileBody, theirs: &FileBody) -> Result<Option<FileBody>> {
+    /// The merged file; `None` when the two sides overlap, or when a side is no text or too long.
+    pub(super) fn join(&self, base: &FileBody, ours: &FileBody, theirs: &FileBody) -> Result<Option<FileBody>> {
         let (Some(base), Some(ours), Some(theirs)) = (self.text(base)?, self.text(ours)?, self.text(theirs)?) else {
             return Ok(None);
         };
@@ -394,9 +405,7 @@ impl Merging<'_> {
             1..=INLINE_LEN_MAX => Content::Inline(bytes),
             _ => {
                 let id = self.tree.parts.keys.id(IdDomain::Content, &digest);
-                if self.tree.parts.blobs.index().lookup(&id).map_err(crate::version::VersionError::from)?.is_none() {
-                    self.made.borrow_mut().insert(id, bytes);
-                }
+                self.made.borrow_mut().insert(id, bytes);
                 Content::Chunks(vec![(0, ChunkRef { id, len })])
             }
         };

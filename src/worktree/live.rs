@@ -28,6 +28,7 @@ use crate::crypto::Keys;
 use crate::version::VersionError;
 use crate::version::entry::{Content, Ino};
 use crate::version::index::Author;
+use crate::version::merge::Conflict;
 
 /// Whether an operation may wait for the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct Worktree {
     stopped: AtomicBool,
     /// Whether the tree in memory rests on a version that could not be written down.
     pub(super) ahead: AtomicBool,
+    /// Conflicts that were settled at a close and that nobody has been told of.
+    pub(super) settled: Mutex<Vec<Conflict>>,
     #[expect(clippy::type_complexity, reason = "one hook")]
     notify: Mutex<Option<Box<dyn Fn(Vec<Invalidation>) + Send + Sync>>>,
 }
@@ -110,7 +113,7 @@ pub struct Worktree {
 /// Bytes of layers that go ahead of other records are put into frames of about this size.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// An operation loads at most this many things before it gives up: a ring of needs is damage.
-const LOADS_MAX: usize = 10_000;
+pub(super) const LOADS_MAX: usize = 10_000;
 
 impl Worktree {
     pub(super) fn assemble(
@@ -139,6 +142,7 @@ impl Worktree {
             lists: ChunkLists::default(),
             stopped: AtomicBool::new(false),
             ahead: AtomicBool::new(false),
+            settled: Mutex::default(),
             notify: Mutex::new(None),
         }
     }

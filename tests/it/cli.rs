@@ -9,4 +9,5 @@ mod faults;
 mod first_steps;
 mod keys;
 mod kill;
+mod many;
 pub mod support;

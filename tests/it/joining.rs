@@ -1,4 +1,6 @@
 //! Several clients on one workspace: what one publishes reaches the others, and nothing is lost.
 
 mod cases;
+mod closes;
+mod faults;
 mod simulation;

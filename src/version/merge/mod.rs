@@ -22,7 +22,7 @@ use super::tree::PageIo;
 use crate::base::clock::Timestamp;
 
 pub use changes::{Changes, Key, NodeChange, Place};
-pub use places::{backup_name, conflict_name};
+pub use places::{BACKUP_DIR, backup_name, conflict_name};
 pub use refs::merge_refs;
 
 /// What happens to a file that both sides changed.

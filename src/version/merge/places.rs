@@ -12,6 +12,9 @@ use crate::version::index::sha256;
 use crate::version::tree::{Edits, TreeRef};
 use crate::version::{Result, VersionError};
 
+/// Where policies put what lost by being older.
+pub const BACKUP_DIR: &[u8] = b"backup";
+
 /// Directories are not nested deeper, or their parents form a ring.
 const DEPTH_MAX: usize = 100_000;
 
@@ -218,7 +221,7 @@ impl<'a> Merger<'a> {
         let mut at = self.root;
         let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
         let Some(name) = names.pop() else { return self.put_beside(place, time, loser) };
-        for dir_name in [b"backup".as_slice()].into_iter().chain(names) {
+        for dir_name in [BACKUP_DIR].into_iter().chain(names) {
             let here = (at, Name::from(dir_name));
             match self.occupant(&here)? {
                 Some(entry) if entry.is_dir() => {

@@ -15,20 +15,20 @@ use crate::workspace_rig::*;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(20));
 
-fn publish(w: &Workspace) {
+pub fn publish(w: &Workspace) {
     let flushed = w.flush(SOON).unwrap();
     assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
 }
 
-fn names(w: &Workspace) -> Vec<String> {
+pub fn names(w: &Workspace) -> Vec<String> {
     live(w).into_keys().collect()
 }
 
-fn beside(w: &Workspace) -> Vec<String> {
+pub fn beside(w: &Workspace) -> Vec<String> {
     names(w).into_iter().filter(|name| name.contains("conflict-")).collect()
 }
 
-fn two() -> (Rig, Arc<Workspace>, Arc<Workspace>) {
+pub fn two() -> (Rig, Arc<Workspace>, Arc<Workspace>) {
     let rig = Rig::new();
     let a = rig.open("a");
     mkdir(&a, "d");
@@ -460,9 +460,11 @@ fn policies_are_for_everybody_and_for_patterns() {
 fn joining_reads_what_differs_and_not_what_exists() {
     let rig = Rig::new();
     let a = rig.open("a");
-    for dir in 0..100 {
+    let is_long = std::env::var_os("KURA_TEST_LONG").is_some();
+    let (dirs, files) = if is_long { (1000, 100) } else { (100, 60) };
+    for dir in 0..dirs {
         mkdir(&a, &format!("d{dir}"));
-        for file in 0..60 {
+        for file in 0..files {
             write(&a, &format!("d{dir}/f{file}"), format!("content of {dir} {file}").as_bytes());
         }
     }
