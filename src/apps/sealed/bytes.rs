@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::base::disk::DiskFile;
 
-/// Bytes that can be read and written anywhere.
+/// Bytes that can be read and written anywhere: a file on a disk, memory, a file of a workspace.
 pub trait Bytes {
     /// Fills the buffer from `offset` on; `UnexpectedEof` when there are not so many bytes.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
