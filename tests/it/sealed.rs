@@ -8,6 +8,7 @@ mod golden;
 mod json;
 mod large;
 mod locks;
+mod request;
 mod same_work;
 mod secrets;
 mod sharing;

@@ -14,7 +14,7 @@ pub trait Bytes {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// How many bytes there are.
-    fn len(&self) -> io::Result<u64>;
+    fn total_len(&self) -> io::Result<u64>;
 }
 
 impl Bytes for Arc<dyn DiskFile> {
@@ -27,7 +27,7 @@ impl Bytes for Arc<dyn DiskFile> {
         self.as_ref().write_at(bytes, offset)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn total_len(&self) -> io::Result<u64> {
         self.as_ref().len()
     }
 }
@@ -64,7 +64,7 @@ impl Bytes for Memory {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn total_len(&self) -> io::Result<u64> {
         Ok(self.0.lock().len() as u64)
     }
 }

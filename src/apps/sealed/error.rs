@@ -52,6 +52,9 @@ pub enum SealedError {
     /// The document is no JSON object.
     #[error("the document is not usable: {0}")]
     Document(#[from] JsonError),
+    /// A request that is none.
+    #[error("the request is not understood: {0}")]
+    Request(String),
     /// The document does not fit.
     #[error("the document has {len} bytes, and documents of this file can have {capacity} at most")]
     TooLarge {

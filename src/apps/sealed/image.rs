@@ -37,7 +37,7 @@ impl<'a> Image<'a> {
             result => result.map_err(disk("reading", Path::new(name)))?,
         }
         let image = Self { bytes, header: Header::decode(&header, name)?, name };
-        let len = bytes.len().map_err(disk("measuring", Path::new(name)))?;
+        let len = bytes.total_len().map_err(disk("measuring", Path::new(name)))?;
         match len.cmp(&image.header.file_len()) {
             std::cmp::Ordering::Less => Err(image.damaged("it is cut short")),
             std::cmp::Ordering::Greater => Err(image.damaged("something follows its end")),

@@ -32,6 +32,7 @@ mod layout;
 mod lock;
 mod open;
 mod process;
+mod request;
 mod rewrite;
 mod steps;
 mod write;
@@ -52,6 +53,7 @@ pub use lock::{
 };
 pub use open::Damage;
 pub use process::{ProcessMark, Processes, SystemProcesses};
+pub use request::{NewDocument, RequestSecrets, take_secrets};
 pub use rewrite::{Document, NewAccess, NewIds, Written, update, update_into};
 pub use steps::{
     Chunk, Content, Extracted, NewShares, Shares, decrypt_and_extract, encrypt_updated_data, generate_new_shares,

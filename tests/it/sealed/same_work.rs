@@ -24,8 +24,8 @@ impl Bytes for Recording {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.memory.write_at(bytes, offset)
     }
-    fn len(&self) -> io::Result<u64> {
-        self.memory.len()
+    fn total_len(&self) -> io::Result<u64> {
+        self.memory.total_len()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kura::apps::sealed::{
     Credentials, Damage, Machine, NewAccess, NewIds, Place, ShareIds, SystemProcesses, create_file, read_document,
-    update, update_file,
+    take_secrets, update, update_file,
 };
 use kura::base::clock::{SystemClock, Timestamp};
 use kura::base::disk::RealDisk;
@@ -131,6 +131,20 @@ fn use_them(dir: &Path, field: Field, password: &Masked, documents: [&Masked; 2]
     }
 }
 
+/// A whole request, with an escape before the password so that it cannot be used as it stands.
+fn take_from_request(password: &Masked, document: &Masked) {
+    let mut request = Zeroizing::new(Vec::with_capacity(1000));
+    request.extend_from_slice(b"{\"file\":\"f\",\"password\":\"\\u0041");
+    password.write_onto(&mut request);
+    request.extend_from_slice(b"\",\"ids\":[1,2,5],\"document\":");
+    request.extend_from_slice(&document.json());
+    request.push(b'}');
+    let (rest, secrets) = take_secrets(&request).unwrap();
+    assert_eq!(rest, b"{\"file\":\"f\"}");
+    assert!(secrets.credentials.password.as_bytes()[1..] == *Zeroizing::new(password.clear()));
+    assert!(secrets.document.as_bytes() == &document.json()[..]);
+}
+
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -170,9 +184,9 @@ fn no_password_and_no_document_is_in_memory_that_is_given_back() {
         let mut broken = second.json();
         broken.truncate(LEN + 11);
         update_file(&machine(), &Place::of(&path), &broken, &password.credentials()).unwrap_err();
-        let mut known = Vec::with_capacity(1);
-        known.push(password.credentials());
+        let known = [password.credentials()];
         kura::apps::sealed::refresh_file(&machine(), &Place::of(&path), &known, true).unwrap();
+        take_from_request(&password, &second);
         let changed = Secret::new(second.clear());
         kura::apps::sealed::change_password(&machine(), &Place::of(&path), &known[0], changed).unwrap();
     });
