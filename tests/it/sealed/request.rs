@@ -63,7 +63,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_nothing_added(
         password in ".{0,40}",
-        names in prop::collection::hash_set("[a-z\"\\\\é ]{0,6}", 0..5),
+        names in prop::collection::hash_set("x[a-z\"\\\\é ]{0,6}", 0..5),
         place in any::<prop::sample::Index>(),
         pretty in any::<bool>(),
     ) {
