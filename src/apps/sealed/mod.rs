@@ -15,8 +15,8 @@
 //! - plaintext is in memory only, one document at most, and wiped, with the
 //!   stack that was used; shares pass through one frame at a time;
 //! - an update is made of the steps of `steps`: `decrypt_and_extract`, `generate_new_shares`, `update_shares`,
-//!   `encrypt_updated_data`, which reads back what it wrote; `safe_update` does them under lock in a temporary file, and
-//!   `update_file` then puts that file in its place;
+//!   `encrypt_updated_data`, which reads back what it wrote; `safe_update` does them under lock in a temporary file,
+//!   and `update_file` then puts that file in its place;
 //! - a wrong password, wrong ids and an absent document are one error, after the same work.
 //!
 //! Lock order: the lock file of one file of documents; no operation takes two.

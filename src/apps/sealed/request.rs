@@ -39,8 +39,8 @@ impl std::fmt::Debug for NewDocument {
 /// The request itself is the caller's to wipe. Parsers into values keep pieces of what they read in memory that nobody
 /// wipes, and write numbers and names anew in another form; so what is secret must not reach one.
 ///
-/// Fails as [`SealedError::Request`] when it is no such request, also when it names more than one document, and as `Ids`;
-/// no error repeats anything of the request.
+/// Fails as [`SealedError::Request`] when it is no such request, also when it names more than one document, and as
+/// `Ids`; no error repeats anything of the request.
 pub fn take_secrets(request: &[u8]) -> Result<(Vec<u8>, RequestSecrets)> {
     on_wiped_stack(|| take(request))
 }

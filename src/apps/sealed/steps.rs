@@ -1,7 +1,8 @@
 //! The steps by which one document of a file is replaced, in their order: take it out, share its new content, put the
 //! new shares in the place of the old ones, encrypt.
 //!
-//! They work chunk by chunk: no step holds more than the document and one frame of each of its shares.
+//! They work chunk by chunk: no step holds more than the document and one frame of each of its shares. What they leave
+//! on the stack is for the caller to wipe (`crypto::document::on_wiped_stack`), as `update_into` does.
 
 use zeroize::Zeroizing;
 
@@ -114,7 +115,7 @@ pub type Chunk = Vec<(u16, Zeroizing<Vec<u8>>)>;
 /// Shares new content among `ids`, so that any `threshold` of them give it back.
 ///
 /// Fails as [`SealedError::Document`] when the content is no JSON object, `TooLarge` when it does not fit into shares
-/// of this file, `Settings` when the threshold is not 2 to the number of ids, `Ids` when the file has not so many slots.
+/// of this file, `Settings` when the threshold is not 2 to the number of ids, `Ids` when the file has no such slots.
 pub fn generate_new_shares<'a>(
     header: &Header,
     content: Content<'a>,
