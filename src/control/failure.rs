@@ -352,6 +352,7 @@ impl From<SealedError> for Failure {
             | SealedError::Settings(_)
             | SealedError::EmptyPassword
             | SealedError::Document(_)
+            | SealedError::Request(_)
             | SealedError::TooLarge { .. } => (Exit::Usage, None),
             SealedError::RestNotDeclared { .. } => {
                 (Exit::Usage, Some("name all documents with --known, then say --rest-is-unused"))

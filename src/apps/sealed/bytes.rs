@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 
 use crate::base::disk::DiskFile;
 
-/// Bytes that can be read and written anywhere.
+/// Bytes that can be read and written anywhere: a file on a disk, memory, a file of a workspace.
 pub trait Bytes {
     /// Fills the buffer from `offset` on; `UnexpectedEof` when there are not so many bytes.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// How many bytes there are.
-    fn len(&self) -> io::Result<u64>;
+    fn total_len(&self) -> io::Result<u64>;
 }
 
 impl Bytes for Arc<dyn DiskFile> {
@@ -27,7 +27,7 @@ impl Bytes for Arc<dyn DiskFile> {
         self.as_ref().write_at(bytes, offset)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn total_len(&self) -> io::Result<u64> {
         self.as_ref().len()
     }
 }
@@ -64,7 +64,7 @@ impl Bytes for Memory {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn total_len(&self) -> io::Result<u64> {
         Ok(self.0.lock().len() as u64)
     }
 }

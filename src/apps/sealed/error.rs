@@ -52,11 +52,12 @@ pub enum SealedError {
     /// The document is no JSON object.
     #[error("the document is not usable: {0}")]
     Document(#[from] JsonError),
+    /// A request that is none.
+    #[error("the request is not understood: {0}")]
+    Request(String),
     /// The document does not fit.
-    #[error("the document has {len} bytes, and {file} takes {capacity} at most")]
+    #[error("the document has {len} bytes, and documents of this file can have {capacity} at most")]
     TooLarge {
-        /// The file.
-        file: String,
         /// Its length in bytes.
         len: usize,
         /// The most that fits, in bytes.
@@ -82,7 +83,7 @@ pub enum SealedError {
     #[error("{0} exists and is not this file of sealed documents")]
     Occupied(PathBuf),
     /// Another process works on it.
-    #[error("{file} is being worked on by process {pid}")]
+    #[error("{file} is being worked on by {}", holder(*pid))]
     Locked {
         /// The file's UUID.
         file: String,
@@ -110,6 +111,10 @@ pub enum SealedError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn holder(pid: u32) -> String {
+    if pid == 0 { "another process".to_owned() } else { format!("process {pid}") }
 }
 
 /// Adds what was being done to an error of the disk.

@@ -49,13 +49,19 @@ pub struct Outcome<T> {
     pub result: T,
 }
 
-/// What can be known of a file without a password.
+/// What checking a whole file found.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Info {
+pub struct Verified {
     /// Its header.
     pub header: Header,
     /// Whether a document of it opened, which proves that nobody else altered it.
     pub authentic: bool,
+}
+
+/// Makes a file without documents. Nothing may have the name yet. Until [`add_document`] puts the first one in, nobody
+/// can tell whether it was altered on purpose, since what would tell is in the documents.
+pub fn init_file(machine: &Machine, path: &Path, settings: &Settings) -> Result<Outcome<()>> {
+    make(machine, path, settings, |header, target, name| rewrite::init_into(header, target, name))
 }
 
 /// Makes a file with its first document; its ids. Nothing may have the name yet.
@@ -66,34 +72,39 @@ pub fn create_file(
     access: &NewAccess,
     json: &[u8],
 ) -> Result<Outcome<ShareIds>> {
-    let header = Header::new(settings)?;
-    if machine.disk.open(path, OpenMode::Read).is_ok() {
-        return Err(SealedError::Occupied(path.to_owned()));
-    }
-    let resources = begin(machine, path, header.uuid)?;
-    let target = new_file(machine, &resources.temporary, header.file_len())?;
-    let name = path.display().to_string();
-    let now = machine.clock.now();
-    let ids = on_wiped_stack(|| rewrite::create_into(&header, &target, &name, access, json, now))?;
-    target.sync().map_err(disk("writing", &resources.temporary))?;
-    publish_new(machine, &resources.temporary, path)?;
-    Ok(Outcome { uuid: header.uuid, backup: None, result: ids })
+    make(machine, path, settings, |header, target, name| {
+        rewrite::create_into(header, target, name, access, json, machine.clock.now())
+    })
 }
 
-/// Replaces one document of a file.
+/// Replaces one document of a file, at once or not at all: prepared, then put in its place.
 pub fn update_file(
     machine: &Machine,
     place: &Place,
     json: &[u8],
     credentials: &Credentials,
 ) -> Result<Outcome<Written>> {
-    replace(machine, place, |source, target| {
+    safe_update(machine, place, json, credentials)?.apply()
+}
+
+/// Replaces one document of a file in its encrypted temporary file, under the file's lock, and reads it back. Nothing
+/// is changed until [`Prepared::apply`]; whatever fails, temporary file and lock go away.
+///
+/// Fails as [`SealedError::Locked`] when somebody works on the file, `Occupied` when the output is another file, and as
+/// the steps do.
+pub fn safe_update(
+    machine: &Machine,
+    place: &Place,
+    json: &[u8],
+    credentials: &Credentials,
+) -> Result<Prepared<Written>> {
+    prepare(machine, place, |source, target| {
         rewrite::update_into(source, target, credentials, json, machine.clock.now())
     })
 }
 
 /// Adds a document to a file; its ids. Documents that are not among the `known` ones may be destroyed, so
-/// `rest_is_unused` must say that there are none.
+/// `rest_is_unused` must say that there are none. When none is known it is the first, and all slots are written anew.
 pub fn add_document(
     machine: &Machine,
     place: &Place,
@@ -104,9 +115,10 @@ pub fn add_document(
     if !rest_is_unused {
         return Err(SealedError::RestNotDeclared { file: place.input.display().to_string() });
     }
-    replace(machine, place, |source, target| {
+    prepare(machine, place, |source, target| {
         rewrite::add_into(source, target, known, access, json, machine.clock.now())
-    })
+    })?
+    .apply()
 }
 
 /// Changes the password of one document. Backups still open with the old one.
@@ -116,9 +128,10 @@ pub fn change_password(
     old: &Credentials,
     new_password: Secret,
 ) -> Result<Outcome<Written>> {
-    replace(machine, place, |source, target| {
+    prepare(machine, place, |source, target| {
         rewrite::change_password_into(source, target, old, new_password, machine.clock.now())
-    })
+    })?
+    .apply()
 }
 
 /// Writes new shares of the documents named, and with `rest_is_unused` new random bytes into all other slots.
@@ -128,7 +141,7 @@ pub fn refresh_file(
     known: &[Credentials],
     rest_is_unused: bool,
 ) -> Result<Outcome<()>> {
-    replace(machine, place, |source, target| rewrite::refresh_into(source, target, known, rest_is_unused))
+    prepare(machine, place, |source, target| rewrite::refresh_into(source, target, known, rest_is_unused))?.apply()
 }
 
 /// Reads one document of a file.
@@ -136,9 +149,14 @@ pub fn read_document(machine: &Machine, path: &Path, credentials: &Credentials, 
     with_image(machine, path, |image| rewrite::read(image, credentials, damage))
 }
 
+/// Reads the header of a file, which is all that can be known of it without a password.
+pub fn read_header(machine: &Machine, path: &Path) -> Result<Header> {
+    with_image(machine, path, |image| Ok(image.header))
+}
+
 /// Checks a whole file: without credentials, that nothing happened to it by accident; with those of any document, that
 /// nobody else altered it either, and that the document can be read.
-pub fn verify_file(machine: &Machine, path: &Path, credentials: Option<&Credentials>) -> Result<Info> {
+pub fn verify_file(machine: &Machine, path: &Path, credentials: Option<&Credentials>) -> Result<Verified> {
     with_image(machine, path, |image| {
         match credentials {
             Some(credentials) => {
@@ -146,7 +164,7 @@ pub fn verify_file(machine: &Machine, path: &Path, credentials: Option<&Credenti
             }
             None => image.check(&image.digests()?, None)?,
         }
-        Ok(Info { header: image.header, authentic: credentials.is_some() })
+        Ok(Verified { header: image.header, authentic: credentials.is_some() })
     })
 }
 
@@ -170,18 +188,66 @@ fn new_file(machine: &Machine, path: &Path, len: u64) -> Result<Arc<dyn DiskFile
     Ok(file)
 }
 
-/// Lets `work` write a new file from the one at the input, and puts it in the place of the output. Until the rename
-/// everything is as it was; after it, everything is as it shall be.
-fn replace<T>(
+fn make<T>(
+    machine: &Machine,
+    path: &Path,
+    settings: &Settings,
+    work: impl FnOnce(&Header, &dyn Bytes, &str) -> Result<T>,
+) -> Result<Outcome<T>> {
+    let header = Header::new(settings)?;
+    if machine.disk.open(path, OpenMode::Read).is_ok() {
+        return Err(SealedError::Occupied(path.to_owned()));
+    }
+    let resources = begin(machine, path, header.uuid)?;
+    let target = new_file(machine, &resources.temporary, header.file_len())?;
+    let name = path.display().to_string();
+    let result = on_wiped_stack(|| work(&header, &target, &name))?;
+    target.sync().map_err(disk("writing", &resources.temporary))?;
+    publish_new(machine, &resources.temporary, path)?;
+    Ok(Outcome { uuid: header.uuid, backup: None, result })
+}
+
+/// A new file that is whole, read back and durable under its temporary name, with the lock that keeps others away.
+/// Dropping it leaves everything as it was.
+pub struct Prepared<T> {
+    machine: Machine,
+    place: Place,
+    resources: TempResources,
+    uuid: Uuid,
+    replaces: bool,
+    result: T,
+}
+
+impl<T> Prepared<T> {
+    /// Where the new file lies until it is applied.
+    pub fn temporary(&self) -> &Path {
+        &self.resources.temporary
+    }
+
+    /// Keeps a backup of what the output was, and puts the new file in its place. Until the rename everything is as it
+    /// was; after it, everything is as it shall be.
+    pub fn apply(self) -> Result<Outcome<T>> {
+        let Self { machine, place, resources, uuid, replaces, result } = self;
+        let (machine, output) = (&machine, &place.output);
+        let keep = place.backup && replaces;
+        let backup = keep.then(|| keep_backup(machine, output, uuid, &resources)).transpose()?;
+        machine.disk.rename(&resources.temporary, output).map_err(disk("replacing", output))?;
+        sync_parent(machine, output)?;
+        Ok(Outcome { uuid, backup, result })
+    }
+}
+
+/// Lets `work` write a new file from the one at the input.
+fn prepare<T>(
     machine: &Machine,
     place: &Place,
     work: impl FnOnce(&Image<'_>, &dyn Bytes) -> Result<T>,
-) -> Result<Outcome<T>> {
-    let uuid = with_image(machine, &place.input, |image| Ok(image.header.uuid))?;
+) -> Result<Prepared<T>> {
+    let uuid = read_header(machine, &place.input)?.uuid;
     let resources = begin(machine, &place.output, uuid)?;
     // Only now nobody else replaces it.
-    let exists = match with_image(machine, &place.output, |image| Ok(image.header.uuid)) {
-        Ok(found) if found == uuid => true,
+    let replaces = match read_header(machine, &place.output) {
+        Ok(found) if found.uuid == uuid => true,
         Err(SealedError::Disk { source, .. }) if source.kind() == io::ErrorKind::NotFound => false,
         Err(error @ SealedError::Disk { .. }) => return Err(error),
         _ => return Err(SealedError::Occupied(place.output.clone())),
@@ -192,10 +258,7 @@ fn replace<T>(
         target.sync().map_err(disk("writing", &resources.temporary))?;
         Ok(result)
     })?;
-    let backup = (place.backup && exists).then(|| keep_backup(machine, &place.output, uuid, &resources)).transpose()?;
-    machine.disk.rename(&resources.temporary, &place.output).map_err(disk("replacing", &place.output))?;
-    sync_parent(machine, &place.output)?;
-    Ok(Outcome { uuid, backup, result })
+    Ok(Prepared { machine: machine.clone(), place: place.clone(), resources, uuid, replaces, result })
 }
 
 /// Gives the file a second name, `UUID.TIME.bak`, in its work directory. The file itself is never written to again.

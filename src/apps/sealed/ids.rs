@@ -66,6 +66,12 @@ impl ShareIds {
         &self.0
     }
 
+    /// Refuses ids that a file has no slots for.
+    pub(super) fn check_fits(&self, header: &Header) -> Result<()> {
+        let fits = self.0.last().is_some_and(|last| *last <= header.slots);
+        fits.then_some(()).ok_or_else(|| SealedError::Ids(format!("they are at most {} in this file", header.slots)))
+    }
+
     /// Whether the two have an id in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.0.iter().any(|id| other.0.contains(id))
@@ -111,10 +117,7 @@ impl Credentials {
         if self.password.as_bytes().is_empty() {
             return Err(SealedError::EmptyPassword);
         }
-        let last = self.ids.0.last().copied().unwrap_or(0);
-        if last > header.slots {
-            return Err(SealedError::Ids(format!("they are at most {} in this file", header.slots)));
-        }
+        self.ids.check_fits(header)?;
         let mut hash = Sha256::new();
         hash.update(b"kura/1/sealed/password");
         hash.update(header.encode());

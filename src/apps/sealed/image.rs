@@ -16,10 +16,9 @@ const PART_LEN: usize = FRAME_SHARE_LEN;
 /// A digest of each slot, in the order of the slots.
 pub type Digests = Vec<[u8; 32]>;
 
-/// A file whose header made sense and whose length is right.
+/// A file whose header made sense and whose length is right. Nothing of it is in memory.
 pub struct Image<'a> {
-    /// Its bytes.
-    pub bytes: &'a dyn Bytes,
+    bytes: &'a dyn Bytes,
     /// Its header.
     pub header: Header,
     /// What it is called in messages.
@@ -27,7 +26,8 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// Reads the header.
+    /// Reads the header; `name` is for messages. Fails as [`SealedError::NotSealed`], `NewerFormat`, `Damaged` (the
+    /// header, its UUID among it, makes no sense, or the length is another) or `Disk`.
     pub fn open(bytes: &'a dyn Bytes, name: &'a str) -> Result<Self> {
         let mut header = [0; HEADER_LEN];
         match bytes.read_exact_at(&mut header, 0) {
@@ -37,7 +37,7 @@ impl<'a> Image<'a> {
             result => result.map_err(disk("reading", Path::new(name)))?,
         }
         let image = Self { bytes, header: Header::decode(&header, name)?, name };
-        let len = bytes.len().map_err(disk("measuring", Path::new(name)))?;
+        let len = bytes.total_len().map_err(disk("measuring", Path::new(name)))?;
         match len.cmp(&image.header.file_len()) {
             std::cmp::Ordering::Less => Err(image.damaged("it is cut short")),
             std::cmp::Ordering::Greater => Err(image.damaged("something follows its end")),
@@ -46,17 +46,17 @@ impl<'a> Image<'a> {
     }
 
     /// An error that says what is wrong with the file.
-    pub fn damaged(&self, what: &'static str) -> SealedError {
+    pub(super) fn damaged(&self, what: &'static str) -> SealedError {
         SealedError::Damaged { file: self.name.to_owned(), what }
     }
 
     /// Reads a part of the file.
-    pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         self.bytes.read_exact_at(buffer, offset).map_err(disk("reading", Path::new(self.name)))
     }
 
     /// Reads the whole slot of an id, part by part, and digests it.
-    pub fn digest_slot(&self, id: u16, mut each: impl FnMut(&[u8], u64) -> Result<()>) -> Result<[u8; 32]> {
+    pub(super) fn digest_slot(&self, id: u16, mut each: impl FnMut(&[u8], u64) -> Result<()>) -> Result<[u8; 32]> {
         let mut buffer = vec![0; PART_LEN];
         let mut hash = Sha256::new();
         let (mut at, end) = (self.header.slot_start(id), self.header.slot_start(id) + self.header.slot_len());
@@ -71,13 +71,13 @@ impl<'a> Image<'a> {
     }
 
     /// Reads everything and digests it.
-    pub fn digests(&self) -> Result<Digests> {
+    pub(super) fn digests(&self) -> Result<Digests> {
         (1..=self.header.slots).map(|id| self.digest_slot(id, |_, _| Ok(()))).collect()
     }
 
     /// Compares the digests of all slots with the checksum, and the checksum with its authentication when there is a
     /// key.
-    pub fn check(&self, digests: &Digests, key: Option<&RootKey>) -> Result<()> {
+    pub(super) fn check(&self, digests: &Digests, key: Option<&RootKey>) -> Result<()> {
         let mut stored = [0; ROOT_LEN];
         self.read(&mut stored, HEADER_LEN as u64)?;
         let checksum = checksum(&self.header, digests);

@@ -4,8 +4,10 @@
 //! their keyed hashes.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::base::random;
 
@@ -47,6 +49,38 @@ pub fn check_object(text: &[u8]) -> Result<(), JsonError> {
         None if !is_object => Err(JsonError::NoObject),
         None => Ok(()),
     }
+}
+
+/// Where the members of an object lie in its text: each name, with its quotes, and its value.
+pub(super) fn members(text: &[u8]) -> Result<Vec<(Range<usize>, Range<usize>)>, JsonError> {
+    check_object(text)?;
+    let mut reader = Reader { text, at: 0, key: [0; 32] };
+    let mut members = Vec::new();
+    reader.skip_space();
+    reader.take(b"{")?;
+    reader.skip_space();
+    while !reader.take_if(b'}') {
+        let name = reader.at;
+        reader.string(|_| {})?;
+        let name = name..reader.at;
+        reader.skip_space();
+        reader.take(b":")?;
+        reader.skip_space();
+        let value = reader.at;
+        reader.value(1)?;
+        members.push((name, value..reader.at));
+        reader.skip_space();
+        reader.take_if(b',');
+        reader.skip_space();
+    }
+    Ok(members)
+}
+
+/// What a string of JSON, with its quotes, stands for. The buffer does not grow, so nothing is left behind.
+pub(super) fn string(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, JsonError> {
+    let mut out = Zeroizing::new(Vec::with_capacity(text.len()));
+    Reader { text, at: 0, key: [0; 32] }.string(|part| out.extend_from_slice(part))?;
+    Ok(out)
 }
 
 struct Reader<'a> {

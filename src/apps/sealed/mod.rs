@@ -14,6 +14,9 @@
 //! - no file is ever written to in place: temporary file, read back, sync, backup, rename, sync of the directory;
 //! - plaintext is in memory only, one document at most, and wiped, with the
 //!   stack that was used; shares pass through one frame at a time;
+//! - an update is made of the steps of `steps`: `decrypt_and_extract`, `generate_new_shares`, `update_shares`,
+//!   `encrypt_updated_data`, which reads back what it wrote; `safe_update` does them under lock in a temporary file,
+//!   and `update_file` then puts that file in its place;
 //! - a wrong password, wrong ids and an absent document are one error, after the same work.
 //!
 //! Lock order: the lock file of one file of documents; no operation takes two.
@@ -29,15 +32,19 @@ mod layout;
 mod lock;
 mod open;
 mod process;
+mod request;
 mod rewrite;
+mod steps;
 mod write;
 
+pub use bytes::{Bytes, Memory};
 pub use error::{Result, SealedError};
 pub use file::{
-    Info, Outcome, Place, add_document, change_password, create_file, read_document, refresh_file, update_file,
-    verify_file,
+    Outcome, Place, Prepared, Verified, add_document, change_password, create_file, init_file, read_document,
+    read_header, refresh_file, safe_update, update_file, verify_file,
 };
 pub use ids::{Credentials, ShareIds};
+pub use image::Image;
 pub use json::{JsonError, check_object};
 pub use layout::{Header, Settings};
 pub use lock::{
@@ -46,4 +53,9 @@ pub use lock::{
 };
 pub use open::Damage;
 pub use process::{ProcessMark, Processes, SystemProcesses};
-pub use rewrite::{Document, NewAccess, NewIds, Written, update};
+pub use request::{NewDocument, RequestSecrets, take_secrets};
+pub use rewrite::{Document, NewAccess, NewIds, Written, update, update_into};
+pub use steps::{
+    Chunk, Content, Extracted, NewShares, Shares, decrypt_and_extract, encrypt_updated_data, generate_new_shares,
+    update_shares,
+};

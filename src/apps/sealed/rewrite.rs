@@ -4,16 +4,18 @@
 use zeroize::Zeroizing;
 
 use super::bytes::{Bytes, Memory};
-use super::content::Head;
 use super::error::{Result, SealedError};
 use super::ids::{Credentials, ShareIds};
 use super::image::Image;
-use super::json::check_object;
 use super::layout::Header;
-use super::open::{Damage, Opened, open};
-use super::write::{NewDocument, Writer, confirm, confirm_document};
+use super::open::Damage;
+use super::steps::{
+    Content, Extracted, check_document, check_threshold, decrypt_and_extract, encrypt_and_confirm,
+    encrypt_updated_data, generate_new_shares, update_shares,
+};
+use super::write::{Writer, confirm, confirm_document};
 use crate::base::clock::Timestamp;
-use crate::crypto::document::{DocumentKey, RootKey, on_wiped_stack};
+use crate::crypto::document::{RootKey, on_wiped_stack};
 use crate::crypto::slots::Secret;
 
 /// What a new document will be opened by.
@@ -45,34 +47,36 @@ pub struct Written {
     pub free: usize,
 }
 
-/// Replaces one document in the bytes of a file: the new bytes, or an error. Slots of others are the same bytes in
-/// both; the UUID stays.
-pub fn update(file: &[u8], json: &[u8], credentials: &Credentials, now: Timestamp) -> Result<Vec<u8>> {
-    let (source, target) = (Memory::new(file.to_vec()), Memory::new(vec![0; file.len()]));
-    let source = Image::open(&source, IN_MEMORY)?;
-    on_wiped_stack(|| update_into(&source, &target, credentials, json, now))?;
-    Ok(target.into_bytes())
-}
-
 /// What files are called in messages that have no name.
 const IN_MEMORY: &str = "the file";
 
-/// Replaces one document.
-pub(super) fn update_into(
+/// Replaces one document in the bytes of a file: the new bytes, or an error. Slots of others are the same bytes in
+/// both; the UUID stays.
+pub fn update(encrypted: &[u8], json: &[u8], credentials: &Credentials, now: Timestamp) -> Result<Vec<u8>> {
+    let (source, target) = (Memory::new(encrypted.to_vec()), Memory::new(vec![0; encrypted.len()]));
+    update_into(&Image::open(&source, IN_MEMORY)?, &target, credentials, json, now)?;
+    Ok(target.into_bytes())
+}
+
+/// Replaces one document, wherever the file lies and shall lie; the target has the length of the source. What is in the
+/// target is a file only when this succeeds.
+pub fn update_into(
     source: &Image<'_>,
     target: &dyn Bytes,
     credentials: &Credentials,
     json: &[u8],
     now: Timestamp,
 ) -> Result<Written> {
-    check_document(source.name, &source.header, json)?;
-    let key = credentials.key(&source.header)?;
-    let opened = open(source, &credentials.ids, &key, Damage::Refuse)?;
-    let head = next_head(&opened, json, now);
-    let document =
-        NewDocument { key: &key, ids: &credentials.ids, threshold: opened.description.threshold, head: &head, json };
-    copy_and_put(source, target, &document)?;
-    Ok(Written { revision: head.revision, free: source.header.capacity() - json.len() })
+    on_wiped_stack(|| {
+        // What can be refused at once is, before the costly step.
+        check_document(&source.header, json)?;
+        let old = decrypt_and_extract(source, credentials, Damage::Refuse)?;
+        let new = generate_new_shares(&source.header, old.next(json, now), old.threshold(), &credentials.ids)?;
+        let revision = new.revision();
+        let shares = update_shares(source, new, old.ids())?;
+        encrypt_updated_data(&shares, old.key(), target)?;
+        Ok(Written { revision, free: source.header.capacity() - json.len() })
+    })
 }
 
 /// Changes the password of one document. Its ids stay, and so does everything else.
@@ -83,17 +87,24 @@ pub(super) fn change_password_into(
     new_password: Secret,
     now: Timestamp,
 ) -> Result<Written> {
-    let new = Credentials { password: new_password, ids: old.ids.clone() };
-    let new_key = new.key(&source.header)?;
-    let opened = open(source, &old.ids, &old.key(&source.header)?, Damage::Refuse)?;
-    let json = opened.json()?;
-    let head = next_head(&opened, &json, now);
-    let threshold = opened.description.threshold;
-    copy_and_put(source, target, &NewDocument { key: &new_key, ids: &new.ids, threshold, head: &head, json: &json })?;
-    Ok(Written { revision: head.revision, free: source.header.capacity() - json.len() })
+    let new_key = Credentials { password: new_password, ids: old.ids.clone() }.key(&source.header)?;
+    let old = decrypt_and_extract(source, old, Damage::Refuse)?;
+    let json = old.json()?;
+    let new = generate_new_shares(&source.header, old.next(&json, now), old.threshold(), old.ids())?;
+    let revision = new.revision();
+    let shares = update_shares(source, new, old.ids())?;
+    encrypt_updated_data(&shares, &new_key, target)?;
+    Ok(Written { revision, free: source.header.capacity() - json.len() })
 }
 
-/// Makes a file with its first document; the ids it got.
+/// Makes a file without documents: random bytes in all slots, and for the authentication.
+pub(super) fn init_into(header: &Header, target: &dyn Bytes, name: &str) -> Result<()> {
+    let nobodys = RootKey::random();
+    let digests = Writer::unused(header, target, name)?.finish(&nobodys)?;
+    confirm(&Image::open(target, name)?, &digests, &nobodys)
+}
+
+/// Makes a file of one document, in slots that are all new; the document's ids.
 pub(super) fn create_into(
     header: &Header,
     target: &dyn Bytes,
@@ -102,18 +113,17 @@ pub(super) fn create_into(
     json: &[u8],
     now: Timestamp,
 ) -> Result<ShareIds> {
-    check_document(name, header, json)?;
+    check_document(header, json)?;
     let credentials = new_credentials(header, access, &[], name)?;
     let key = credentials.key(header)?;
-    let head = Head::new(RootKey::random(), 1, now, json);
-    let document = NewDocument { key: &key, ids: &credentials.ids, threshold: access.threshold, head: &head, json };
-    let writer = Writer::unused(header, target, name)?;
-    put_and_confirm(writer, target, name, &document)?;
+    let content = Content::first(RootKey::random(), json, now);
+    let new = generate_new_shares(header, content, access.threshold, &credentials.ids)?;
+    encrypt_and_confirm(Writer::unused(header, target, name)?, target, name, &key, &new)?;
     Ok(credentials.ids.clone())
 }
 
-/// Adds a document to a file. At least one document that is there must be named; all that are named keep their slots,
-/// any other may lose its own.
+/// Adds a document to a file. All documents that are named keep their slots, any other may lose its own. When none is
+/// named, the new one is the first: all slots are written anew, so that nobody sees which it took.
 pub(super) fn add_into(
     source: &Image<'_>,
     target: &dyn Bytes,
@@ -122,20 +132,22 @@ pub(super) fn add_into(
     json: &[u8],
     now: Timestamp,
 ) -> Result<ShareIds> {
-    check_document(source.name, &source.header, json)?;
+    check_document(&source.header, json)?;
     let taken: Vec<&ShareIds> = known.iter().map(|known| &known.ids).collect();
     let credentials = new_credentials(&source.header, access, &taken, source.name)?;
     let mut root_key = None;
     for known in known {
-        root_key = Some(open_known(source, known)?.1);
+        root_key = Some(decrypt_and_extract(source, known, Damage::Refuse)?.root_key());
     }
-    let root_key = root_key.ok_or_else(|| {
-        SealedError::Ids("name a document that is in the file, with its password, to add another".to_owned())
-    })?;
+    let Some(root_key) = root_key else {
+        source.check(&source.digests()?, None)?;
+        return create_into(&source.header, target, source.name, access, json, now);
+    };
     let key = credentials.key(&source.header)?;
-    let head = Head::new(root_key, 1, now, json);
-    let document = NewDocument { key: &key, ids: &credentials.ids, threshold: access.threshold, head: &head, json };
-    copy_and_put(source, target, &document)?;
+    let content = Content::first(root_key, json, now);
+    let new = generate_new_shares(&source.header, content, access.threshold, &credentials.ids)?;
+    let shares = update_shares(source, new, &credentials.ids)?;
+    encrypt_updated_data(&shares, &key, target)?;
     Ok(credentials.ids.clone())
 }
 
@@ -153,56 +165,33 @@ pub(super) fn refresh_into(
             return Err(SealedError::Ids("two of the documents named have ids in common".to_owned()));
         }
     }
-    let mut opened = Vec::with_capacity(known.len());
+    let mut documents = Vec::with_capacity(known.len());
     for known in known {
-        opened.push(open_known(source, known)?);
+        documents.push(decrypt_and_extract(source, known, Damage::Refuse)?);
     }
-    let Some((_, root_key)) = opened.first() else {
+    let Some(root_key) = documents.first().map(Extracted::root_key) else {
         return Err(SealedError::Ids("name the documents that shall be written anew".to_owned()));
     };
     let mut writer = Writer::copied(source, target, source.name)?;
-    source.check(writer.digests(), Some(root_key))?;
+    source.check(writer.digests(), Some(&root_key))?;
     for id in (1..=source.header.slots).filter(|_| rest_is_unused) {
         if !known.iter().any(|known| known.ids.as_slice().contains(&id)) {
             writer.forget(id)?;
         }
     }
-    for (known, (key, _)) in known.iter().zip(&opened) {
-        let document = open(source, &known.ids, key, Damage::Refuse)?;
-        let threshold = document.description.threshold;
+    // One document at a time is in memory.
+    for document in &documents {
         let json = document.json()?;
-        writer.put(&NewDocument { key, ids: &known.ids, threshold, head: &document.head, json: &json })?;
+        writer.put(document.key(), &document.shared_again(&source.header, &json)?)?;
     }
-    let digests = writer.finish(root_key)?;
+    let digests = writer.finish(&root_key)?;
     let written = Image::open(target, source.name)?;
-    confirm(&written, &digests, root_key)?;
-    for (known, (key, _)) in known.iter().zip(&opened) {
-        let document = open(source, &known.ids, key, Damage::Refuse)?;
-        let (threshold, json) = (document.description.threshold, document.json()?);
-        let same = NewDocument { key, ids: &known.ids, threshold, head: &document.head, json: &json };
-        confirm_document(&written, &same)?;
+    confirm(&written, &digests, &root_key)?;
+    for document in &documents {
+        let json = document.json()?;
+        confirm_document(&written, document.key(), &document.shared_again(&source.header, &json)?)?;
     }
     Ok(())
-}
-
-fn open_known(source: &Image<'_>, known: &Credentials) -> Result<(DocumentKey, RootKey)> {
-    let key = known.key(&source.header)?;
-    let opened = open(source, &known.ids, &key, Damage::Refuse)?;
-    let root_key = RootKey::from_bytes(opened.head.root_key.as_bytes());
-    Ok((key, root_key))
-}
-
-fn next_head(opened: &Opened<'_>, json: &[u8], now: Timestamp) -> Head {
-    let root_key = RootKey::from_bytes(opened.head.root_key.as_bytes());
-    Head::new(root_key, opened.head.revision.saturating_add(1), now, json)
-}
-
-fn check_document(name: &str, header: &Header, json: &[u8]) -> Result<()> {
-    let capacity = header.capacity();
-    if json.len() > capacity {
-        return Err(SealedError::TooLarge { file: name.to_owned(), len: json.len(), capacity });
-    }
-    Ok(check_object(json)?)
 }
 
 fn new_credentials(header: &Header, access: &NewAccess, taken: &[&ShareIds], name: &str) -> Result<Credentials> {
@@ -213,25 +202,8 @@ fn new_credentials(header: &Header, access: &NewAccess, taken: &[&ShareIds], nam
         }
         NewIds::Chosen(ids) => ids.clone(),
     };
-    let count = ids.as_slice().len();
-    if !(2..=count).contains(&usize::from(access.threshold)) {
-        return Err(SealedError::Settings(format!("the threshold must be 2 to {count}, the number of ids")));
-    }
+    check_threshold(access.threshold, &ids)?;
     Ok(Credentials { password: Secret::new(access.password.as_bytes().to_vec()), ids })
-}
-
-fn copy_and_put(source: &Image<'_>, target: &dyn Bytes, document: &NewDocument<'_>) -> Result<()> {
-    let writer = Writer::copied(source, target, source.name)?;
-    source.check(writer.digests(), Some(&document.head.root_key))?;
-    put_and_confirm(writer, target, source.name, document)
-}
-
-fn put_and_confirm(mut writer: Writer<'_>, target: &dyn Bytes, name: &str, document: &NewDocument<'_>) -> Result<()> {
-    writer.put(document)?;
-    let digests = writer.finish(&document.head.root_key)?;
-    let written = Image::open(target, name)?;
-    confirm(&written, &digests, &document.head.root_key)?;
-    confirm_document(&written, document)
 }
 
 /// A document as it was read.
@@ -247,10 +219,9 @@ pub struct Document {
 
 /// Reads one document.
 pub(super) fn read(source: &Image<'_>, credentials: &Credentials, damage: Damage) -> Result<Document> {
-    let key = credentials.key(&source.header)?;
-    let opened = open(source, &credentials.ids, &key, damage)?;
+    let found = decrypt_and_extract(source, credentials, damage)?;
     if damage == Damage::Refuse {
-        source.check(&source.digests()?, Some(&opened.head.root_key))?;
+        source.check(&source.digests()?, Some(&found.root_key()))?;
     }
-    Ok(Document { json: opened.json()?, revision: opened.head.revision, changed: opened.head.changed })
+    Ok(Document { json: found.json()?, revision: found.revision(), changed: found.changed() })
 }

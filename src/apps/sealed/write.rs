@@ -3,15 +3,13 @@
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use super::bytes::Bytes;
-use super::content::{Head, fill};
 use super::error::{Result, SealedError, disk};
-use super::ids::ShareIds;
 use super::image::{Digests, Image, front};
 use super::layout::{FRAME_SHARE_LEN, Header};
 use super::open::{DESCRIPTION_NUMBER, Damage, Description, open};
+use super::steps::NewShares;
 use crate::base::random;
 use crate::crypto::document::{DocumentKey, RootKey, SALT_LEN, SlotKey};
 
@@ -21,20 +19,6 @@ pub struct Writer<'a> {
     header: Header,
     name: &'a str,
     digests: Digests,
-}
-
-/// A document to be written.
-pub struct NewDocument<'a> {
-    /// Its key in this file.
-    pub key: &'a DocumentKey,
-    /// Its share ids.
-    pub ids: &'a ShareIds,
-    /// How many shares shall give it.
-    pub threshold: u16,
-    /// What stands before its JSON.
-    pub head: &'a Head,
-    /// Its JSON.
-    pub json: &'a [u8],
 }
 
 impl<'a> Writer<'a> {
@@ -79,33 +63,23 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes new shares of a document and puts them into its slots.
-    pub fn put(&mut self, document: &NewDocument<'_>) -> Result<()> {
-        let ids = document.ids.as_slice();
+    /// Seals new shares of a document, and puts them into its slots.
+    pub fn put(&mut self, key: &DocumentKey, shares: &NewShares<'_>) -> Result<()> {
+        let ids = shares.ids().as_slice();
         let count = u16::try_from(ids.len()).unwrap_or(u16::MAX);
-        let description = Description { generation: random::bytes(), threshold: document.threshold, ids: count };
+        let description = Description { generation: random::bytes(), threshold: shares.threshold(), ids: count };
         let mut slots = Vec::with_capacity(ids.len());
         for id in ids {
-            slots.push(self.begin_slot(*id, document.key, &description)?);
+            slots.push(self.begin_slot(*id, key, &description)?);
         }
-        let field = self.header.field;
-        let head = document.head.encode();
-        let mut start = 0;
-        for frame in 0..self.header.frames() {
-            let share_len = self.header.frame_share_len(frame);
-            let mut secret = Zeroizing::new(vec![0; field.secret_len(share_len)]);
-            fill(&head, document.json, start, &mut secret);
-            start += secret.len();
-            let polynomials = field.split(&secret, share_len, document.threshold.into());
-            let mut share = Zeroizing::new(vec![0; share_len]);
-            for (id, (slot, hash)) in ids.iter().zip(&mut slots) {
-                polynomials.share(*id, &mut share);
-                let tag = slot.seal(u32::try_from(frame).unwrap_or(DESCRIPTION_NUMBER), &mut share);
+        for (frame, mut chunk) in shares.chunks().enumerate() {
+            for ((id, share), (slot, hash)) in chunk.iter_mut().zip(&mut slots) {
+                let tag = slot.seal(u32::try_from(frame).unwrap_or(DESCRIPTION_NUMBER), share);
                 let at = self.header.slot_start(*id) + self.header.frame_start(frame);
                 hash.update(&*share);
                 hash.update(tag);
-                self.write(&share, at)?;
-                self.write(&tag, at + share_len as u64)?;
+                self.write(share, at)?;
+                self.write(&tag, at + share.len() as u64)?;
             }
         }
         for (id, (_, hash)) in ids.iter().zip(slots) {
@@ -146,10 +120,10 @@ pub fn confirm(target: &Image<'_>, digests: &Digests, root_key: &RootKey) -> Res
 }
 
 /// Reads a document back from the new shares.
-pub fn confirm_document(target: &Image<'_>, document: &NewDocument<'_>) -> Result<()> {
-    let opened = open(target, document.ids, document.key, Damage::Refuse)
+pub fn confirm_document(target: &Image<'_>, key: &DocumentKey, shares: &NewShares<'_>) -> Result<()> {
+    let opened = open(target, shares.ids(), key, Damage::Refuse)
         .map_err(|_| not_written(target, "the document does not open"))?;
-    let same = opened.is_json(document.json)? && opened.head.revision == document.head.revision;
+    let same = opened.is_json(shares.json())? && opened.head.revision == shares.head().revision;
     if same { Ok(()) } else { Err(not_written(target, "the document differs")) }
 }
 

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::cli::support::{Ended, Home, json_lines, run};
 
+/// The exit code of what somebody else works on.
+const LOCKED: i32 = 11;
 const PASSWORD: &str = "a password of this test";
 
 fn sealed(home: &Home, args: &[&str]) -> Command {
@@ -29,7 +31,7 @@ fn made() -> Home {
     let home = Home::new();
     fs::write(home.path("one.json"), "{\"name\":\"one\"}\n").unwrap();
     fs::write(home.path("two.json"), "{\"name\":\"two\"}").unwrap();
-    let args = ["create", "f", "--ids", "7,2,3", "--threshold", "2", "--kdf-memory-mib", "8", "--document", "one.json"];
+    let args = ["init", "f", "--ids", "7,2,3", "--threshold", "2", "--kdf-memory-mib", "8", "--document", "one.json"];
     assert!(ok(&home, &args).contains("share ids: 2,3,7\n"));
     home
 }
@@ -60,9 +62,13 @@ fn a_document_goes_through_its_life() {
     assert_eq!((&read["revision"], &read["document"]["n"]), (&3.into(), &3.into()));
     assert!(read["changed"].as_str().is_some_and(|time| time.ends_with('Z')));
 
+    let info = &json_lines(&ok(&home, &["info", "f", "--json"]))[0];
+    assert_eq!((&info["slots"], &info["field"]), (&64.into(), &"gf256".into()));
+    assert_eq!(info["file_bytes"], fs::metadata(home.path("f")).unwrap().len());
+    assert_eq!(info["kdf"]["memory_kib"], 8 * 1024);
+    assert!(ok(&home, &["info", "f"]).contains("64 slots in field gf256"));
     let verified = &json_lines(&ok(&home, &["verify", "f", "--json"]))[0];
-    assert_eq!((&verified["slots"], &verified["authentic"]), (&64.into(), &false.into()));
-    assert_eq!(verified["file_bytes"], fs::metadata(home.path("f")).unwrap().len());
+    assert_eq!((&verified["uuid"], &verified["authentic"]), (&info["uuid"], &false.into()));
     let verified = &json_lines(&ok(&home, &["verify", "f", "--ids", "2,3,7", "--json"]))[0];
     assert_eq!(verified["authentic"], true);
 
@@ -71,7 +77,7 @@ fn a_document_goes_through_its_life() {
     fails(&home, &["read", "f", "--ids", "2,3,7"], 12, &["no document"]);
     let mut read = sealed(&home, &["read", "f", "--ids", "2,3,7"]);
     assert_eq!(run(read.env("KURA_SEALED_PASSWORD", "a new one of this test")).ok(), "{\"n\":3}\n");
-    let cleaned = &json_lines(&ok(&home, &["clean", "--json"]))[0];
+    let cleaned = &json_lines(&ok(&home, &["cleanup", "--json"]))[0];
     assert_eq!((&cleaned["removed"], &cleaned["in_use"]), (&0.into(), &0.into()));
 }
 
@@ -80,7 +86,7 @@ fn documents_are_added_and_refreshed_with_those_that_are_known() {
     let home = made();
     fs::write(home.path("known"), format!("2,3,7 {PASSWORD}\n\n")).unwrap();
     let add = |rest: &[&str]| {
-        let args = [&["add", "f", "--known", "known", "--document", "two.json", "--ids", "10,11"], rest].concat();
+        let args = [&["create", "f", "--known", "known", "--document", "two.json", "--ids", "10,11"], rest].concat();
         let mut command = sealed(&home, &args);
         command.env("KURA_SEALED_PASSWORD", "second password");
         run(&mut command)
@@ -99,11 +105,62 @@ fn documents_are_added_and_refreshed_with_those_that_are_known() {
     // Drawn at random, beside the known ones.
     fs::write(home.path("known"), format!("2,3,7 {PASSWORD}")).unwrap();
     let args =
-        ["add", "f", "--known", "known", "--rest-is-unused", "--shares", "5", "--document", "two.json", "--json"];
+        ["create", "f", "--known", "known", "--rest-is-unused", "--shares", "5", "--document", "two.json", "--json"];
     let ids = json_lines(&ok(&home, &args))[0]["ids"].clone();
     let ids: Vec<String> = ids.as_array().unwrap().iter().map(|id| id.to_string()).collect();
     assert_eq!(ids.len(), 5);
     assert_eq!(ok(&home, &["read", "f", "--ids", &ids.join(",")]), "{\"name\":\"two\"}\n");
+}
+
+/// Without a document at first; the one that is created then needs no other to be named.
+#[test]
+fn a_file_is_made_empty_and_filled() {
+    let home = made();
+    let said = ok(&home, &["init", "e", "--kdf-memory-mib", "8", "--slots", "12"]);
+    assert!(said.contains("kura sealed create"), "{said}");
+    assert!(!said.contains("share ids"), "{said}");
+    fails(&home, &["read", "e", "--ids", "2,3"], 12, &["no document"]);
+    fails(&home, &["create", "e", "--document", "one.json"], 2, &["--rest-is-unused"]);
+    let ids = ["--ids", "2,3", "--document", "one.json"];
+    ok(&home, &[&["create", "e", "--rest-is-unused"], &ids[..]].concat());
+    assert_eq!(ok(&home, &["read", "e", "--ids", "2,3"]), "{\"name\":\"one\"}\n");
+    ok(&home, &["verify", "e", "--ids", "2,3"]);
+    fails(&home, &["create", "missing", "--rest-is-unused", "--document", "one.json"], 1, &["missing", "init"]);
+    fails(&home, &["init", "g", "--ids", "2,3"], 2, &["--document"]);
+    fails(&home, &["create", "e", "--known", "-", "--rest-is-unused"], 2, &["standard input"]);
+    assert!(!home.path("g").exists() && !home.path("missing").exists());
+    // The documents that are there, by standard input: no password in any file.
+    let args = ["create", "e", "--known", "-", "--rest-is-unused", "--ids", "5,6", "--document", "two.json"];
+    let mut child = sealed(&home, &args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), format!("2,3 {PASSWORD}\n").as_bytes()).unwrap();
+    assert!(Ended::of(child.wait_with_output().unwrap()).ok().contains("share ids: 5,6"));
+    assert_eq!(ok(&home, &["read", "e", "--ids", "2,3"]), "{\"name\":\"one\"}\n");
+}
+
+/// Processes at the same time: those that are not refused work one after another, and no update is lost.
+#[test]
+fn a_race_of_processes_loses_no_update() {
+    let home = made();
+    let mut done = 0;
+    for _ in 0..if super::support::is_long() { 40 } else { 5 } {
+        let args = ["update", "f", "--ids", "2,3,7", "--document", "two.json", "--no-backup"];
+        let mut children: Vec<_> = (0..4)
+            .map(|_| {
+                let mut command = sealed(&home, &args);
+                let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+                crate::cli::support::Running(child)
+            })
+            .collect();
+        for child in &mut children {
+            let code = child.0.wait().unwrap().code();
+            assert!([Some(0), Some(LOCKED)].contains(&code), "{code:?}");
+            done += u64::from(code == Some(0));
+        }
+    }
+    let read = &json_lines(&ok(&home, &["read", "f", "--ids", "2,3,7", "--json"]))[0];
+    assert!(done >= 1);
+    assert_eq!(read["revision"], done + 1);
+    assert_eq!(fs::read_dir(home.path(".kura-sealed")).unwrap().count(), 0);
 }
 
 #[test]
@@ -121,9 +178,9 @@ fn refusals_say_what_and_what_to_do() {
     fs::write(home.path("large.json"), format!("{{\"a\":\"{}\"}}", "x".repeat(20_000))).unwrap();
     fails(&home, &["update", "f", "--ids", "2,3,7", "--document", "large.json"], 2, &["20008"]);
     fails(&home, &["update", "f", "--ids", "2,3,7", "--document", "two.json", "-o", "one.json"], 2, &["one.json"]);
-    fails(&home, &["create", "f", "--document", "two.json"], 2, &["exists"]);
-    fails(&home, &["create", "g", "--slots", "1000", "--document", "two.json"], 2, &["255"]);
-    fails(&home, &["create", "g", "--kdf-memory-mib", "1", "--document", "two.json"], 2, &["--kdf-memory-mib"]);
+    fails(&home, &["init", "f", "--document", "two.json"], 2, &["exists"]);
+    fails(&home, &["init", "g", "--slots", "1000", "--document", "two.json"], 2, &["255"]);
+    fails(&home, &["init", "g", "--kdf-memory-mib", "1", "--document", "two.json"], 2, &["--kdf-memory-mib"]);
     assert!(!home.path("g").exists());
     let mut none = home.bare();
     let none = none.args(["sealed", "read", "f", "--ids", "2,3,7"]);
@@ -198,7 +255,7 @@ fn a_killed_command_leaves_a_whole_file() {
         let found = ok(&home, &["read", "f", "--ids", "2,3,7"]);
         assert!(["{\"name\":\"one\"}\n", "{\"name\":\"two\"}\n"].contains(&&found[..]), "{found}");
     }
-    ok(&home, &["clean"]);
+    ok(&home, &["cleanup"]);
     assert_eq!(fs::read_dir(home.path(".kura-sealed")).unwrap().count(), 0);
     ok(&home, &["verify", "f", "--ids", "2,3,7"]);
 }
@@ -210,7 +267,7 @@ fn a_work_directory_of_others_is_refused() {
     let update = ["update", "f", "--ids", "2,3,7", "--document", "two.json"];
     let work = home.path(".kura-sealed");
     fs::set_permissions(&work, fs::Permissions::from_mode(0o777)).unwrap();
-    for args in [&update[..], &["clean"], &["create", "g", "--document", "two.json"]] {
+    for args in [&update[..], &["cleanup"], &["init", "g", "--document", "two.json"]] {
         fails(&home, args, 14, &[".kura-sealed", "0700"]);
     }
     fs::remove_dir(&work).unwrap();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use kura::apps::sealed::{
-    LOCK_TIMEOUT_MS, Machine, Operation, Result, add_document, change_password, cleanup_stale_temp_files, create_file,
-    create_temp_resources, refresh_file, update_file, verify_file, work_dir,
+    LOCK_TIMEOUT_MS, Machine, Operation, Result, SealedError, add_document, change_password, cleanup_stale_temp_files,
+    create_file, create_temp_resources, refresh_file, update_file, verify_file, work_dir,
 };
 use kura::base::disk::Disk;
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
@@ -174,7 +174,8 @@ fn a_disk_that_forgets_is_noticed_before_anything_is_replaced() {
     for write in 0.. {
         let disk = base.reopen(Crash::Kill);
         let writes_left = Arc::new(AtomicI64::new(write));
-        let forgetful = Arc::new(Forgetful { disk: disk.clone(), writes_left: writes_left.clone() });
+        let forgetful =
+            Arc::new(Forgetful { disk: disk.clone(), is_read_only: false, writes_left: writes_left.clone() });
         let machine = Machine { disk: forgetful, ..machine(&disk) };
         let before = bytes(&machine);
         let result = update_file(&machine, &place(), b"{\"name\":\"new\"}", &one());
@@ -193,6 +194,24 @@ fn a_disk_that_forgets_is_noticed_before_anything_is_replaced() {
         }
     }
     assert!(forgotten > 10);
+}
+
+/// What can only be read is read and checked; writing says why not.
+#[test]
+fn a_file_on_a_disk_that_is_read_only_can_be_read() {
+    let disk = prepared();
+    let writes_left = Arc::new(AtomicI64::new(i64::MAX));
+    let read_only = Arc::new(Forgetful { disk: disk.clone(), is_read_only: true, writes_left });
+    let machine = Machine { disk: read_only, ..machine(&disk) };
+    let before = bytes(&machine);
+    assert_eq!(text(&machine, &one()), "{\"name\":\"one\"}");
+    assert!(verify_file(&machine, Path::new(FILE), Some(&one())).unwrap().authentic);
+    for case in &CASES {
+        let refused = (case.run)(&machine).unwrap_err();
+        assert!(matches!(&refused, SealedError::Disk { source, .. } if source.raw_os_error() == Some(libc::EROFS)));
+        assert!(refused.to_string().contains("/dir/.kura-sealed"), "{refused}");
+    }
+    assert_eq!(bytes(&machine), before);
 }
 
 /// An operation that ended has left nothing; one that runs keeps its temporary file.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kura::apps::sealed::{
     Credentials, Damage, NewAccess, NewIds, Place, SealedError, Settings, ShareIds, add_document, change_password,
-    create_file, read_document, refresh_file, update_file, verify_file,
+    create_file, init_file, read_document, read_header, refresh_file, update_file, verify_file,
 };
 use kura::base::clock::Timestamp;
 use kura::crypto::sharing::Field;
@@ -95,8 +95,11 @@ fn updates_leave_all_other_slots_and_the_header_as_they_were() {
             documents[chosen].1 = json;
             let after = bytes(&machine);
             assert_eq!(changed_slots(&before, &after, slot_len), documents[chosen].0.ids.as_slice());
-            for at in [chosen, dice.below(count as u64) as usize] {
-                assert_eq!(text(&machine, &documents[at].0), documents[at].1);
+            let other = dice.below(count as u64) as usize;
+            for (at, (credentials, json)) in documents.iter().enumerate() {
+                if is_long() || at == chosen || at == other {
+                    assert_eq!(text(&machine, credentials), *json);
+                }
             }
         }
         for (credentials, json) in &documents {
@@ -175,6 +178,15 @@ fn passwords_are_bytes() {
     create_file(&machine, &file(), &small(Field::Gf256, 4), &access("\u{e9}", &[1, 2], 2), b"{}").unwrap();
     assert!(read(&machine, &credentials("\u{e9}", &[1, 2])).is_ok());
     assert!(matches!(read(&machine, &credentials("e\u{301}", &[1, 2])), Err(SealedError::NoDocument { .. })));
+    // Zeros count, and so does every byte of a long one.
+    let long = "x".repeat(1 << 20);
+    for (old, new) in [("\u{e9}", "a\0b\0"), ("a\0b\0", &long)] {
+        let new_secret = Secret::from_text(new.to_owned());
+        change_password(&machine, &place(), &credentials(old, &[1, 2]), new_secret).unwrap();
+        assert_eq!(text(&machine, &credentials(new, &[1, 2])), "{}");
+        let shorter = credentials(&new[..new.len() - 1], &[1, 2]);
+        assert!(matches!(read(&machine, &shorter), Err(SealedError::NoDocument { .. })));
+    }
 }
 
 #[test]
@@ -266,7 +278,6 @@ fn a_document_is_added_only_beside_those_that_are_named() {
     };
     let undeclared = add(&known, false, &access("three", &[3, 7], 2));
     assert!(matches!(undeclared, Err(SealedError::RestNotDeclared { .. })));
-    assert!(matches!(add(&[], true, &access("three", &[3, 7], 2)), Err(SealedError::Ids(_))));
     assert!(matches!(add(&known, true, &access("three", &[3, 6], 2)), Err(SealedError::Ids(_))));
     assert!(matches!(add(&known, true, &access("three", &[3, 9], 2)), Err(SealedError::Ids(_))));
     for threshold in [0, 1, 3] {
@@ -281,6 +292,43 @@ fn a_document_is_added_only_beside_those_that_are_named() {
     assert_eq!(text(&machine, &known[0]), "{\"name\":\"one\"}");
     assert_eq!(text(&machine, &known[1]), "{\"name\":\"two\"}");
     assert_eq!(text(&machine, &credentials("three", &[3, 7, 8])), "{\"name\":\"three\"}");
+}
+
+/// A file without documents is like any other; its first document takes the place of all that is there, in every slot.
+#[test]
+fn a_file_may_begin_empty() {
+    for field in FIELDS {
+        let machine = machine(&disk());
+        let uuid = init_file(&machine, &file(), &small(field, 6)).unwrap().uuid;
+        let empty = bytes(&machine);
+        assert_eq!(read_header(&machine, Path::new(FILE)).unwrap().uuid, uuid);
+        assert!(!verify_file(&machine, Path::new(FILE), None).unwrap().authentic);
+        let one = credentials("one", &[1, 4, 5]);
+        assert!(matches!(read(&machine, &one), Err(SealedError::NoDocument { .. })));
+        assert!(matches!(init_file(&machine, &file(), &small(field, 6)), Err(SealedError::Occupied(_))));
+        let first = |rest_is_unused| {
+            let access = access("one", &[1, 4, 5], 2);
+            add_document(&machine, &place(), (&[], rest_is_unused), &access, b"{\"name\":\"one\"}")
+        };
+        assert!(matches!(first(false), Err(SealedError::RestNotDeclared { .. })));
+        assert_eq!(bytes(&machine), empty);
+        let backup = first(true).unwrap().backup.unwrap();
+        let with_one = bytes(&machine);
+        assert_eq!(changed_slots(&empty, &with_one, slot_len(&machine)), [1, 2, 3, 4, 5, 6], "which are its own?");
+        assert!(verify_file(&machine, Path::new(FILE), Some(&one)).unwrap().authentic);
+        assert_eq!(kura::base::disk::read_file(machine.disk.as_ref(), &backup, usize::MAX).unwrap(), empty);
+        // As it says: what was not named is gone.
+        let two = access("two", &[2, 6], 2);
+        add_document(&machine, &place(), (&[], true), &two, b"{}").unwrap();
+        assert!(matches!(read(&machine, &one), Err(SealedError::NoDocument { .. })));
+        assert_eq!(text(&machine, &credentials("two", &[2, 6])), "{}");
+        // Not on top of what an accident left.
+        let mut broken = bytes(&machine);
+        broken[400] ^= 1;
+        replace(&machine, &broken);
+        assert!(matches!(first(true), Err(SealedError::Damaged { .. })));
+        assert_eq!(bytes(&machine), broken);
+    }
 }
 
 /// A refresh with everything named changes every slot, and no document.

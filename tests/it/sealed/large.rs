@@ -39,7 +39,7 @@ fn an_update_of_a_large_file_needs_little_memory() {
     let size = ["--slots", &slots, "--capacity-kib", &capacity];
     let ids = "1,7,12,13,20,21,30,32";
     let create =
-        sealed(&[&["create", "f", "--ids", ids, "--threshold", "5", "--document", "one.json"], &size[..]].concat());
+        sealed(&[&["init", "f", "--ids", ids, "--threshold", "5", "--document", "one.json"], &size[..]].concat());
     let mut peaks = vec![peak_kib(&create)];
     let wanted = slots.parse::<u64>().unwrap() * (capacity_kib as u64) * 1024;
     assert!(std::fs::metadata(home.path("f")).unwrap().len() >= wanted);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kura::apps::sealed::{
     Credentials, Damage, Machine, NewAccess, NewIds, Place, ShareIds, SystemProcesses, create_file, read_document,
-    update, update_file,
+    take_secrets, update, update_file,
 };
 use kura::base::clock::{SystemClock, Timestamp};
 use kura::base::disk::RealDisk;
@@ -16,6 +16,7 @@ use kura::crypto::slots::Secret;
 use zeroize::Zeroizing;
 
 use super::support::{FIELDS, small};
+use super::watching::{WANTED_LEN, count_in_freed};
 
 /// A random text that is nowhere in memory in clear, except while it is used.
 struct Masked {
@@ -60,6 +61,11 @@ impl Masked {
 
     fn credentials(&self) -> Credentials {
         Credentials { password: Secret::new(self.clear()), ids: ShareIds::new(&[1, 2, 5]).unwrap() }
+    }
+
+    /// Its beginning, masked, with the masks.
+    fn beginning(&self) -> [(u8, u8); WANTED_LEN] {
+        std::array::from_fn(|at| (self.text[at], self.mask[at]))
     }
 
     /// How often it stands in the bytes, or a quarter of it that does not begin in the middle.
@@ -125,6 +131,20 @@ fn use_them(dir: &Path, field: Field, password: &Masked, documents: [&Masked; 2]
     }
 }
 
+/// A whole request, with an escape before the password so that it cannot be used as it stands.
+fn take_from_request(password: &Masked, document: &Masked) {
+    let mut request = Zeroizing::new(Vec::with_capacity(1000));
+    request.extend_from_slice(b"{\"file\":\"f\",\"password\":\"\\u0041");
+    password.write_onto(&mut request);
+    request.extend_from_slice(b"\",\"ids\":[1,2,5],\"document\":");
+    request.extend_from_slice(&document.json());
+    request.push(b'}');
+    let (rest, secrets) = take_secrets(&request).unwrap();
+    assert_eq!(rest, b"{\"file\":\"f\"}");
+    assert!(secrets.credentials.password.as_bytes()[1..] == *Zeroizing::new(password.clear()));
+    assert!(secrets.document.as_bytes() == &document.json()[..]);
+}
+
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -148,6 +168,37 @@ fn no_password_and_no_document_stays_in_memory_or_in_files() {
     let left = first.clear();
     assert!(!find_in_memory(&wanted[1..2]).is_empty());
     drop(left);
+}
+
+/// What is given back during the operations holds none of it either, not even for a moment.
+#[test]
+fn no_password_and_no_document_is_in_memory_that_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (password, first, second) = (Masked::new(), Masked::new(), Masked::new());
+    let wanted = || [&password, &first, &second].map(Masked::beginning);
+    let found = count_in_freed(wanted(), || {
+        FIELDS.iter().for_each(|field| use_them(dir.path(), *field, &password, [&first, &second]));
+        let wrong = first.credentials();
+        let path = dir.path().join("Gf256.sealed");
+        update_file(&machine(), &Place::of(&path), &second.json(), &wrong).unwrap_err();
+        let mut broken = second.json();
+        broken.truncate(LEN + 11);
+        update_file(&machine(), &Place::of(&path), &broken, &password.credentials()).unwrap_err();
+        let known = [password.credentials()];
+        kura::apps::sealed::refresh_file(&machine(), &Place::of(&path), &known, true).unwrap();
+        take_from_request(&password, &second);
+        let changed = Secret::new(second.clear());
+        kura::apps::sealed::change_password(&machine(), &Place::of(&path), &known[0], changed).unwrap();
+    });
+    assert_eq!(found, 0);
+    // It would be seen, when a buffer is dropped and when one grows.
+    assert!(count_in_freed(wanted(), || drop(first.clear())) > 0);
+    let grows = || {
+        let mut grows = password.clear();
+        grows.reserve(1 << 20);
+        zeroize::Zeroize::zeroize(&mut grows);
+    };
+    assert!(count_in_freed(wanted(), grows) > 0);
 }
 
 #[test]

@@ -131,32 +131,42 @@ pub fn is_long() -> bool {
     std::env::var_os("KURA_TEST_LONG").is_some()
 }
 
-/// A disk that forgets one write of many, as if it had succeeded.
+/// A disk that forgets one write of many, as if it had succeeded, or that can only be read.
 pub struct Forgetful {
     pub disk: SimDisk,
+    pub is_read_only: bool,
     /// How many writes succeed before one is forgotten.
     pub writes_left: Arc<AtomicI64>,
 }
 
 struct ForgetfulFile(Arc<dyn DiskFile>, Arc<AtomicI64>);
 
+impl Forgetful {
+    fn change(&self) -> io::Result<&SimDisk> {
+        if self.is_read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(&self.disk) }
+    }
+}
+
 impl Disk for Forgetful {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        if !matches!(mode, OpenMode::Read) {
+            self.change()?;
+        }
         let file = self.disk.open(path, mode)?;
         let watched = path.extension().is_some_and(|extension| extension == "tmp");
         Ok(if watched { Arc::new(ForgetfulFile(file, self.writes_left.clone())) } else { file })
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
+        self.change()?.rename(from, to)
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.link(from, to)
+        self.change()?.link(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
+        self.change()?.remove(path)
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
+        self.change()?.create_dir_all(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<DirItem>> {
         self.disk.list(path)

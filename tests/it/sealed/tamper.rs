@@ -131,6 +131,15 @@ fn slots_of_other_places_times_and_files_are_noticed() {
     let mut bad = good.clone();
     bad[slot(1)].copy_from_slice(&foreign[slot(1)]);
     refused(&with_checksum(bad, 6), &one, "a slot of another file");
+    // The UUID of another file: ids and password give other keys there, so nothing opens.
+    let mut bad = good.clone();
+    bad[12..28].copy_from_slice(&foreign[12..28]);
+    assert_ne!(bad, good);
+    replace(&machine, &bad);
+    assert!(matches!(verify_file(&machine, Path::new(FILE), None), Err(SealedError::Damaged { .. })));
+    replace(&machine, &with_checksum(bad, 6));
+    assert!(matches!(read(&machine, &one), Err(SealedError::NoDocument { .. })));
+    assert!(matches!(update(&machine, &one, "{}"), Err(SealedError::NoDocument { .. })));
     // A whole earlier file is one that was right; nothing in it can tell.
     replace(&machine, &old);
     assert_eq!((text(&machine, &one), read(&machine, &one).unwrap().revision), ("{\"name\":\"one\"}".to_owned(), 1));
