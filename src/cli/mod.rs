@@ -24,6 +24,7 @@ mod init;
 mod interrupt;
 mod key;
 mod keyring;
+mod maintain;
 mod mount;
 mod mounts;
 mod options;
@@ -135,6 +136,8 @@ enum Command {
     Sealed(sealed::SealedArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
+    Forget(maintain::ForgetArgs),
+    Gc(maintain::GcArgs),
     Key(key::KeyArgs),
     Iam(iam::IamArgs),
     Demo(demo::DemoArgs),
@@ -206,6 +209,8 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Sealed(args) => sealed::run(context, args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
+        Command::Forget(args) => maintain::forget(context, args),
+        Command::Gc(args) => maintain::gc(context, &args),
         Command::Key(args) => key::run(context, &args),
         Command::Iam(args) => iam::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),

@@ -103,6 +103,15 @@ pub enum SyncError {
         /// The object.
         object: String,
     },
+    /// Something that versions lead to is in no location run: nothing may be collected.
+    #[error(
+        "{missing} blobs that versions need are in no location run; nothing is collected before `kura check` finds \
+         nothing wrong"
+    )]
+    Unlocated {
+        /// How many.
+        missing: u64,
+    },
     /// It was asked to stop before it was done.
     #[error("stopped before everything was published")]
     Stopped,

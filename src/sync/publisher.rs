@@ -132,6 +132,12 @@ impl Publisher {
         Self { parts, busy: Mutex::new(()), uploaded: Mutex::new(HashSet::new()), joined: Box::new(joined) }
     }
 
+    /// Does something while nothing is published.
+    pub fn exclusively<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _busy = self.busy.lock();
+        act()
+    }
+
     /// What waits.
     pub fn waiting(&self) -> Result<Waiting, SyncError> {
         let parts = &self.parts;

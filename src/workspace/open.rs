@@ -353,13 +353,15 @@ impl Ahead<'_> {
         Err(SyncError::RolledBack(Box::new(rollback)).into())
     }
 
+    /// Whether a history holds a version, or is known to have held it.
     fn lists(&self, head: &Head, version: VersionId) -> Result<bool> {
         if version == head.version {
             return Ok(true);
         }
         let index = self.blobs.index();
         index.set_runs(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
-        Ok(refs::lists(&head.refs, &Pages(self.blobs), version)?)
+        let io = Pages(self.blobs);
+        Ok(refs::lists(&head.refs, &io, version)? || refs::forgotten(&head.refs, &io, version)?.is_some())
     }
 
     /// What the newest version seen needs and the store has no more: its record and its location runs.

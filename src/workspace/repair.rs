@@ -243,11 +243,12 @@ impl Workspace {
         self.record(Reason::automatic())?;
         let newest = self.tree().base().index.id;
         let mut edits = Edits::new();
-        for lost in report.lost.iter().filter(|lost| lost.version != newest) {
-            refs::remove_version(&mut edits, lost.version);
+        let is_lost = |version: VersionId| report.lost.iter().any(|lost| lost.version == version);
+        for version in self.versions()?.iter().filter(|version| version.id != newest && is_lost(version.id)) {
+            refs::forget_version(&mut edits, version);
         }
         for (tag, version) in refs::tags(&self.tree().base().refs, &*self.pages())? {
-            if version != newest && report.lost.iter().any(|lost| lost.version == version) {
+            if version != newest && is_lost(version) {
                 refs::set_tag(&mut edits, &tag, None);
             }
         }
