@@ -132,6 +132,12 @@ impl Blobs {
         }
     }
 
+    /// Whether only this machine has the blob, in no object yet.
+    pub fn waits_here(&self, id: &BlobId) -> bool {
+        let local = self.reader.local.read().clone();
+        local.is_some_and(|local| local.contains(id))
+    }
+
     /// Reads a whole blob.
     pub fn read(&self, kind: BlobKind, chunk: &ChunkRef) -> Result<Arc<[u8]>> {
         if kind != BlobKind::Page {

@@ -75,7 +75,7 @@ Environment:
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
   KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys:
                            store, state_dir, cache_dir, cache_size, unpublished_size, full_wait,
-                           version_quiet, version_max, poll
+                           version_quiet, version_max, poll, maintain, gc_grace, scrub, scrub_size
   KURA_LOG                 what is logged, e.g. `info` or `kura::sync=debug` [warn]
   NO_COLOR                 no colours
 

@@ -242,7 +242,9 @@ impl From<SyncError> for Failure {
                 (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
             }
             SyncError::Untrusted { .. } => (Exit::RolledBack, Some("check the address, and where the id comes from")),
-            SyncError::Lost { .. } | SyncError::Unlocated { .. } => (Exit::Damaged, Some(CHECK_STORE)),
+            SyncError::Lost { .. } | SyncError::Unlocated { .. } | SyncError::Collected { .. } => {
+                (Exit::Damaged, Some(CHECK_STORE))
+            }
             SyncError::Contended { .. } => (Exit::Conflict, Some("try again")),
             SyncError::Stopped => (Exit::Partial, Some("what is left is published later")),
         };

@@ -136,6 +136,7 @@ fn of_sync(error: &SyncError) -> Errno {
         | SyncError::Untrusted { .. }
         | SyncError::Lost { .. }
         | SyncError::Unlocated { .. }
+        | SyncError::Collected { .. }
         | SyncError::Stopped
         | SyncError::Contended { .. } => Errno::EIO,
     }

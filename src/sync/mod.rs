@@ -19,6 +19,7 @@ mod error;
 mod memory;
 mod publisher;
 mod pull;
+mod settle;
 
 pub use collect::{CollectOptions, CollectReport, Collector, CollectorParts, Garbage, Waits};
 pub use condemned::{Condemned, Name};

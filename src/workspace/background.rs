@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::fsync::Rounds;
+use super::maintain::Maintained;
 use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
 use crate::base::random;
@@ -53,6 +54,7 @@ pub(super) struct Background {
     sleep: Mutex<()>,
     slept: Condvar,
     pub(super) fsyncs: Rounds,
+    pub(super) maintained: Mutex<Maintained>,
 }
 
 impl Background {
@@ -83,7 +85,7 @@ impl Background {
     }
 
     /// Sleeps unless it is time to end; false when it is.
-    fn pause(&self, time: Duration) -> bool {
+    pub(super) fn pause(&self, time: Duration) -> bool {
         let mut sleep = self.sleep.lock();
         if !self.is_stopping() {
             self.slept.wait_for(&mut sleep, time);
@@ -111,7 +113,7 @@ impl Workspace {
         if self.trouble.lock().offline.is_some() {
             self.parts.events.note("offline", "the store cannot be reached", &[]);
         }
-        let work: [(&str, Work); 7] = [
+        let work: [(&str, Work); 9] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
@@ -119,6 +121,8 @@ impl Workspace {
             ("kura-reencrypt", Self::keep_reencrypting),
             ("kura-digests", Self::keep_hashing),
             ("kura-pull", Self::keep_pulling),
+            ("kura-collect", Self::keep_collecting),
+            ("kura-scrub", Self::keep_scrubbing),
         ];
         let fsyncs: Option<(&str, Work)> =
             self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));

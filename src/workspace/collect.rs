@@ -42,5 +42,9 @@ impl Workspace {
             Ok(_) | Err(SyncError::Stopped) => {}
             Err(error) => tracing::warn!("nothing is collected for now: {error}"),
         }
+        // The runs in force are others now.
+        if let Err(error) = self.pull() {
+            tracing::debug!("the state after collecting is taken in later: {error}");
+        }
     }
 }

@@ -16,12 +16,7 @@ const BATCH: usize = 512;
 
 impl Collector {
     /// Deletes what a final list names, as long as HEAD names the list; then lets HEAD say that it is done.
-    pub(super) fn delete(
-        &self,
-        id: uuid::Uuid,
-        list: &Condemned,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<u64, SyncError> {
+    pub(super) fn delete(&self, id: uuid::Uuid, list: &Condemned, stop: &dyn Fn() -> bool) -> Result<u64, SyncError> {
         let mut deleted = 0;
         let names: Vec<Name> = list.names().collect();
         for batch in names.chunks(BATCH) {
