@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use kura::base::clock::SystemClock;
+use kura::base::disk::RealDisk;
+use kura::base::ids::ClientId;
 use kura::control::{Exit, Failure, Reply, Request};
+use kura::crypto::Keys;
 use kura::store::{Fault, Operation};
-use kura::sync::{CollectOptions, CollectReport, SyncError, read_head};
+use kura::sync::{CollectOptions, CollectReport, Collector, CollectorParts, SyncError, read_head};
 use kura::version::head::CollectionState;
 use kura::version::retention::Retention;
 use kura::workspace::{Sample, Workspace, WorkspaceError};
@@ -129,6 +133,18 @@ fn sealed_names_wait_for_their_time() {
     assert!(stored(&rig, "objects/").len() < before.len());
 }
 
+/// A collector without a workspace, on any machine.
+fn collector(rig: &Rig, keys: &Keys) -> Collector {
+    Collector::new(CollectorParts {
+        store: rig.store.clone(),
+        keys: keys.clone(),
+        disk: Arc::new(RealDisk),
+        clock: Arc::new(SystemClock),
+        client: ClientId::random(),
+        conditional_writes: true,
+    })
+}
+
 #[test]
 fn a_crash_at_any_step_is_gone_on_from() {
     let rig = Rig::new();
@@ -141,7 +157,6 @@ fn a_crash_at_any_step_is_gone_on_from() {
     for lost in [Fault::Unreachable, Fault::CommitThenLose] {
         for step in 0..400 {
             rig.memory.restore(start.clone());
-            let collector = rig.open(&format!("collector-{}-{step}", matches!(lost, Fault::Unreachable)));
             let asked = AtomicUsize::new(0);
             let fault = lost.clone();
             rig.set_fault(move |operation, _| {
@@ -151,12 +166,10 @@ fn a_crash_at_any_step_is_gone_on_from() {
                     false => Fault::Pass,
                 }
             });
-            let outcome = collect(&collector, NOW);
+            let outcome = collector(&rig, &keys).run(NOW, &|| false);
             rig.heal();
             read_all(&rig.memory, &keys).unwrap();
-            drop(collector);
-            let other = rig.open(&format!("other-{}-{step}", matches!(lost, Fault::Unreachable)));
-            collect(&other, NOW).unwrap();
+            collector(&rig, &keys).run(NOW, &|| false).unwrap();
             assert_eq!(state(&rig), CollectionState::Idle);
             assert_eq!(stored(&rig, "objects/").len(), 2, "all is freed in the end");
             assert_eq!(read_all(&rig.memory, &keys).unwrap(), 1);
@@ -193,10 +206,9 @@ fn an_error_of_reading_or_listing_ends_it() {
         rig.heal();
         assert!(rig.memory.snapshot().keys().eq(before.keys()), "{prefix}: nothing was deleted");
     }
-    // A page that is gone is no reason to take what hangs on it for garbage.
+    // Pages that are gone are no reason to take what hangs on them for garbage.
     let mut damaged = before.clone();
-    let pack = damaged.keys().find(|key| key.as_str().starts_with("packs/")).unwrap().clone();
-    damaged.remove(&pack);
+    damaged.retain(|key, _| !key.as_str().starts_with("packs/"));
     rig.memory.restore(damaged.clone());
     assert!(collect(&w, NOW).is_err());
     assert!(rig.memory.snapshot().keys().eq(damaged.keys()));
@@ -284,7 +296,8 @@ fn what_is_gone_for_good_is_never_published() {
     assert!(collect(&collector, NOW).unwrap().deleted > 0);
     let report = writer.flush(Some(Duration::from_millis(300))).unwrap();
     if report.unpublished_versions > 0 {
-        assert!(report.reason.unwrap().contains("was collected"));
+        let reason = report.reason.unwrap();
+        assert!(reason.contains("was collected"), "{reason}");
     }
     read_all(&rig.memory, &rig.keys()).unwrap();
 }

@@ -21,7 +21,7 @@ use super::support::read_all;
 use crate::workspace_rig::*;
 
 const CLIENTS: usize = 3;
-const STEPS: usize = 40;
+const STEPS: usize = 32;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// One attempt, and no waiting for the next.
 const ONCE: Option<Duration> = Some(Duration::from_millis(199));
@@ -73,6 +73,9 @@ struct Simulation {
     /// Whether sealed names are deleted at once, though others may read them.
     hasty: bool,
     seed: u64,
+    large: [Vec<u8>; 2],
+    /// HEAD and how many objects there were when all was read last.
+    read: (Vec<u8>, usize),
 }
 
 impl Simulation {
@@ -101,7 +104,8 @@ impl Simulation {
             })
             .collect();
         let keys = rig.keys();
-        Self { rig, dice, clients, healed, keys, hasty: seed.is_multiple_of(2), seed }
+        let large = [crate::space::noise(265_000, 1), crate::space::noise(265_000, 2)];
+        Self { rig, dice, clients, healed, keys, hasty: seed.is_multiple_of(2), seed, large, read: Default::default() }
     }
 
     fn opened(&mut self, number: usize) -> Option<Arc<Workspace>> {
@@ -119,9 +123,9 @@ impl Simulation {
     /// One of few contents, so that much is written that the store has, or had.
     fn content(&self) -> Vec<u8> {
         let number = self.dice.below(4);
-        match self.dice.below(3) {
-            0 => crate::space::noise(280_000, number),
-            _ => crate::space::noise(2000, 10 + number),
+        match self.dice.below(8) {
+            0 => self.large[number as usize % 2].clone(),
+            _ => crate::space::noise(400 + number as usize, 10 + number),
         }
     }
 
@@ -147,6 +151,7 @@ impl Simulation {
             92..94 => {
                 let slots = KeySlots::open_in(self.rig.memory.clone(), &self.rig.options("key-command")).unwrap();
                 slots.rotate().unwrap();
+                self.keys = self.rig.keys();
             }
             94..96 => drop(w.reencrypt(None, &|| false, &mut |_| {})),
             96..98 => self.kill(number, w),
@@ -176,6 +181,12 @@ impl Simulation {
 
     /// Whenever HEAD has moved or something may have been deleted, everything that HEAD leads to can be read.
     fn check(&mut self) {
+        let objects = self.rig.memory.snapshot();
+        let head = objects.iter().find(|(key, _)| key.as_str() == "HEAD").unwrap().1.clone();
+        if head == self.read.0 && objects.len() >= self.read.1 {
+            return;
+        }
+        self.read = (head, objects.len());
         if let Err(error) = read_all(&self.rig.memory, &self.keys) {
             panic!("seed {}: {error}", self.seed);
         }
