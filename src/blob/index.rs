@@ -162,11 +162,19 @@ impl LocationIndex {
 
     fn find(&self, runs: &[RunRef], id: &BlobId) -> Result<Option<Location>> {
         for run in runs.iter().rev() {
-            if let Some(location) = self.find_in(run, id)? {
+            if let Some(location) = self.find_if_there(run, id)? {
                 return Ok(Some(location));
             }
         }
         Ok(None)
+    }
+
+    /// As [`find_in`](Self::find_in); while newer runs are known, one that is gone was collected.
+    fn find_if_there(&self, run: &RunRef, id: &BlobId) -> Result<Option<Location>> {
+        match self.find_in(run, id) {
+            Err(BlobError::MissingObject { .. }) if !self.state.lock().newer.is_empty() => Ok(None),
+            found => found,
+        }
     }
 
     /// As [`lookup`](Self::lookup) for many at once, in few requests; answers in order.
@@ -189,7 +197,7 @@ impl LocationIndex {
             while next < open.len() {
                 let served = self.load_frames(run, open[next..].iter().map(|number| &ids[*number]));
                 for number in &open[next..next + served] {
-                    answers[*number] = self.find_in(run, &ids[*number])?;
+                    answers[*number] = self.find_if_there(run, &ids[*number])?;
                 }
                 next += served;
             }

@@ -127,7 +127,7 @@ impl Blobs {
     pub fn is_stored(&self, id: &BlobId) -> Result<bool> {
         match self.index().lookup_own(id) {
             Ok(location) => Ok(location.is_some()),
-            Err(BlobError::Store(_)) => Ok(false),
+            Err(BlobError::Store(_) | BlobError::MissingObject { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

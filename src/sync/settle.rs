@@ -85,12 +85,7 @@ impl Publisher {
             let mut builder = PackBuilder::new(parts.keys.clone());
             let (mut records, mut objects) = (Vec::new(), Vec::new());
             for (kind, chunk) in &missing {
-                let bytes = parts.blobs.read(*kind, chunk).map_err(|error| match error {
-                    BlobError::Missing { id, .. } | BlobError::Damaged { id, .. } => {
-                        SyncError::Collected { blob: id.to_string() }
-                    }
-                    error => error.into(),
-                })?;
+                let bytes = parts.blobs.read(*kind, chunk).map_err(|error| gone(error.into()))?;
                 let sealed = codec::encode(&parts.keys, *kind, chunk.id, &bytes);
                 records.push((chunk.id, builder.add(chunk.id, *kind, chunk.len, &sealed)));
                 if builder.is_full() {
@@ -123,12 +118,22 @@ impl Publisher {
             missing: Vec::new(),
         };
         let io = Pages(&parts.blobs);
-        reach(&io, &trees, &mut check)?;
+        reach(&io, &trees, &mut check).map_err(gone)?;
         let (chunks, lists) = parts.tree.draft_content();
         chunks.iter().try_for_each(|chunk| check.content(chunk))?;
         let lists: Vec<_> = lists.into_iter().map(|list| (list, TreeKind::Chunks)).collect();
-        reach(&io, &lists, &mut check)?;
+        reach(&io, &lists, &mut check).map_err(gone)?;
         Ok(check.missing)
+    }
+}
+
+/// What cannot be read any more was collected.
+fn gone(error: VersionError) -> SyncError {
+    match error {
+        VersionError::Blob(BlobError::Missing { id, .. } | BlobError::Damaged { id, .. }) => {
+            SyncError::Collected { blob: id.to_string() }
+        }
+        error => error.into(),
     }
 }
 

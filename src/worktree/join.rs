@@ -17,7 +17,7 @@ use super::used::Used;
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, VersionId};
 use crate::base::limits::{CHUNK_LEN_MIN, INLINE_LEN_MAX};
-use crate::blob::{BlobKind, ChunkRef, Location, OrderedRecord, PackBuilder, RunRef, codec};
+use crate::blob::{BlobKind, ChunkRef, Location, OrderedRecord, PackBuilder, RunRef, codec, location};
 use crate::crypto::IdDomain;
 use crate::store::ObjectKey;
 use crate::version::entry::{Body, CONTROL_NAME, Content, Entry, FileBody, Ino};
@@ -236,7 +236,9 @@ impl Worktree {
         for sequence in Queued::list(disk, &dir)? {
             own.extend(Queued::read(disk, &dir, sequence, &self.parts.keys)?.objects);
         }
-        let runs = base.runs.iter().filter(|run| !incoming.runs.contains(run));
+        // What is in no run that waits here was published, and is in theirs as far as it still exists.
+        let waits = |run: &&RunInForce| own.contains(&location::run_key(run.id)) && !incoming.runs.contains(run);
+        let runs = base.runs.iter().filter(waits);
         let runs: Vec<RunRef> = runs.map(|run| RunRef { id: run.id, count: run.count }).collect();
         let mut records = Vec::new();
         let each = &mut |record: OrderedRecord<'_>| {

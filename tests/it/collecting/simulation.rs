@@ -200,7 +200,7 @@ impl Simulation {
         for round in 0..2 {
             for number in 0..CLIENTS {
                 let Some(w) = self.opened(number) else { panic!("seed {}: {number} does not open", self.seed) };
-                let report = w.flush(Some(Duration::from_secs(60)));
+                let report = w.flush(if self.hasty { ONCE } else { Some(Duration::from_secs(60)) });
                 w.pull().ok();
                 self.check();
                 let left = report.map(|report| (report.unpublished_versions, report.reason));
