@@ -14,7 +14,7 @@ use kura::store::{Fault, Operation};
 use kura::sync::{CollectOptions, CollectReport, Collector, CollectorParts, SyncError, read_head};
 use kura::version::head::CollectionState;
 use kura::version::retention::Retention;
-use kura::workspace::{Sample, Workspace, WorkspaceError};
+use kura::workspace::{Maintenance, Sample, Workspace, WorkspaceError};
 
 use super::support::read_all;
 use crate::workspace_rig::*;
@@ -418,4 +418,29 @@ fn re_encryption_leaves_what_collection_frees() {
     let left = stored(&rig, "");
     assert!(done.unreferred.iter().all(|key| !left.contains(key.as_str())), "{left:?}");
     assert_eq!(read_all(&rig.memory, &rig.keys()).unwrap(), 5);
+}
+
+#[test]
+fn a_maintaining_mount_forgets_collects_and_reads_by_itself() {
+    let rig = Rig::new();
+    with_garbage(&rig).close(true).unwrap();
+    let mut options = rig.options("maintainer");
+    options.maintenance =
+        Maintenance { collect_every_ms: 20, grace_ms: Some(0), scrub_every_ms: 20, scrub_bytes: 1 << 20 };
+    let w = rig.try_open(options).unwrap();
+    w.set_retention(Some(&last(1))).unwrap();
+    w.start();
+    wait_until("all but the newest version is freed", || {
+        w.versions().unwrap().len() == 1 && stored(&rig, "objects/").len() == 2
+    });
+    wait_until("it is told", || {
+        let status = w.status();
+        status.collected.is_some() && status.scrubbed.is_some_and(|text| text.contains("nothing wrong"))
+    });
+    // What is damaged is told, too.
+    let mut objects = rig.memory.snapshot();
+    objects.retain(|key, _| !key.as_str().starts_with("objects/"));
+    rig.memory.restore(objects);
+    wait_until("damage is told", || w.status().scrubbed.is_some_and(|text| text.contains("DAMAGED")));
+    w.close(true).unwrap();
 }
