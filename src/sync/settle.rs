@@ -6,7 +6,7 @@
 //! drafts refer to and is found nowhere then is stored anew, from wherever a copy is left. Only after that the number
 //! of the collection is remembered, and HEAD may be swung.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::collect::read_list;
 use super::{Name, Publisher, Seen, SyncError};
@@ -100,7 +100,11 @@ impl Publisher {
             }
             let ids: Vec<_> = missing.iter().map(|(_, chunk)| chunk.id).collect();
             parts.tree.displace(&ids);
-            parts.tree.relocate(records, objects, &Default::default())?;
+            parts.tree.relocate(records, objects, &HashMap::new())?;
+            if !taken.is_empty() {
+                // The journal must not bring back where they were.
+                parts.tree.compact()?;
+            }
         }
         Err(SyncError::Contended { attempts: ROUNDS_MAX })
     }

@@ -12,7 +12,8 @@ impl Workspace {
             self.check_writable()?;
             self.publish(stop)?;
         }
-        self.follow_epochs()?;
+        // It may be sealed under an epoch that began a moment ago.
+        self.stored_head()?;
         let parts = &self.parts;
         let collector = Collector::new(CollectorParts {
             store: parts.store.clone(),
