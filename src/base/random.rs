@@ -49,6 +49,11 @@ pub fn number() -> u64 {
     u64::from_le_bytes(bytes())
 }
 
+/// A random UUID (version 4).
+pub fn uuid() -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(bytes()).into_uuid()
+}
+
 fn from_system(out: &mut [u8]) {
     if let Err(error) = getrandom::fill(out) {
         tracing::error!("the operating system gives no random bytes: {error}");

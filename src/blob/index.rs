@@ -36,6 +36,10 @@ struct State {
     runs: Arc<[RunRef]>,
     /// Runs of a version that is being looked at and is not part of ours.
     foreign: Arc<[RunRef]>,
+    /// Runs in which blobs are looked for before all others: ours may name objects that are gone.
+    newer: Arc<[RunRef]>,
+    /// The number of the garbage collection that is known.
+    collection: u64,
     recorded: HashMap<BlobId, Location>,
     /// Small runs in force that were read.
     small: HashMap<RunId, Arc<Records>>,
@@ -48,6 +52,8 @@ impl LocationIndex {
         let state = State {
             runs: Arc::from([]),
             foreign: Arc::from([]),
+            newer: Arc::from([]),
+            collection: 0,
             recorded: HashMap::new(),
             small: HashMap::new(),
             frames: LruCache::new(FRAMES_MAX),
@@ -58,14 +64,36 @@ impl LocationIndex {
     /// Puts other runs in force, newest last. What is recorded stays.
     pub fn set_runs(&self, runs: Vec<RunRef>) {
         let mut state = self.state.lock();
-        let foreign = Arc::clone(&state.foreign);
-        state.small.retain(|id, _| runs.iter().chain(foreign.iter()).any(|run| run.id == *id));
+        let (foreign, newer) = (Arc::clone(&state.foreign), Arc::clone(&state.newer));
+        state.small.retain(|id, _| runs.iter().chain(foreign.iter()).chain(newer.iter()).any(|run| run.id == *id));
         state.runs = runs.into();
     }
 
     /// Lets blobs be found that only these runs have, without counting them as stored for our versions.
     pub fn set_foreign(&self, runs: Vec<RunRef>) {
         self.state.lock().foreign = runs.into();
+    }
+
+    /// Lets blobs be looked for in these runs before all others, without counting them as stored for our versions.
+    pub fn set_newer(&self, runs: Vec<RunRef>) {
+        self.state.lock().newer = runs.into();
+    }
+
+    /// Takes the number of the newest garbage collection that is known.
+    pub fn set_collection(&self, number: u64) {
+        self.state.lock().collection = number;
+    }
+
+    /// The generation for an object that is stored now: even ones for new blobs, odd ones for those that are stored
+    /// anew. Each collection makes way for others, so that no name that was collected is ever used again. `None` when
+    /// the generation `before` it may not be left behind by a greater one; then a pack is the place.
+    pub fn fresh_generation(&self, before: Option<u16>) -> Option<u16> {
+        let number = self.state.lock().collection % (1 << 15);
+        let even = u16::try_from(number * 2).unwrap_or(0);
+        match before {
+            None => Some(even),
+            Some(before) => Some(even + 1).filter(|odd| before < *odd),
+        }
     }
 
     /// The runs in force, newest last.
@@ -104,7 +132,16 @@ impl LocationIndex {
 
     /// Where the blob is; `None` when no run has it and it is not recorded.
     pub fn lookup(&self, id: &BlobId) -> Result<Option<Location>> {
-        let foreign = Arc::clone(&self.state.lock().foreign);
+        let (foreign, newer, recorded) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.foreign), Arc::clone(&state.newer), state.recorded.contains_key(id))
+        };
+        if !newer.is_empty()
+            && !recorded
+            && let Some(location) = self.find(&newer, id)?
+        {
+            return Ok(Some(location));
+        }
         match self.lookup_own(id)? {
             None if !foreign.is_empty() => self.find(&foreign, id),
             found => Ok(found),
@@ -125,11 +162,19 @@ impl LocationIndex {
 
     fn find(&self, runs: &[RunRef], id: &BlobId) -> Result<Option<Location>> {
         for run in runs.iter().rev() {
-            if let Some(location) = self.find_in(run, id)? {
+            if let Some(location) = self.find_if_there(run, id)? {
                 return Ok(Some(location));
             }
         }
         Ok(None)
+    }
+
+    /// As [`find_in`](Self::find_in); while newer runs are known, one that is gone was collected.
+    fn find_if_there(&self, run: &RunRef, id: &BlobId) -> Result<Option<Location>> {
+        match self.find_in(run, id) {
+            Err(BlobError::MissingObject { .. }) if !self.state.lock().newer.is_empty() => Ok(None),
+            found => found,
+        }
     }
 
     /// As [`lookup`](Self::lookup) for many at once, in few requests; answers in order.
@@ -137,7 +182,8 @@ impl LocationIndex {
         let (runs, mut answers) = {
             let state = self.state.lock();
             let recorded = ids.iter().map(|id| state.recorded.get(id).copied());
-            let runs: Vec<RunRef> = state.foreign.iter().chain(state.runs.iter()).copied().collect();
+            let runs: Vec<RunRef> =
+                state.foreign.iter().chain(state.runs.iter()).chain(state.newer.iter()).copied().collect();
             (runs, recorded.collect::<Vec<_>>())
         };
         let mut open: Vec<usize> = (0..ids.len()).filter(|number| answers[*number].is_none()).collect();
@@ -151,7 +197,7 @@ impl LocationIndex {
             while next < open.len() {
                 let served = self.load_frames(run, open[next..].iter().map(|number| &ids[*number]));
                 for number in &open[next..next + served] {
-                    answers[*number] = self.find_in(run, &ids[*number])?;
+                    answers[*number] = self.find_if_there(run, &ids[*number])?;
                 }
                 next += served;
             }
@@ -204,7 +250,7 @@ impl LocationIndex {
 
     fn keep_small(&self, run: &RunRef, records: &Arc<Records>) {
         let mut state = self.state.lock();
-        if state.runs.contains(run) || state.foreign.contains(run) {
+        if state.runs.contains(run) || state.foreign.contains(run) || state.newer.contains(run) {
             state.small.insert(run.id, Arc::clone(records));
         }
     }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::Result;
 use super::index::LocationIndex;
-use super::run::{RECORD_LEN, RUN_RECORDS_MAX, Records, RunRef, seal_records};
+use super::location::Location;
+use super::run::{RECORD_LEN, RUN_RECORDS_MAX, Records, RunRef, decode_record, seal_records};
+use super::{BlobError, Result};
 use crate::base::ids::{BlobId, RunId};
 use crate::crypto::Sealed;
 
@@ -89,42 +91,70 @@ impl Cursor<'_> {
         }
         Ok(self.records.as_ref().map(|records| records.id(self.position)))
     }
+}
 
-    fn take(&mut self, out: &mut Vec<u8>) {
-        if let Some(records) = &self.records {
-            out.extend_from_slice(records.raw(self.position));
-        }
-        self.position += 1;
+/// A record of several runs that are read together.
+pub struct OrderedRecord<'a> {
+    /// Which of the runs has it.
+    pub run: usize,
+    /// The blob.
+    pub id: BlobId,
+    raw: &'a [u8],
+    /// Whether no newer run has a record of the blob.
+    pub is_newest: bool,
+}
+
+impl OrderedRecord<'_> {
+    /// Where the blob is by this record.
+    pub fn location(&self) -> Result<Location> {
+        let fault = |fault| BlobError::DamagedObject { object: format!("the location of blob {}", self.id), fault };
+        decode_record(self.raw).map(|(_, location)| location).map_err(fault)
     }
 }
 
 impl LocationIndex {
-    /// Merges `runs` (newest last, together at most [`RUN_RECORDS_MAX`] records) into the run `id`.
-    /// Of a blob that is in several, the newest record is kept.
-    ///
-    /// Besides the new run (at most 32 MiB, twice while it is sealed) 1 MiB of each is in memory.
-    pub fn merge_runs(&self, runs: &[RunRef], id: RunId) -> Result<(RunRef, Sealed)> {
+    /// Hands every record of `runs` (newest last) to `each`, in the order of the ids, of one id the newest first.
+    /// 1 MiB of each run is in memory.
+    pub fn each_in_order(&self, runs: &[RunRef], each: &mut dyn FnMut(OrderedRecord<'_>) -> Result<()>) -> Result<()> {
         let cursor = |run: &RunRef| Cursor { index: self, run: *run, next_frame: 0, records: None, position: 0 };
         let mut cursors: Vec<Cursor<'_>> = runs.iter().map(cursor).collect();
-        let mut merged = Vec::new();
         loop {
             let mut least: Option<BlobId> = None;
             for cursor in &mut cursors {
                 least = [least, cursor.peek()?].into_iter().flatten().min();
             }
-            let Some(least) = least else { break };
-            let mut is_taken = false;
-            for cursor in cursors.iter_mut().rev() {
-                if cursor.peek()? == Some(least) {
-                    if is_taken {
-                        cursor.position += 1
-                    } else {
-                        cursor.take(&mut merged)
-                    }
-                    is_taken = true;
+            let Some(id) = least else { return Ok(()) };
+            let mut is_newest = true;
+            for (run, cursor) in cursors.iter_mut().enumerate().rev() {
+                if cursor.peek()? == Some(id) {
+                    let raw = cursor.records.as_ref().map_or(&[][..], |records| records.raw(cursor.position));
+                    each(OrderedRecord { run, id, raw, is_newest })?;
+                    cursor.position += 1;
+                    is_newest = false;
                 }
             }
         }
+    }
+
+    /// An index of other runs in the same store.
+    pub fn of_runs(&self, runs: Vec<RunRef>) -> Self {
+        let index = Self::new(Arc::clone(&self.source), self.keys.clone());
+        index.set_runs(runs);
+        index
+    }
+
+    /// Merges `runs` (newest last, together at most [`RUN_RECORDS_MAX`] records) into the run `id`.
+    /// Of a blob that is in several, the newest record is kept.
+    ///
+    /// Besides the new run (at most 32 MiB, twice while it is sealed) 1 MiB of each is in memory.
+    pub fn merge_runs(&self, runs: &[RunRef], id: RunId) -> Result<(RunRef, Sealed)> {
+        let mut merged = Vec::new();
+        self.each_in_order(runs, &mut |record| {
+            if record.is_newest {
+                merged.extend_from_slice(record.raw);
+            }
+            Ok(())
+        })?;
         let run = RunRef { id, count: (merged.len() / RECORD_LEN) as u64 };
         Ok((run, seal_records(&self.keys, id, &merged)))
     }

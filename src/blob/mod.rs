@@ -51,7 +51,7 @@ pub use chunker::Chunker;
 pub use codec::{BlobKind, ChunkRef};
 pub use index::LocationIndex;
 pub use location::{Location, Place};
-pub use merge::plan_merge;
+pub use merge::{OrderedRecord, plan_merge};
 pub use outbox::Outbox;
 pub use pack::PackBuilder;
 pub use reader::{Blobs, BlobsConfig, LocalBlobs};

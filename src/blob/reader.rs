@@ -127,9 +127,15 @@ impl Blobs {
     pub fn is_stored(&self, id: &BlobId) -> Result<bool> {
         match self.index().lookup_own(id) {
             Ok(location) => Ok(location.is_some()),
-            Err(BlobError::Store(_)) => Ok(false),
+            Err(BlobError::Store(_) | BlobError::MissingObject { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether only this machine has the blob, in no object yet.
+    pub fn waits_here(&self, id: &BlobId) -> bool {
+        let local = self.reader.local.read().clone();
+        local.is_some_and(|local| local.contains(id))
     }
 
     /// Reads a whole blob.

@@ -155,7 +155,7 @@ fn encode_record(id: &BlobId, location: &Location) -> [u8; RECORD_LEN] {
     record
 }
 
-fn decode_record(record: &[u8]) -> Result<(BlobId, Location), Fault> {
+pub(super) fn decode_record(record: &[u8]) -> Result<(BlobId, Location), Fault> {
     let record: &[u8; RECORD_LEN] = record.try_into().map_err(|_| Fault::Malformed("a record cut short"))?;
     let number = |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
     let mut id = [0; 32];

@@ -24,7 +24,7 @@ pub const SEALED_PASSWORD_VAR: &str = "KURA_SEALED_PASSWORD";
 /// The new password of a sealed document.
 pub const SEALED_NEW_PASSWORD_VAR: &str = "KURA_SEALED_NEW_PASSWORD";
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 13] = [
     "store",
     "state_dir",
     "cache_dir",
@@ -33,6 +33,10 @@ const KEYS: [&str; 9] = [
     "full_wait",
     "version_quiet",
     "version_max",
+    "maintain",
+    "gc_grace",
+    "scrub",
+    "scrub_size",
     "poll",
 ];
 
@@ -61,6 +65,14 @@ pub struct Config {
     pub version_quiet_ms: Option<u64>,
     /// Longest time from a change to its version, in milliseconds.
     pub version_max_ms: Option<u64>,
+    /// How often a mount applies the retention policy and collects garbage, in milliseconds.
+    pub maintain_ms: Option<u64>,
+    /// How long collected objects stay, in milliseconds.
+    pub gc_grace_ms: Option<u64>,
+    /// How often a mount reads stored content to find damage, in milliseconds.
+    pub scrub_ms: Option<u64>,
+    /// How much of it, in bytes.
+    pub scrub_bytes: Option<u64>,
     /// How often HEAD is looked at.
     pub poll_ms: Option<u64>,
     /// The user's directory of data; a user without a home has none.
@@ -86,6 +98,10 @@ impl Config {
             full_wait_ms: file.parsed("full_wait", parse_duration_ms)?,
             version_quiet_ms: file.parsed("version_quiet", parse_duration_ms)?,
             version_max_ms: file.parsed("version_max", parse_duration_ms)?,
+            maintain_ms: file.parsed("maintain", parse_duration_ms)?,
+            gc_grace_ms: file.parsed("gc_grace", parse_duration_ms)?,
+            scrub_ms: file.parsed("scrub", parse_duration_ms)?,
+            scrub_bytes: file.parsed("scrub_size", parse_size)?,
             poll_ms: file.parsed("poll", parse_duration_ms)?,
             data_dir: xdg(DATA_VAR, DATA_BELOW_HOME).ok(),
         })

@@ -11,7 +11,10 @@ use super::config::{absolute, store_url};
 use super::{Context, mounts, secret};
 use crate::control::{self, Exit, Failure, PathText, Reply, Request};
 use crate::store::StoreUrl;
-use crate::workspace::{Notice, OpenOptions as WorkspaceOptions, Workspace};
+use crate::workspace::{Maintenance, Notice, OpenOptions as WorkspaceOptions, Workspace};
+
+/// How much is read at once to find damage, where nothing else is configured.
+const SCRUB_BYTES: u64 = 1 << 30;
 
 /// Longest reply that is read, in bytes.
 const REPLY_LEN_MAX: u64 = 1 << 30;
@@ -233,6 +236,12 @@ pub fn with_config(
     if let Some(quiet) = config.version_quiet_ms {
         options.intervals.version_quiet_ms = quiet;
     }
+    options.maintenance = Maintenance {
+        collect_every_ms: config.maintain_ms.unwrap_or(0),
+        grace_ms: config.gc_grace_ms,
+        scrub_every_ms: config.scrub_ms.unwrap_or(0),
+        scrub_bytes: config.scrub_bytes.unwrap_or(SCRUB_BYTES),
+    };
     if let Some(max) = config.version_max_ms {
         options.intervals.version_max_ms = max;
     }

@@ -24,6 +24,7 @@ mod init;
 mod interrupt;
 mod key;
 mod keyring;
+mod maintain;
 mod mount;
 mod mounts;
 mod notify;
@@ -75,7 +76,7 @@ Environment:
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
   KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys:
                            store, state_dir, cache_dir, cache_size, unpublished_size, full_wait,
-                           version_quiet, version_max, poll
+                           version_quiet, version_max, poll, maintain, gc_grace, scrub, scrub_size
   KURA_LOG                 what is logged, e.g. `info` or `kura::sync=debug` [warn]
   NO_COLOR                 no colours
 
@@ -136,6 +137,8 @@ enum Command {
     Sealed(sealed::SealedArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
+    Forget(maintain::ForgetArgs),
+    Gc(maintain::GcArgs),
     Key(key::KeyArgs),
     Iam(iam::IamArgs),
     Demo(demo::DemoArgs),
@@ -207,6 +210,8 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Sealed(args) => sealed::run(context, args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
+        Command::Forget(args) => maintain::forget(context, args),
+        Command::Gc(args) => maintain::gc(context, &args),
         Command::Key(args) => key::run(context, &args),
         Command::Iam(args) => iam::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),

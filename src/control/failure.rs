@@ -242,7 +242,9 @@ impl From<SyncError> for Failure {
                 (Exit::RolledBack, Some("`kura mount --accept-rollback` goes on with the older state"))
             }
             SyncError::Untrusted { .. } => (Exit::RolledBack, Some("check the address, and where the id comes from")),
-            SyncError::Lost { .. } => (Exit::Damaged, Some(CHECK_STORE)),
+            SyncError::Lost { .. } | SyncError::Unlocated { .. } | SyncError::Collected { .. } => {
+                (Exit::Damaged, Some(CHECK_STORE))
+            }
             SyncError::Contended { .. } => (Exit::Conflict, Some("try again")),
             SyncError::Stopped => (Exit::Partial, Some("what is left is published later")),
         };
@@ -329,6 +331,7 @@ impl From<WorkspaceError> for Failure {
             WorkspaceError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
             WorkspaceError::NotInStore { .. } => (Exit::Unreachable, Some(TRY_AGAIN)),
             WorkspaceError::NoSuchTag { .. }
+            | WorkspaceError::Forgotten { .. }
             | WorkspaceError::InTheWay { .. }
             | WorkspaceError::Unfit { .. }
             | WorkspaceError::Disk { .. } => (Exit::Other, None),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::maintain::{ForgetMode, KeepRules};
 use super::path::PathText;
 
 /// Longest request, in bytes.
@@ -128,6 +129,24 @@ pub enum Request {
         /// For which paths; all when empty.
         #[serde(default)]
         pattern: String,
+    },
+    /// Takes versions from the list that no rule keeps.
+    Forget {
+        /// What to keep; when empty, what the policy of the workspace says.
+        #[serde(default)]
+        keep: KeepRules,
+        /// What to do with the rules.
+        #[serde(default)]
+        mode: ForgetMode,
+    },
+    /// Says what nobody needs, or frees it.
+    Gc {
+        /// Whether to free it.
+        #[serde(default)]
+        delete: bool,
+        /// How long objects stay after nobody needs them any more, in milliseconds; a day when missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grace_ms: Option<u64>,
     },
     /// Makes ready for unmounting: refused while something written exists in memory alone.
     Leave {

@@ -11,12 +11,13 @@ use super::changes::{ChangeInfo, list_changes};
 use super::conflicts;
 use super::failure::{Exit, Failure};
 use super::health::{checked, reencrypt, repaired, sample};
+use super::maintain::{forget, gc};
 use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
 use super::request::{REQUEST_LEN_MAX, Request};
 use crate::version::diff::ChangeKind;
-use crate::workspace::{ExportReport, FlushReport, Progress, RESERVED, Restored, Side, Workspace};
+use crate::workspace::{ExportReport, FlushReport, Progress, RESERVED, Restored, Side, Workspace, WorkspaceError};
 use crate::worktree::Recorded;
 
 /// Patches in one reply, in bytes; further files are named without theirs.
@@ -96,6 +97,8 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Conflicts {} => conflicts::conflicts(workspace),
         Request::Resolve { path, take } => conflicts::resolve(workspace, &clean(path)?, take),
         Request::Policy { policy, pattern } => conflicts::policy(workspace, policy.as_deref(), pattern),
+        Request::Forget { keep, mode } => forget(workspace, keep, *mode),
+        Request::Gc { delete, grace_ms } => gc(workspace, *delete, *grace_ms),
         Request::Leave { wait_ms } => {
             workspace.leave(Duration::from_millis(*wait_ms)).map_err(|error| {
                 let message = format!("what was written last is in memory alone: {error}");
@@ -115,8 +118,12 @@ fn show(workspace: &Workspace, version: &str, changes: bool) -> Result<Reply, Fa
     let info = VersionInfo::of_record(&record, listed.map(|listed| listed.tags).unwrap_or_default());
     let lines = match record.parents.first() {
         Some(parent) if changes => {
-            let raw = workspace.diff(Side::Version(*parent), Side::Version(id), b"")?;
-            Some(list_changes(raw).into_iter().map(|line| line.info).collect::<Vec<ChangeInfo>>())
+            match workspace.diff(Side::Version(*parent), Side::Version(id), b"") {
+                Ok(raw) => Some(list_changes(raw).into_iter().map(|line| line.info).collect::<Vec<ChangeInfo>>()),
+                // What it changed is not known any more.
+                Err(WorkspaceError::Forgotten { .. }) => None,
+                Err(error) => return Err(error.into()),
+            }
         }
         _ => changes.then(Vec::new),
     };

@@ -106,9 +106,10 @@ fn of_workspace(error: &WorkspaceError) -> Errno {
         | WorkspaceError::Unfit { .. }
         | WorkspaceError::AmbiguousSlot { .. }
         | WorkspaceError::Unmerged { .. } => Errno::EINVAL,
-        WorkspaceError::NoSuchTag { .. } | WorkspaceError::NoWorkspace { .. } | WorkspaceError::NoSuchSlot { .. } => {
-            Errno::ENOENT
-        }
+        WorkspaceError::NoSuchTag { .. }
+        | WorkspaceError::Forgotten { .. }
+        | WorkspaceError::NoWorkspace { .. }
+        | WorkspaceError::NoSuchSlot { .. } => Errno::ENOENT,
         WorkspaceError::Exists { .. } | WorkspaceError::InTheWay { .. } | WorkspaceError::TagTaken { .. } => {
             Errno::EEXIST
         }
@@ -136,6 +137,8 @@ fn of_sync(error: &SyncError) -> Errno {
         SyncError::RolledBack { .. }
         | SyncError::Untrusted { .. }
         | SyncError::Lost { .. }
+        | SyncError::Unlocated { .. }
+        | SyncError::Collected { .. }
         | SyncError::Stopped
         | SyncError::Contended { .. } => Errno::EIO,
     }

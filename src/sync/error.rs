@@ -103,6 +103,24 @@ pub enum SyncError {
         /// The object.
         object: String,
     },
+    /// Something that versions lead to is in no location run: nothing may be collected.
+    #[error(
+        "{missing} blobs that versions need are in no location run; nothing is collected before `kura check` finds \
+         nothing wrong"
+    )]
+    Unlocated {
+        /// How many.
+        missing: u64,
+    },
+    /// Something that waits here refers to content that was collected while this client was away.
+    #[error(
+        "content {blob} of what waits to be published was collected while this client was away for longer than the \
+         grace, and no copy of it is left here; export what you need, then mount with a fresh state directory"
+    )]
+    Collected {
+        /// The blob.
+        blob: String,
+    },
     /// It was asked to stop before it was done.
     #[error("stopped before everything was published")]
     Stopped,

@@ -39,6 +39,17 @@ impl Seen {
     }
 }
 
+/// What the live tree rests on, as far as the store is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Rest {
+    /// Generation of the HEAD that was published or taken in last,
+    generation: u64,
+    /// and its refs.
+    refs: TreeRef,
+    /// The collection that everything which waits was checked against.
+    collection: Option<u64>,
+}
+
 /// What is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -112,10 +123,26 @@ impl ClientMemory {
 
     /// The refs of the HEAD of this generation, when that is the one seen last.
     pub fn refs_at(&self, generation: u64) -> Option<TreeRef> {
+        self.rest().filter(|rest| rest.generation == generation).map(|rest| rest.refs)
+    }
+
+    fn rest(&self) -> Option<Rest> {
         let sealed = read_file(&*self.disk, &self.path.with_file_name("refs"), LEN_MAX).ok()?;
         let plain = self.keys.open(Kind::Local, REFS_IDENTITY, &sealed).ok()?;
-        let (of, refs): (u64, TreeRef) = postcard::from_bytes(&plain).ok()?;
-        (of == generation).then_some(refs)
+        let rest: Rest = postcard::from_bytes(&plain).ok()?;
+        Some(rest)
+    }
+
+    /// The number of the collection that everything which waits here was checked against; `None` when that is not
+    /// known.
+    pub fn collection(&self) -> Option<u64> {
+        self.rest()?.collection
+    }
+
+    /// Remembers that everything which waits here was checked against the collections up to this one.
+    pub fn settle_collection(&self, collection: u64) -> Result<(), SyncError> {
+        let rest = self.rest().unwrap_or_default();
+        self.write_rest(&Rest { collection: Some(collection), ..rest })
     }
 
     /// Remembers a HEAD durably, and its refs, when the tree rests on it.
@@ -132,11 +159,15 @@ impl ClientMemory {
     }
 
     fn write_refs(&self, generation: u64, refs: TreeRef) -> Result<(), SyncError> {
-        if self.refs_at(generation) == Some(refs) {
+        let collection = self.collection();
+        self.write_rest(&Rest { generation, refs, collection })
+    }
+
+    fn write_rest(&self, rest: &Rest) -> Result<(), SyncError> {
+        if self.rest().as_ref() == Some(rest) {
             return Ok(());
         }
-        let plain = postcard::to_stdvec(&(generation, refs));
-        let plain = plain.unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+        let plain = postcard::to_stdvec(rest).unwrap_or_else(|_| unreachable!("our own plain types always encode"));
         let sealed = self.keys.seal(Kind::Local, REFS_IDENTITY, &plain);
         let path = self.path.with_file_name("refs");
         replace_file(&*self.disk, &path, sealed.as_bytes()).map_err(|error| disk_error(&path, &error))

@@ -13,11 +13,16 @@
 //!
 //! Lock order: publisher, then whatever `worktree` takes.
 
+mod collect;
+mod condemned;
 mod error;
 mod memory;
 mod publisher;
 mod pull;
+mod settle;
 
+pub use collect::{CollectOptions, CollectReport, Collector, CollectorParts, Garbage, Waits};
+pub use condemned::{Condemned, Name};
 pub use error::{Rollback, SyncError};
 pub use memory::{ClientMemory, Memory, Seen};
 pub use publisher::{Published, Publisher, PublisherParts, Waiting, read_head};

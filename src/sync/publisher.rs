@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::settle::runs_of;
 use super::{ClientMemory, Pulled, Seen, SyncError};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
@@ -18,6 +19,7 @@ use crate::store::{ETag, ObjectKey, ObjectStore, PutCondition, RangeRequest, Sto
 use crate::version::head::Head;
 use crate::version::index::IndexRecord;
 use crate::version::pages::Pages;
+use crate::version::refs;
 use crate::version::tree::TreeRef;
 use crate::worktree::{Base, Queued, Worktree};
 
@@ -132,6 +134,12 @@ impl Publisher {
         Self { parts, busy: Mutex::new(()), uploaded: Mutex::new(HashSet::new()), joined: Box::new(joined) }
     }
 
+    /// Does something while nothing is published.
+    pub fn exclusively<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _busy = self.busy.lock();
+        act()
+    }
+
     /// What waits.
     pub fn waiting(&self) -> Result<Waiting, SyncError> {
         let parts = &self.parts;
@@ -176,10 +184,14 @@ impl Publisher {
         published.version = Some(newest.record.id);
         let (head, etag, seen) = read_head(&*parts.store, &parts.keys)?;
         parts.memory.check(&seen)?;
+        if self.is_behind(&head) {
+            self.settle(&head, seen)?;
+            return Ok(Round::Joined);
+        }
         let swing = match self.relation(&head, &queue, base.head_generation)? {
             Relation::Published { same } => Swing::Won { seen, refs: head.refs, same },
             Relation::Diverged => {
-                self.join(&head, seen)?;
+                self.join(&head, seen, None)?;
                 return Ok(Round::Joined);
             }
             Relation::Continued => {
@@ -193,7 +205,7 @@ impl Publisher {
         let Swing::Won { seen, refs, same } = swing else { return Ok(Round::Lost) };
         self.finish(&queue, (seen, refs, same), published)?;
         if is_all && !same {
-            self.join(&head, seen)?;
+            self.join(&head, seen, None)?;
         }
         Ok(if is_all { Round::Done } else { Round::Published })
     }
@@ -257,7 +269,7 @@ impl Publisher {
             return Ok(Relation::Continued);
         }
         let is_version = newest.objects.contains(&IndexRecord::key(newest.record.id));
-        if is_version && self.descends(head.version, &newest.record)? {
+        if is_version && self.descends(head, &newest.record)? {
             return Ok(Relation::Published { same: false });
         }
         Ok(Relation::Diverged)
@@ -280,8 +292,8 @@ impl Publisher {
     }
 
     /// Whether `version` is `ancestor` or was made from it.
-    fn descends(&self, version: VersionId, ancestor: &IndexRecord) -> Result<bool, SyncError> {
-        let mut pending = vec![version];
+    fn descends(&self, head: &Head, ancestor: &IndexRecord) -> Result<bool, SyncError> {
+        let mut pending = vec![head.version];
         let mut known = HashSet::new();
         while let Some(id) = pending.pop() {
             if id == ancestor.id {
@@ -290,13 +302,31 @@ impl Publisher {
             if known.len() >= ANCESTORS_MAX || !known.insert(id) {
                 continue;
             }
-            let object = self.parts.store.get(&IndexRecord::key(id))?;
-            let record = IndexRecord::open(&self.parts.keys, id, &object.bytes)?;
-            if record.generation > ancestor.generation {
-                pending.extend(record.parents);
+            let (generation, parents) = match self.parts.store.get(&IndexRecord::key(id)) {
+                Ok(object) => {
+                    let record = IndexRecord::open(&self.parts.keys, id, &object.bytes)?;
+                    (record.generation, record.parents)
+                }
+                Err(StoreError::NotFound { key }) => match self.forgotten(head, id)? {
+                    Some(forgotten) => (forgotten.generation, forgotten.parents),
+                    None => return Err(StoreError::NotFound { key }.into()),
+                },
+                Err(error) => return Err(error.into()),
+            };
+            if generation > ancestor.generation {
+                pending.extend(parents);
             }
         }
         Ok(false)
+    }
+
+    /// What HEAD's refs say of a version that was forgotten.
+    fn forgotten(&self, head: &Head, id: VersionId) -> Result<Option<refs::Forgotten>, SyncError> {
+        let index = self.parts.blobs.index();
+        index.set_newer(runs_of(&head.runs));
+        let forgotten = refs::forgotten(&head.refs, &Pages(&self.parts.blobs), id);
+        index.set_newer(Vec::new());
+        Ok(forgotten?)
     }
 
     /// Uploads what the queue needs: everything else before the index records, which complete the versions.
@@ -440,6 +470,7 @@ impl Publisher {
                 parts.store.set_unquoted_etags(attempt % 2 == 0);
             }
             match self.relation(&now, queue, built_on)? {
+                _ if self.is_behind(&now) => return Ok(Swing::Lost),
                 Relation::Published { same: true } => return Ok(Swing::Won { seen, refs: now.refs, same: true }),
                 Relation::Continued => (head, etag) = (now, now_etag),
                 Relation::Published { same: false } | Relation::Diverged => return Ok(Swing::Lost),
@@ -462,6 +493,11 @@ impl Publisher {
 
 /// Whether these versions were made from the one that HEAD names, rather than joined with it by a later one.
 fn continues(head: &Head, queue: &[(u64, Queued)]) -> bool {
+    // Older runs may name what was collected since.
+    let has_runs = |queued: &Queued| head.runs.iter().all(|run| queued.runs.contains(run));
+    if !queue.last().is_some_and(|(_, last)| has_runs(last)) {
+        return false;
+    }
     queue.first().is_some_and(|(_, first)| first.record.parents.contains(&head.version))
         || queue.iter().any(|(_, queued)| queued.record.id == head.version)
 }

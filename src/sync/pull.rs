@@ -1,18 +1,18 @@
 //! Taking in what others published.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::publisher::{ANCESTORS_MAX, BATCH_VERSIONS, Relation};
 use super::{Published, Publisher, Seen, SyncError, read_head};
 use crate::base::ids::VersionId;
 use crate::blob::RunRef;
-use crate::store::StoreError;
+use crate::store::{ObjectKey, StoreError};
 use crate::version::VersionError;
 use crate::version::head::Head;
 use crate::version::index::IndexRecord;
 use crate::version::merge::Conflict;
 use crate::version::pages::Pages;
-use crate::version::refs::{self, Summary};
+use crate::version::refs::{self, Forgotten, Summary};
 use crate::version::tree::TreeRef;
 use crate::worktree::Incoming;
 
@@ -39,15 +39,18 @@ impl Publisher {
             let base = self.parts.tree.base();
             let (head, _, seen) = read_head(&*self.parts.store, &self.parts.keys)?;
             self.parts.memory.check(&seen)?;
+            if self.is_behind(&head) {
+                return self.settle(&head, seen).map(|()| true);
+            }
             let (queue, _) = self.queue(&base, BATCH_VERSIONS)?;
             if queue.is_empty() {
                 if head.generation == base.head_generation {
                     return Ok(false);
                 }
-                return self.join(&head, seen).map(|()| true);
+                return self.join(&head, seen, None).map(|()| true);
             }
             match self.relation(&head, &queue, base.head_generation)? {
-                Relation::Diverged => return self.join(&head, seen).map(|()| true),
+                Relation::Diverged => return self.join(&head, seen, None).map(|()| true),
                 Relation::Continued => return Ok(false),
                 Relation::Published { same } => {
                     self.finish(&queue, (seen, head.refs, same), &mut Published::default())?;
@@ -57,7 +60,7 @@ impl Publisher {
     }
 
     /// Lets the live tree rest on what HEAD names, merged with what is ours.
-    pub(super) fn join(&self, head: &Head, seen: Seen) -> Result<(), SyncError> {
+    pub(super) fn join(&self, head: &Head, seen: Seen, taken: Option<HashSet<ObjectKey>>) -> Result<(), SyncError> {
         let parts = &self.parts;
         let base = parts.tree.base();
         let theirs = self.record(head.version)?;
@@ -76,6 +79,7 @@ impl Publisher {
             generation: head.generation,
             ancestor,
             base_refs: parts.memory.refs_at(base.head_generation),
+            taken,
         })?;
         parts.memory.remember(seen, Some(head.refs))?;
         (self.joined)(&Pulled {
@@ -113,11 +117,17 @@ impl Publisher {
         their_refs: &TreeRef,
     ) -> Result<Option<IndexRecord>, SyncError> {
         let io = Pages(&self.parts.blobs);
-        let summary = |id| -> Result<Option<Summary>, SyncError> {
-            match refs::summary(their_refs, &io, id)? {
-                Some(summary) => Ok(Some(summary)),
-                None => Ok(refs::summary(our_refs, &io, id)?),
+        // Generation and parents of a version that one of the lines lists or has forgotten.
+        let known = |id| -> Result<Option<(u64, Vec<VersionId>)>, SyncError> {
+            for refs in [their_refs, our_refs] {
+                if let Some(Summary { generation, parents, .. }) = refs::summary(refs, &io, id)? {
+                    return Ok(Some((generation, parents)));
+                }
+                if let Some(Forgotten { generation, parents }) = refs::forgotten(refs, &io, id)? {
+                    return Ok(Some((generation, parents)));
+                }
             }
+            Ok(None)
         };
         let mut sides: HashMap<VersionId, u8> = HashMap::from([(ours.id, 1)]);
         *sides.entry(theirs.id).or_default() |= 2;
@@ -129,6 +139,10 @@ impl Publisher {
                 if id == ours.id {
                     return Ok(Some(ours.clone()));
                 }
+                if refs::forgotten(their_refs, &io, id)?.is_some() {
+                    // What it held may have been collected.
+                    return Ok(None);
+                }
                 return match self.record(id) {
                     Ok(record) => Ok(Some(record)),
                     Err(SyncError::Store(StoreError::NotFound { .. })) => Ok(None),
@@ -138,9 +152,9 @@ impl Publisher {
             if sides.len() > ANCESTORS_MAX {
                 return Ok(None);
             }
-            for parent in summary(id)?.into_iter().flat_map(|summary| summary.parents) {
+            for parent in known(id)?.into_iter().flat_map(|(_, parents)| parents) {
                 *sides.entry(parent).or_default() |= side;
-                pending.extend(summary(parent)?.map(|known| (known.generation, parent)));
+                pending.extend(known(parent)?.map(|(generation, _)| (generation, parent)));
             }
         }
         Ok(None)

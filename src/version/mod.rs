@@ -16,7 +16,9 @@ pub mod head;
 pub mod index;
 pub mod merge;
 pub mod pages;
+pub mod reach;
 pub mod refs;
+pub mod retention;
 pub mod tree;
 pub mod walk;
 

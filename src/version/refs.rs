@@ -1,7 +1,8 @@
 //! The refs: which versions are kept, and under which names.
 //!
-//! A page tree named by HEAD. Keys are `v` followed by a version's sixteen bytes, or `t` followed
-//! by a tag's name. It holds the summary that a listing shows, so a history of any length is read
+//! A page tree named by HEAD. Keys are `v` followed by a version's sixteen bytes, `t` followed
+//! by a tag's name, `f` followed by a forgotten version's sixteen bytes, `r` for the retention policy, or `c` followed
+//! by the number of a garbage collection. It holds the summary that a listing shows, so a history of any length is read
 //! page by page and never object by object.
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{decode, encode};
 use super::index::{Counts, IndexRecord, Origin};
 use super::merge::Policy;
+use super::retention::Retention;
 use super::tree::{Edits, PageIo, TreeRef};
 use super::{Result, VersionError};
 use crate::base::clock::Timestamp;
@@ -49,6 +51,24 @@ pub struct Listed {
     pub tags: Vec<String>,
 }
 
+/// What stays known of a version that was taken from the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Its place in the chain.
+    pub generation: u64,
+    /// Its parents.
+    pub parents: Vec<VersionId>,
+}
+
+/// A list of names that a garbage collection took out of existence: `condemned/<id>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalList {
+    /// The object.
+    pub id: uuid::Uuid,
+    /// How many names it has.
+    pub count: u64,
+}
+
 /// Longest tag name in bytes.
 pub const TAG_LEN_MAX: usize = 200;
 
@@ -82,6 +102,14 @@ fn version_key(id: VersionId) -> Vec<u8> {
     [b"v", id.as_bytes().as_slice()].concat()
 }
 
+fn forgotten_key(id: VersionId) -> Vec<u8> {
+    [b"f", id.as_bytes().as_slice()].concat()
+}
+
+fn collection_key(number: u64) -> Vec<u8> {
+    [b"c", number.to_be_bytes().as_slice()].concat()
+}
+
 /// The key of a tag.
 pub(super) fn tag_key(tag: &str) -> Vec<u8> {
     [b"t", tag.as_bytes()].concat()
@@ -97,9 +125,62 @@ pub fn add_version(edits: &mut Edits, record: &IndexRecord) {
     edits.insert(version_key(record.id), Some(encode(&Summary::of(record))));
 }
 
-/// Edits that take a version from the list.
-pub fn remove_version(edits: &mut Edits, version: VersionId) {
-    edits.insert(version_key(version), None);
+/// Edits that take a version from the list. That it was there, and what it was made from, stays known: so a history
+/// that lacks it is not taken for one that lost it.
+pub fn forget_version(edits: &mut Edits, version: &Listed) {
+    edits.insert(version_key(version.id), None);
+    let forgotten = Forgotten { generation: version.summary.generation, parents: version.summary.parents.clone() };
+    edits.insert(forgotten_key(version.id), Some(encode(&forgotten)));
+}
+
+/// What is known of a version that was taken from the list.
+pub fn forgotten(refs: &TreeRef, io: &dyn PageIo, version: VersionId) -> Result<Option<Forgotten>> {
+    refs.get(io, &forgotten_key(version))?.map(|value| decode(&value, "the refs")).transpose()
+}
+
+/// All versions that were taken from the list, handed to `each`.
+pub fn each_forgotten(refs: &TreeRef, io: &dyn PageIo, each: &mut dyn FnMut(VersionId)) -> Result<()> {
+    let mut wrong = None;
+    refs.scan_to(io, Bound::Included(b"f"), Some(b"g"), &mut |key, _| match parse_id(&key[1..]) {
+        Ok(id) => {
+            each(id);
+            true
+        }
+        Err(error) => {
+            wrong = Some(error);
+            false
+        }
+    })?;
+    wrong.map_or(Ok(()), Err)
+}
+
+/// Edits that set the retention policy, or (`None`) take it away.
+pub fn set_retention(edits: &mut Edits, policy: Option<&Retention>) {
+    edits.insert(b"r".to_vec(), policy.map(encode));
+}
+
+/// The retention policy.
+pub fn retention(refs: &TreeRef, io: &dyn PageIo) -> Result<Option<Retention>> {
+    refs.get(io, b"r")?.map(|value| decode(&value, "the refs")).transpose()
+}
+
+/// Edits that name the final list of a garbage collection, or (`None`) take it away.
+pub fn set_final_list(edits: &mut Edits, number: u64, list: Option<FinalList>) {
+    edits.insert(collection_key(number), list.map(|list| encode(&list)));
+}
+
+/// The final lists that are kept, by the number of their collection, from `from` on.
+pub fn final_lists(refs: &TreeRef, io: &dyn PageIo, from: u64) -> Result<BTreeMap<u64, FinalList>> {
+    let mut raw = Vec::new();
+    refs.scan_to(io, Bound::Included(&collection_key(from)), Some(b"d"), &mut |key, value| {
+        raw.push((key[1..].to_vec(), value.to_vec()));
+        true
+    })?;
+    let parse = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let number: [u8; 8] = key.try_into().map_err(|_| VersionError::damaged("the refs", "a number cut short"))?;
+        Ok((u64::from_be_bytes(number), decode(&value, "the refs")?))
+    };
+    raw.into_iter().map(parse).collect()
 }
 
 /// Edits that give a version a tag, or (`None`) take the tag away.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::fsync::Rounds;
+use super::maintain::Maintained;
 use super::opened::{Trouble, Workspace};
 use super::status::{Offline, rfc3339};
 use crate::base::random;
@@ -54,6 +55,7 @@ pub(super) struct Background {
     sleep: Mutex<()>,
     slept: Condvar,
     pub(super) fsyncs: Rounds,
+    pub(super) maintained: Mutex<Maintained>,
 }
 
 impl Background {
@@ -84,7 +86,7 @@ impl Background {
     }
 
     /// Sleeps unless it is time to end; false when it is.
-    fn pause(&self, time: Duration) -> bool {
+    pub(super) fn pause(&self, time: Duration) -> bool {
         let mut sleep = self.sleep.lock();
         if !self.is_stopping() {
             self.slept.wait_for(&mut sleep, time);
@@ -114,7 +116,7 @@ impl Workspace {
         } else if self.parts.store.is_local() {
             self.fetch_ahead();
         }
-        let work: [(&str, Work); 7] = [
+        let work: [(&str, Work); 9] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
@@ -122,6 +124,8 @@ impl Workspace {
             ("kura-reencrypt", Self::keep_reencrypting),
             ("kura-digests", Self::keep_hashing),
             ("kura-pull", Self::keep_pulling),
+            ("kura-collect", Self::keep_collecting),
+            ("kura-scrub", Self::keep_scrubbing),
         ];
         let fsyncs: Option<(&str, Work)> =
             self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));

@@ -137,6 +137,7 @@ impl Workspace {
         // A queue that cannot be read is shown by what publishing says of it.
         let waiting = parts.publisher.waiting().unwrap_or_default();
         let trouble = self.trouble.lock().clone();
+        let maintained = self.background.maintained.lock().clone();
         let failure = self.tree().failure().map(|failure| failure.to_string());
         Status {
             workspace: parts.id.to_string(),
@@ -155,6 +156,8 @@ impl Workspace {
             unrecorded: trouble.unrecorded,
             blocked: trouble.blocked,
             reencryption: trouble.reencryption,
+            collected: maintained.collected,
+            scrubbed: maintained.scrubbed,
             conflicts: parts.events.open_conflicts(),
             read_only: failure.or_else(|| self.is_read_only().then(|| "opened so".to_owned())),
             conditional_writes: parts.conditional_writes,

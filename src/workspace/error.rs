@@ -164,6 +164,12 @@ pub enum WorkspaceError {
         /// The tag.
         tag: String,
     },
+    /// A version that was taken from the list.
+    #[error("version {version} was forgotten, and is kept no more")]
+    Forgotten {
+        /// The version.
+        version: crate::base::ids::VersionId,
+    },
     /// A file that export would have to overwrite.
     #[error("{} is there already; export into an empty directory", path.display())]
     InTheWay {

@@ -29,10 +29,14 @@ impl Workspace {
 
     /// The record of a version.
     pub fn version(&self, id: VersionId) -> Result<Arc<IndexRecord>> {
+        let base = self.tree().base();
+        // What a cache still has of it is not whole any more.
+        if base.index.id != id && matches!(refs::forgotten(&base.refs, &Pages(&self.parts.blobs), id), Ok(Some(_))) {
+            return Err(WorkspaceError::Forgotten { version: id });
+        }
         if let Some(record) = self.records.lock().get(&id) {
             return Ok(record.clone());
         }
-        let base = self.tree().base();
         let record = if base.index.id == id {
             base.index
         } else {

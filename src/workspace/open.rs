@@ -54,6 +54,11 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         Some((head, seen)) => ahead.check(head, seen)?,
         None => None,
     };
+    blobs.index().set_collection(memory.collection().unwrap_or(0));
+    if let Some((head, _)) = head.as_ref().filter(|(head, _)| memory.collection() != Some(head.collection)) {
+        // Runs that local state rests on may name what was collected since.
+        blobs.index().set_newer(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
+    }
     ahead.prepare_base(head.as_ref().map(|(head, _)| head), is_copy)?;
     let tree = Arc::new(Worktree::recover(
         opening.tree_parts(&keys, &memory, &blobs, &outbox),
@@ -64,6 +69,11 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         // What others published since is taken in later; until then, these refs are not what ours began with.
         let is_base = head.generation == tree.base().head_generation;
         memory.remember(*seen, is_base.then_some(head.refs))?;
+        if is_base && memory.collection().is_none() {
+            memory.settle_collection(head.collection)?;
+            blobs.index().set_collection(head.collection);
+            blobs.index().set_newer(Vec::new());
+        }
     }
     let events = Arc::new(Events::new(opening.options.clock.clone(), opening.options.announce.clone()));
     let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory, &events);
@@ -379,13 +389,15 @@ impl Ahead<'_> {
         Err(SyncError::RolledBack(Box::new(rollback)).into())
     }
 
+    /// Whether a history holds a version, or is known to have held it.
     fn lists(&self, head: &Head, version: VersionId) -> Result<bool> {
         if version == head.version {
             return Ok(true);
         }
         let index = self.blobs.index();
         index.set_runs(head.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect());
-        Ok(refs::lists(&head.refs, &Pages(self.blobs), version)?)
+        let io = Pages(self.blobs);
+        Ok(refs::lists(&head.refs, &io, version)? || refs::forgotten(&head.refs, &io, version)?.is_some())
     }
 
     /// What the newest version seen needs and the store has no more: its record and its location runs.

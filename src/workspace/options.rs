@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::Maintenance;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::disk::{Disk, RealDisk};
 use crate::base::ids::{Sha256, VersionId, WorkspaceId};
@@ -96,6 +97,8 @@ pub struct OpenOptions {
     pub cache_bytes_max: u64,
     /// When things are done by themselves.
     pub intervals: Intervals,
+    /// What is done by itself to keep the store in order.
+    pub maintenance: Maintenance,
     /// When an fsync is done.
     pub fsync: Fsync,
     /// Host name in recorded versions.
@@ -178,6 +181,7 @@ impl OpenOptions {
             memory_bytes_max: 64 << 20,
             cache_bytes_max: 10 << 30,
             intervals: Intervals::default(),
+            maintenance: Maintenance::default(),
             fsync: Fsync::Local,
             host,
             user,

@@ -53,21 +53,25 @@ impl<'a> Parcel<'a> {
         Self { workspace, builder, records: Vec::new(), objects: Vec::new(), bytes: 0 }
     }
 
-    /// Seals a blob anew; one that stood alone gets the next generation of its name.
+    /// Seals a blob anew; one that stood alone gets a later generation of its name or, without one, a place in a pack.
     pub(super) fn add(&mut self, kind: BlobKind, chunk: &ChunkRef, before: Option<&Location>, plaintext: &[u8]) {
         let sealed = codec::encode(&self.workspace.parts.keys, kind, chunk.id, plaintext);
         self.bytes += sealed.len() as u64;
-        if sealed.len() < crate::base::limits::PACKED_LEN_MAX {
+        let before = match before.map(|before| before.place) {
+            Some(Place::Object { generation }) => generation,
+            _ => 0,
+        };
+        let generation = match sealed.len() < crate::base::limits::PACKED_LEN_MAX {
+            true => None,
+            false => self.workspace.parts.blobs.index().fresh_generation(Some(before)),
+        };
+        let Some(generation) = generation else {
             let location = self.builder.add(chunk.id, kind, chunk.len, &sealed);
             self.records.push((chunk.id, location));
             if self.builder.is_full() {
                 self.close_pack();
             }
             return;
-        }
-        let generation = match before.map(|before| before.place) {
-            Some(Place::Object { generation }) => generation.saturating_add(1),
-            _ => 0,
         };
         let stored_len = u32::try_from(sealed.len()).unwrap_or(u32::MAX);
         let place = Place::Object { generation };
@@ -243,11 +247,12 @@ impl Workspace {
         self.record(Reason::automatic())?;
         let newest = self.tree().base().index.id;
         let mut edits = Edits::new();
-        for lost in report.lost.iter().filter(|lost| lost.version != newest) {
-            refs::remove_version(&mut edits, lost.version);
+        let is_lost = |version: VersionId| report.lost.iter().any(|lost| lost.version == version);
+        for version in self.versions()?.iter().filter(|version| version.id != newest && is_lost(version.id)) {
+            refs::forget_version(&mut edits, version);
         }
         for (tag, version) in refs::tags(&self.tree().base().refs, &*self.pages())? {
-            if version != newest && report.lost.iter().any(|lost| lost.version == version) {
+            if version != newest && is_lost(version) {
                 refs::set_tag(&mut edits, &tag, None);
             }
         }

@@ -52,6 +52,10 @@ pub struct Status {
     pub reencryption: Option<String>,
     /// Paths that several clients changed at once, since this was opened.
     pub conflicts: usize,
+    /// When the retention policy was last applied and garbage collected here, and what came of it.
+    pub collected: Option<String>,
+    /// When stored content was last read here to find damage, and what was found.
+    pub scrubbed: Option<String>,
     /// Why changes are refused.
     pub read_only: Option<String>,
     /// Whether the store's conditional writes work.
@@ -100,6 +104,12 @@ impl fmt::Display for Status {
         }
         if self.conflicts > 0 {
             writeln!(f, "CONFLICTS    {} paths; `kura conflicts` lists them", self.conflicts)?;
+        }
+        if let Some(text) = &self.collected {
+            writeln!(f, "collected    {text}")?;
+        }
+        if let Some(text) = &self.scrubbed {
+            writeln!(f, "scrubbed     {text}")?;
         }
         if let Some(reason) = &self.read_only {
             writeln!(f, "READ-ONLY    {reason}")?;

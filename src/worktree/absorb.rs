@@ -327,10 +327,11 @@ impl Sink<'_> {
                 sealed: Bytes(Arc::new(sealed.into_bytes())),
             });
         } else {
-            let key = location::object_key(&id, 0);
+            let generation = with.blobs.index().fresh_generation(None).unwrap_or(0);
+            let key = location::object_key(&id, generation);
             with.outbox.add(&key, &sealed)?;
             self.unsynced.push(key);
-            self.records.push(Record::Object { owner: self.owner, id, len, stored_len, generation: 0 });
+            self.records.push(Record::Object { owner: self.owner, id, len, stored_len, generation });
         }
         if self.batch_len >= BATCH_LEN {
             self.sync_objects()?;

@@ -1,7 +1,7 @@
 //! Taking in what others published: merging it with ours, and letting the live tree rest on the result.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use super::adopt::{Adoption, Listing};
@@ -17,7 +17,7 @@ use super::used::Used;
 use super::{Result, WorkError};
 use crate::base::ids::{BlobId, VersionId};
 use crate::base::limits::{CHUNK_LEN_MIN, INLINE_LEN_MAX};
-use crate::blob::{BlobKind, ChunkRef, PackBuilder, RunRef, codec};
+use crate::blob::{BlobKind, ChunkRef, Location, OrderedRecord, PackBuilder, RunRef, codec, location};
 use crate::crypto::IdDomain;
 use crate::store::ObjectKey;
 use crate::version::entry::{Body, CONTROL_NAME, Content, Entry, FileBody, Ino};
@@ -42,6 +42,9 @@ pub struct Incoming {
     pub ancestor: Option<IndexRecord>,
     /// The refs that our line began with, when they are known.
     pub base_refs: Option<TreeRef>,
+    /// When a collection was sealed since what is ours was prepared: objects of ours that it took. Of our location
+    /// runs only records of other objects that wait here count then.
+    pub taken: Option<HashSet<ObjectKey>>,
 }
 
 /// What came of joining.
@@ -156,7 +159,14 @@ impl Worktree {
     }
 
     fn prepare(&self, base: &Base, incoming: &Incoming) -> Result<Prepared> {
-        let io = NewPages::joining(&self.parts.blobs, &self.parts.keys);
+        let io = match &incoming.taken {
+            None => NewPages::joining(&self.parts.blobs, &self.parts.keys),
+            Some(_) => {
+                let runs = incoming.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
+                let there = self.parts.blobs.index().of_runs(runs);
+                NewPages::settling(&self.parts.blobs, &self.parts.keys, there)
+            }
+        };
         let ours = &base.index;
         let empty = empty_like(&ours.root);
         let ancestor = incoming.ancestor.as_ref().map_or(&empty, |ancestor| &ancestor.root);
@@ -199,7 +209,13 @@ impl Worktree {
         self.pack_pages(io, pack, &mut parcel);
         let runs = match refs == incoming.refs && !is_new_version {
             true => incoming.runs.clone(),
-            false => self.add_run(&mut parcel, &union(&incoming.runs, &base.runs))?,
+            false => match &incoming.taken {
+                None => self.add_run(&mut parcel, &union(&incoming.runs, &base.runs))?,
+                Some(taken) => {
+                    parcel.records.extend(self.own_records(base, incoming, taken)?);
+                    self.add_run(&mut parcel, &incoming.runs)?
+                }
+            },
         };
         if is_new_version {
             parcel.objects.push((IndexRecord::key(record.id), record.seal(&self.parts.keys)));
@@ -207,6 +223,35 @@ impl Worktree {
         let objects = self.put_by(parcel)?;
         let (ours, our_refs, conflicts) = (ours.id, base.refs, merged.conflicts);
         Ok(Prepared { ours, our_refs, pins, record, is_new_version, refs, runs, objects, changes, listings, conflicts })
+    }
+
+    /// Records of our runs, theirs aside, of objects that wait here and were not taken.
+    fn own_records(
+        &self,
+        base: &Base,
+        incoming: &Incoming,
+        taken: &HashSet<ObjectKey>,
+    ) -> Result<Vec<(BlobId, Location)>> {
+        let (disk, dir) = (&*self.parts.disk, Queued::dir(&self.parts.dir));
+        let mut own: HashSet<ObjectKey> = HashSet::new();
+        for sequence in Queued::list(disk, &dir)? {
+            own.extend(Queued::read(disk, &dir, sequence, &self.parts.keys)?.objects);
+        }
+        // What is in no run that waits here was published, and is in theirs as far as it still exists.
+        let waits = |run: &&RunInForce| own.contains(&location::run_key(run.id)) && !incoming.runs.contains(run);
+        let runs = base.runs.iter().filter(waits);
+        let runs: Vec<RunRef> = runs.map(|run| RunRef { id: run.id, count: run.count }).collect();
+        let mut records = Vec::new();
+        let each = &mut |record: OrderedRecord<'_>| {
+            let location = record.location()?;
+            let object = location.object(&record.id).0;
+            if record.is_newest && own.contains(&object) && !taken.contains(&object) {
+                records.push((record.id, location));
+            }
+            Ok(())
+        };
+        self.parts.blobs.index().each_in_order(&runs, each).map_err(crate::version::VersionError::from)?;
+        Ok(records)
     }
 
     /// Leaves objects in the outbox, durably.
@@ -405,7 +450,9 @@ impl<'a> Merging<'a> {
             1..=INLINE_LEN_MAX => Content::Inline(bytes),
             _ => {
                 let id = self.tree.parts.keys.id(IdDomain::Content, &digest);
-                self.made.borrow_mut().insert(id, bytes);
+                if !self.io.is_stored(&id)? {
+                    self.made.borrow_mut().insert(id, bytes);
+                }
                 Content::Chunks(vec![(0, ChunkRef { id, len })])
             }
         };

@@ -101,6 +101,12 @@ impl LocalBlobs {
         maps.current.iter().chain(maps.older.iter()).for_each(|(id, blob)| visit(id, blob));
     }
 
+    /// Lets go of blobs that are in a version by now.
+    pub(super) fn release(&self, ids: &[BlobId]) {
+        let mut maps = self.maps.lock();
+        ids.iter().for_each(|id| drop(maps.current.remove(id)));
+    }
+
     pub(super) fn holds(&self, id: &BlobId) -> bool {
         let maps = self.maps.lock();
         maps.current.contains_key(id) || maps.older.contains_key(id)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::ids::BlobId;
-use crate::blob::{BlobError, BlobKind, Blobs, ChunkRef};
+use crate::blob::{BlobError, BlobKind, Blobs, ChunkRef, LocationIndex};
 use crate::crypto::{IdDomain, Keys};
 use crate::version::index::sha256;
 use crate::version::tree::PageIo;
@@ -19,16 +19,32 @@ pub(super) struct NewPages<'a> {
     new: Mutex<HashMap<BlobId, Arc<[u8]>>>,
     /// Whether pages of a foreign version count as stored.
     joining: bool,
+    /// The only place whose pages count as stored, when there is one.
+    strict: Option<LocationIndex>,
 }
 
 impl<'a> NewPages<'a> {
     pub(super) fn new(blobs: &'a Blobs, keys: &'a Keys) -> Self {
-        Self { blobs, keys, new: Mutex::new(HashMap::new()), joining: false }
+        Self { blobs, keys, new: Mutex::new(HashMap::new()), joining: false, strict: None }
     }
 
     /// Pages of a version that will rest on a foreign one besides ours.
     pub(super) fn joining(blobs: &'a Blobs, keys: &'a Keys) -> Self {
         Self { joining: true, ..Self::new(blobs, keys) }
+    }
+
+    /// Pages of a version that will rest on a foreign one, where nothing counts that ours believed to be stored.
+    pub(super) fn settling(blobs: &'a Blobs, keys: &'a Keys, there: LocationIndex) -> Self {
+        Self { strict: Some(there), ..Self::new(blobs, keys) }
+    }
+
+    /// Whether a blob counts as stored.
+    pub(super) fn is_stored(&self, id: &BlobId) -> Result<bool> {
+        Ok(match (&self.strict, self.joining) {
+            (Some(there), _) => there.lookup(id)?.is_some(),
+            (None, true) => self.blobs.index().lookup(id)?.is_some(),
+            (None, false) => self.blobs.is_stored(id)?,
+        })
     }
 
     /// The pages that were saved and were not stored before.
@@ -72,11 +88,7 @@ impl PageIo for NewPages<'_> {
         let len = u32::try_from(bytes.len())
             .map_err(|_| VersionError::Damaged { object: "a page".into(), reason: "it is too long".into() })?;
         // A page that only the journal has is new: whoever saves it takes part in owning it.
-        let is_stored = match self.joining {
-            true => self.blobs.index().lookup(&id)?.is_some(),
-            false => self.blobs.is_stored(&id)?,
-        };
-        if !is_stored {
+        if !self.is_stored(&id)? {
             self.new.lock().insert(id, bytes.into());
         }
         Ok(ChunkRef { id, len })

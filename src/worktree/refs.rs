@@ -7,11 +7,12 @@ use super::checkpoint::Parcel;
 use super::live::Worktree;
 use super::open::Queued;
 use crate::base::ids::{BlobId, RunId};
-use crate::blob::{Location, PackBuilder};
+use crate::blob::{ChunkRef, Location, PackBuilder};
 use crate::crypto::Sealed;
 use crate::store::ObjectKey;
+use crate::version::entry::Content;
 use crate::version::head::RunInForce;
-use crate::version::tree::Edits;
+use crate::version::tree::{Edits, TreeRef};
 
 impl Worktree {
     /// Edits the refs; the result is durable here and waits in the queue as versions do. False when nothing changes.
@@ -30,6 +31,33 @@ impl Worktree {
         let base = state.base.clone();
         self.enqueue(&mut state, base, queued, parcel)?;
         Ok(true)
+    }
+
+    /// Takes blobs out of what waits here in objects of its own, because such an object was collected: they are about
+    /// to be stored elsewhere.
+    pub fn displace(&self, ids: &[BlobId]) {
+        let _absorbing = self.absorbing.lock();
+        self.local.release(ids);
+        ids.iter().for_each(|id| self.parts.blobs.index().forget(id));
+    }
+
+    /// What drafts refer to that no version holds: chunks, and lists of chunks.
+    pub fn draft_content(&self) -> (Vec<ChunkRef>, Vec<TreeRef>) {
+        let (mut chunks, mut lists) = (Vec::new(), Vec::new());
+        let table = self.table();
+        for inode in table.drafts.iter().filter_map(|ino| table.find(*ino)) {
+            let Ok(file) = inode.file() else { continue };
+            let layers = file.frozen.iter().map(|layer| &**layer).chain(&file.draft);
+            let bodies = layers.filter_map(|layer| layer.base.as_deref());
+            for body in bodies.chain(file.published.as_ref().map(|published| &published.body)) {
+                match &body.content {
+                    Content::Chunks(list) => chunks.extend(list.iter().map(|(_, chunk)| *chunk)),
+                    Content::Tree(tree) => lists.push(*tree),
+                    Content::Empty | Content::Inline(_) => {}
+                }
+            }
+        }
+        (chunks, lists)
     }
 
     /// Lets blobs be found where `records` say, in `objects`; runs that are keys of `replaced` give way to what they

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use kura::base::clock::Timestamp;
 use kura::base::ids::{BlobId, PackId, RunId, SlotId, VersionId, WorkspaceId};
-use kura::blob::{BlobKind, ChunkRef, PackBuilder, RunRef, codec, pack, run};
+use kura::blob::{BlobKind, ChunkRef, PackBuilder, RunRef, codec, location, pack, run};
 use kura::crypto::slots::{
     Capabilities, Credential, KdfParams, NewSlot, RecoveryCode, Secret, create_workspace, read_header, slot_facts,
     unlock,
 };
 use kura::crypto::{Keys, Kind, envelope_epoch};
-use kura::store::StoreUrl;
+use kura::store::{ObjectKey, StoreUrl};
+use kura::sync::{Condemned, Name};
 use kura::version::entry::{Entry, LinkRecord};
 use kura::version::head::Head;
 use kura::version::index::IndexRecord;
@@ -134,6 +135,9 @@ fn object_rows(keys: &Keys) -> Vec<Row> {
         nonce: [0; 16],
     };
     let head = postcard::to_stdvec(&head).unwrap();
+    let names = vec![Name::Index(version), Name::Object(BlobId([5; 32]), 2), Name::Pack(pack_id), Name::Run(id)];
+    let list = Condemned::new(1, base.index.time, None, names);
+    let condemned = keys.open(Kind::Condemned, version.as_bytes(), list.seal(keys, version.0).as_bytes()).unwrap();
     let record = postcard::to_stdvec(&base.index).unwrap();
     let entry = base.index.root.dir.encode();
     vec![
@@ -163,6 +167,17 @@ fn object_rows(keys: &Keys) -> Vec<Row> {
         row("index record", record, move |bytes| {
             let sealed = k7.seal(Kind::Index, version.as_bytes(), bytes);
             drop(IndexRecord::open(&k7, version, sealed.as_bytes()));
+        }),
+        row("list of collected names", condemned, move |bytes| {
+            if let Some(list) = Condemned::decode(bytes) {
+                list.names().for_each(|name| assert!(list.contains(&name) && Name::of(&name.key()).is_some()));
+            }
+        }),
+        row("name of an object", location::object_key(&BlobId([5; 32]), 3).as_str().into(), |bytes| {
+            let key = ObjectKey::new(String::from_utf8_lossy(bytes));
+            if let Some(name) = key.and_then(|key| Name::of(&key)) {
+                assert_eq!(Name::of(&name.key()), Some(name));
+            }
         }),
         row("directory entry", entry.clone(), |bytes| drop(Entry::decode(bytes))),
         row("link record", [&[2][..], &entry].concat(), |bytes| drop(LinkRecord::decode(bytes))),

@@ -9,6 +9,7 @@
 
 mod blob;
 mod cli;
+mod collecting;
 mod crash;
 mod crypto;
 mod crypto_slots;
@@ -28,6 +29,7 @@ mod mount;
 mod publish;
 mod page_trees;
 mod reencrypt;
+mod retention;
 mod rig;
 mod s3_server;
 mod scale;

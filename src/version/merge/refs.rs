@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::ids::VersionId;
 use crate::version::Result;
-use crate::version::refs::{tag_key, tag_text};
+use crate::version::refs::{forgotten, tag_key, tag_text};
 use crate::version::tree::{Edits, PageIo, TreeRef};
 
 type Values = BTreeMap<Vec<u8>, (Option<Vec<u8>>, Option<Vec<u8>>)>;
@@ -18,7 +19,7 @@ pub fn merge_refs(io: &dyn PageIo, base: Option<&TreeRef>, ours: &TreeRef, their
     let mut edits = Edits::new();
     for (key, (before, after)) in our_changes {
         let now = theirs.get(io, &key)?;
-        if now == after {
+        if now == after || is_forgotten(io, theirs, &key, after.as_ref())? {
             continue;
         }
         match (tag_text(&key), &after, now == before) {
@@ -34,6 +35,19 @@ pub fn merge_refs(io: &dyn PageIo, base: Option<&TreeRef>, ours: &TreeRef, their
         }
     }
     theirs.edit(io, &edits)
+}
+
+/// Whether a version that a line has, or gives a tag to, was forgotten in the other.
+fn is_forgotten(io: &dyn PageIo, theirs: &TreeRef, key: &[u8], after: Option<&Vec<u8>>) -> Result<bool> {
+    let id = match (key.split_first(), after) {
+        (Some((b'v', id)), Some(_)) => id,
+        (Some((b't', _)), Some(id)) => id,
+        _ => return Ok(false),
+    };
+    match uuid::Uuid::from_slice(id) {
+        Ok(id) => Ok(forgotten(theirs, io, VersionId(id))?.is_some()),
+        Err(_) => Ok(false),
+    }
 }
 
 /// What a line changed; without a base, only what it has.

@@ -4,9 +4,9 @@ use std::fs;
 
 use super::support::{Home, PASSPHRASE, json_lines, run};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 19] = [
     "init", "mount", "unmount", "status", "snapshot", "untag", "flush", "log", "show", "diff", "restore", "revert",
-    "cat", "export", "import", "demo", "version",
+    "cat", "export", "import", "forget", "gc", "demo", "version",
 ];
 
 #[test]
@@ -133,4 +133,33 @@ fn a_reader_that_goes_away_is_no_failure() {
     let mut child = command.arg(&store).stdout(std::process::Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn versions_are_forgotten_and_freed_by_command() {
+    let home = Home::new();
+    let store = home.store("store");
+    for round in 0..3 {
+        let from = home.dir(&format!("from{round}"));
+        fs::write(from.join("file"), crate::space::noise(400_000, round)).unwrap();
+        home.ok(&store, [std::ffi::OsStr::new("import"), from.as_os_str()]);
+    }
+    let size = || super::support::tree(&store).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let before = size();
+    let dry = home.ok(&store, ["forget", "--keep-last", "1", "--dry-run"]);
+    assert!(dry.contains("forget") && dry.contains("keep (newest, last)"), "{dry}");
+    run(home.kura(["forget", "-w"]).arg(&store)).fails(2, &["no policy"]);
+    home.ok(&store, ["forget", "--keep-last", "1", "--set"]);
+    let done = home.ok(&store, ["forget"]);
+    assert!(done.contains("are forgotten, 1 are kept"), "{done}");
+    assert_eq!(json_lines(&home.ok(&store, ["log", "--json"])).len(), 1);
+    let dry = home.ok(&store, ["gc"]);
+    assert!(dry.contains("nobody needs"), "{dry}");
+    assert!(size() > before / 2);
+    let waiting = home.ok(&store, ["gc", "--delete"]);
+    assert!(waiting.contains("may be deleted from"), "{waiting}");
+    let done = home.ok(&store, ["gc", "--delete", "--grace", "0s"]);
+    assert!(done.contains("objects are deleted"), "{done}");
+    assert!(size() < before * 2 / 3, "{} of {before}", size());
+    home.ok(&store, ["check", "--read-data"]);
 }
