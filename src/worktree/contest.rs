@@ -54,7 +54,7 @@ impl Worktree {
         let home = inode.home.clone().or_else(|| any_name(ino));
         let mut path = home.as_ref().map(|(dir, _)| table.path_of(*dir)).unwrap_or_default();
         path.extend(home.iter().map(|(_, name)| name.to_vec()));
-        let outcome = decide(&contest, &ours, policies.of(&path.join(&b'/')));
+        let outcome = decide(&contest, &ours, Table::policy_of(&table.locks, policies, &path.join(&b'/')));
         let mut records = Vec::new();
         let mut told = Vec::new();
         if let (Some((loser, time)), Some((parent, name))) = (&outcome.aside, &home) {
@@ -115,7 +115,7 @@ fn decide(contest: &Contest, ours: &Entry, policy: Policy) -> Outcome {
         Policy::KeepBoth | Policy::Merge => Outcome { theirs_stays: false, aside: theirs() },
         Policy::Ours => Outcome { theirs_stays: false, aside: None },
         Policy::LastWriteWins if !theirs_is_newer => Outcome { theirs_stays: false, aside: theirs() },
-        Policy::LastWriteWins | Policy::Theirs => {
+        Policy::LastWriteWins | Policy::Theirs | Policy::Yield => {
             Outcome { theirs_stays: true, aside: Some((ours.clone(), ours.mtime)) }
         }
     }

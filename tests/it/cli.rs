@@ -8,5 +8,6 @@ mod failures;
 mod faults;
 mod first_steps;
 mod keys;
+mod locks;
 mod kill;
 pub mod support;
