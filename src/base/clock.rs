@@ -1,7 +1,8 @@
 //! Time as a parameter, so that tests can hold it still.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,11 +50,17 @@ impl Timestamp {
     }
 }
 
-/// Where wall time comes from.
+/// Where time comes from.
 pub trait Clock: Send + Sync {
-    /// The present moment.
+    /// The present moment, as far as the machine knows it.
     fn now(&self) -> Timestamp;
+
+    /// Time since some moment in the past, whatever the wall clock is set to.
+    fn elapsed(&self) -> Duration;
 }
+
+/// The moment from which this process counts.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The machine's clock.
 #[derive(Debug, Default)]
@@ -64,26 +71,43 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_system(SystemTime::now())
     }
+
+    fn elapsed(&self) -> Duration {
+        START.elapsed()
+    }
 }
 
-/// A clock that moves only when told to; every reading is one nanosecond after the one before.
+/// A clock that moves only when told to; every reading of the wall time is one nanosecond after the one before.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    unix_ns: AtomicI64,
+    elapsed_ms: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn new(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.0))
+        Self { unix_ns: AtomicI64::new(start.0), elapsed_ms: AtomicU64::new(0) }
     }
 
-    /// Moves the clock forward.
+    /// Lets time pass.
     pub fn advance_ms(&self, milliseconds: i64) {
-        self.0.fetch_add(milliseconds * 1_000_000, Ordering::SeqCst);
+        self.set_ms(milliseconds);
+        self.elapsed_ms.fetch_add(u64::try_from(milliseconds).unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// Puts the wall time forward or back, without any time passing.
+    pub fn set_ms(&self, milliseconds: i64) {
+        self.unix_ns.fetch_add(milliseconds * 1_000_000, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.fetch_add(1, Ordering::SeqCst))
+        Timestamp(self.unix_ns.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.elapsed_ms.load(Ordering::SeqCst))
     }
 }

@@ -1,9 +1,10 @@
 //! Fetched objects on the local disk: exactly the store's bytes, window by window.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -27,7 +28,7 @@ const PAUSES: u32 = 256;
 pub struct Cache {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    bytes_max: u64,
+    bytes_max: AtomicU64,
     state: Mutex<State>,
     /// Held while files are written, removed or made; taken before `state`.
     changing: Mutex<()>,
@@ -40,6 +41,9 @@ struct State {
     objects: LruCache<ObjectKey, Windows>,
     open: LruCache<ObjectKey, Arc<dyn DiskFile>>,
     bytes: u64,
+    /// Objects that stay, however much there is, and the bytes of them that are here.
+    pinned: HashSet<ObjectKey>,
+    pinned_bytes: u64,
 }
 
 /// Which windows of an object are here.
@@ -79,7 +83,13 @@ impl Cache {
         let failed = |error| BlobError::disk(&dir, error);
         disk.create_dir_all(&dir).map_err(failed)?;
         let reports_holes = reports_holes(disk.as_ref(), &dir).map_err(failed)?;
-        let mut state = State { objects: LruCache::unbounded(), open: LruCache::new(OPEN_FILES_MAX), bytes: 0 };
+        let mut state = State {
+            objects: LruCache::unbounded(),
+            open: LruCache::new(OPEN_FILES_MAX),
+            bytes: 0,
+            pinned: HashSet::new(),
+            pinned_bytes: 0,
+        };
         for item in disk.list(&dir).map_err(failed)?.into_iter().filter(|item| !item.is_dir) {
             let path = dir.join(&item.name);
             let key = local_name::object_key(&item.name).filter(|_| reports_holes);
@@ -96,7 +106,7 @@ impl Cache {
         let cache = Self {
             disk,
             dir,
-            bytes_max,
+            bytes_max: AtomicU64::new(bytes_max),
             state: Mutex::new(state),
             changing: Mutex::new(()),
             pauses: AtomicU32::new(0),
@@ -160,8 +170,12 @@ impl Cache {
         for (window, part) in (offset / WINDOW_LEN..).zip(bytes.chunks(WINDOW_BYTES)) {
             windows.set(window, part.len() as u64);
         }
-        state.bytes += windows.bytes - before;
-        self.evict_from(state, self.bytes_max);
+        let added = windows.bytes - before;
+        state.bytes += added;
+        if state.pinned.contains(key) {
+            state.pinned_bytes += added;
+        }
+        self.evict_from(state, self.bytes_max.load(Ordering::Relaxed));
         true
     }
 
@@ -169,6 +183,18 @@ impl Cache {
     pub fn invalidate(&self, key: &ObjectKey) {
         let _changing = self.changing.lock();
         self.drop_object(&mut self.state.lock(), key);
+    }
+
+    /// Keeps these objects, however much there is, and at most `bytes_max` bytes of all others.
+    pub fn pin(&self, objects: HashSet<ObjectKey>, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        {
+            let mut state = self.state.lock();
+            let bytes = |key: &ObjectKey| state.objects.peek(key).map_or(0, |windows| windows.bytes);
+            state.pinned_bytes = objects.iter().map(bytes).sum();
+            state.pinned = objects;
+        }
+        self.evict();
     }
 
     /// Bytes kept.
@@ -189,6 +215,9 @@ impl Cache {
         state.open.pop(key);
         if let Some(windows) = state.objects.pop(key) {
             state.bytes -= windows.bytes;
+            if state.pinned.contains(key) {
+                state.pinned_bytes -= windows.bytes;
+            }
         }
         // Gone already is as good; if it stays, the next start finds and accounts for it again.
         if let Err(error) = self.disk.remove(&self.path(key)) {
@@ -198,13 +227,21 @@ impl Cache {
 
     fn evict(&self) {
         let _changing = self.changing.lock();
-        self.evict_from(&mut self.state.lock(), self.bytes_max);
+        self.evict_from(&mut self.state.lock(), self.bytes_max.load(Ordering::Relaxed));
     }
 
     fn evict_from(&self, state: &mut State, bytes_max: u64) {
-        while state.bytes > bytes_max {
-            let Some(key) = state.objects.peek_lru().map(|(key, _)| key.clone()) else { break };
-            self.drop_object(state, &key);
+        // What is pinned is passed over, once.
+        for _ in 0..state.objects.len() {
+            if state.bytes - state.pinned_bytes <= bytes_max {
+                return;
+            }
+            let Some(key) = state.objects.peek_lru().map(|(key, _)| key.clone()) else { return };
+            if state.pinned.contains(&key) {
+                state.objects.promote(&key);
+            } else {
+                self.drop_object(state, &key);
+            }
         }
     }
 

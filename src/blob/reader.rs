@@ -1,5 +1,6 @@
 //! The front of this room: reading blobs.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -231,6 +232,11 @@ impl Blobs {
     /// Takes an object that was just uploaded into the disk cache, if there is one.
     pub fn keep(&self, key: &ObjectKey, sealed: &Sealed) {
         self.reader.source.keep_whole(key, sealed.as_bytes());
+    }
+
+    /// Keeps these objects in the disk cache, however much there is, and at most `bytes_max` bytes of all others.
+    pub fn pin(&self, objects: HashSet<ObjectKey>, bytes_max: u64) {
+        self.reader.source.pin(objects, bytes_max);
     }
 
     /// Bytes in the disk cache.

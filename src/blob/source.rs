@@ -2,6 +2,7 @@
 //! windows in memory, the store. Fetches round a miss, puts neighbours together, and lets all who
 //! want the same bytes wait for one fetch.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -210,6 +211,13 @@ impl Source {
     /// Whether the store is on the local disk.
     pub(super) fn is_local(&self) -> bool {
         self.store.is_local()
+    }
+
+    /// See [`Cache::pin`].
+    pub(super) fn pin(&self, objects: HashSet<ObjectKey>, bytes_max: u64) {
+        if let Some(cache) = &self.cache {
+            cache.pin(objects, bytes_max);
+        }
     }
 
     /// Bytes in the disk cache.

@@ -30,11 +30,17 @@ pub struct Serve {
     pub accept_damage: bool,
     /// Go on with a store that went back.
     pub accept_rollback: bool,
+    /// Become the only writer although another client is.
+    pub take_over: bool,
     /// A version that the history must hold.
     pub trust: Option<VersionId>,
     /// The key.
     pub key: Key,
 }
+
+/// What is said of a store whose conditional writes do not work.
+pub const SINGLE_WRITER: &str = "this store has no working conditional writes: only one client at a time may write to \
+     the workspace, and others must mount it --read-only";
 
 /// Serves a mount as the daemon: tells the command that started it, through standard output, how the
 /// start went.
@@ -55,7 +61,9 @@ pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Re
         }
     };
     let offline = served.workspace.status().offline.map(|offline| offline.reason);
-    let told = tell(Reply::done("mounted", serde_json::json!({ "offline": offline })));
+    let conditional = served.workspace.has_conditional_writes();
+    let about = serde_json::json!({ "offline": offline, "conditional_writes": conditional });
+    let told = tell(Reply::done("mounted", about));
     served.until_unmounted(told)
 }
 
@@ -63,6 +71,9 @@ pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Re
 pub fn run_in_foreground(context: &Context, serve: Serve) -> Result<Exit, Failure> {
     let text = format!("{} is mounted at {}; Ctrl-C unmounts it", serve.store, serve.mountpoint.display());
     let served = start(context, serve, None)?;
+    if !served.workspace.has_conditional_writes() {
+        output::warn(SINGLE_WRITER);
+    }
     let told = context.output.note(&text);
     served.until_unmounted(told)
 }
@@ -86,6 +97,7 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
     open.fsync = serve.flags.fsync;
     open.accept_damage = serve.accept_damage;
     open.accept_rollback = serve.accept_rollback;
+    open.take_over = serve.take_over;
     open.trust = serve.trust;
     let workspace = Workspace::open(open)?;
     let mounted = mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {

@@ -114,7 +114,7 @@ fn options(key: &Key, label: Option<String>) -> InitOptions {
 fn tell(context: &Context, store: &StoreUrl, report: &InitReport) -> Result<(), Failure> {
     let output = &context.output;
     if !report.conditional_writes {
-        warn("this store has no working conditional writes: only one client at a time may write to the workspace");
+        warn(super::daemon::SINGLE_WRITER);
     }
     let code = report.recovery_code.as_deref();
     if output.json {

@@ -24,9 +24,11 @@ mod init;
 mod interrupt;
 mod key;
 mod keyring;
+mod locks;
 mod maintain;
 mod mount;
 mod mounts;
+mod near;
 mod notify;
 mod options;
 mod output;
@@ -126,6 +128,12 @@ enum Command {
     Conflicts(conflicts::ConflictsArgs),
     Resolve(conflicts::ResolveArgs),
     Policy(conflicts::PolicyArgs),
+    Lock(locks::LockArgs),
+    Unlock(locks::UnlockArgs),
+    Locks(locks::LocksArgs),
+    Prefetch(near::PrefetchArgs),
+    Pin(near::PinArgs),
+    Unpin(near::UnpinArgs),
     Log(history::LogArgs),
     Show(history::ShowArgs),
     Diff(history::DiffArgs),
@@ -199,6 +207,12 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Conflicts(args) => conflicts::conflicts(context, &args),
         Command::Resolve(args) => conflicts::resolve(context, &args),
         Command::Policy(args) => conflicts::policy(context, args),
+        Command::Lock(args) => locks::lock(context, &args),
+        Command::Unlock(args) => locks::unlock(context, &args),
+        Command::Locks(args) => locks::locks(context, &args),
+        Command::Prefetch(args) => near::prefetch(context, &args),
+        Command::Pin(args) => near::pin(context, &args),
+        Command::Unpin(args) => near::unpin(context, &args),
         Command::Log(args) => history::log(context, &args),
         Command::Show(args) => history::show(context, args),
         Command::Diff(args) => history::diff(context, args),

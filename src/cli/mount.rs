@@ -62,6 +62,9 @@ pub struct MountArgs {
     /// Go on with a store that shows an older state than this machine has seen
     #[arg(long)]
     accept_rollback: bool,
+    /// Write to a store without conditional writes although another machine was its writer and did not say good-bye
+    #[arg(long)]
+    take_over: bool,
     /// Refuse a store whose history does not hold this version (a full id, as `kura log --json` shows it): what a
     /// machine that has not seen the workspace yet can go by
     #[arg(long, value_name = "VERSION")]
@@ -90,6 +93,7 @@ pub fn run(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
         flags: flags.clone(),
         accept_damage: args.accept_damage,
         accept_rollback: args.accept_rollback,
+        take_over: args.take_over,
         trust: args.trust,
         key,
     };
@@ -208,6 +212,7 @@ fn start(context: &Context, args: &MountArgs, serve: &Serve) -> Result<(), Failu
         (args.read_only, "--read-only"),
         (args.accept_damage, "--accept-damage"),
         (args.accept_rollback, "--accept-rollback"),
+        (args.take_over, "--take-over"),
     ];
     command.args(switches.iter().filter(|(on, _)| *on).map(|(_, name)| name));
     if let Some(version) = args.trust {
@@ -229,6 +234,9 @@ fn start(context: &Context, args: &MountArgs, serve: &Serve) -> Result<(), Failu
             outcome(&reply)?;
             if let Some(offline) = reply.data["offline"].as_str() {
                 warn(&format!("working offline, versions wait on this machine: {offline}"));
+            }
+            if reply.data["conditional_writes"] == false {
+                warn(daemon::SINGLE_WRITER);
             }
             Ok(())
         }

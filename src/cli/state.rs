@@ -17,8 +17,13 @@ use crate::control::{Exit, Failure, Reply, Request};
 Examples:
   kura status                the workspace around the current directory, or your default one
   kura status -w ~/work
+  kura status --files        names the files that wait to be published
   kura status --json")]
-pub struct StatusArgs {}
+pub struct StatusArgs {
+    /// Name the files that wait to be published
+    #[arg(long)]
+    files: bool,
+}
 
 /// Record a version of the workspace now
 ///
@@ -55,13 +60,17 @@ pub struct UntagArgs {
 #[command(after_help = "\
 Examples:
   kura flush
-  kura flush --wait          as long as it takes
+  kura flush --wait          as long as it takes for the store to come back
+  kura flush --wait --timeout 10m
   kura flush --wait=30s")]
 pub struct FlushArgs {
     /// Wait until everything is published, or so long at most (500ms, 30s, 5m)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "",
         value_parser = parse_wait)]
     wait: Option<Wait>,
+    /// With --wait: so long at most
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = parse_wait)]
+    timeout: Option<Wait>,
 }
 
 /// How long to wait.
@@ -81,9 +90,9 @@ fn parse_wait(text: &str) -> Result<Wait, String> {
 }
 
 /// Runs `kura status`.
-pub fn status(context: &Context, _: &StatusArgs) -> Result<Exit, Failure> {
+pub fn status(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> {
     let (door, target) = Door::open(context, Purpose::Read)?;
-    let reply = door.ask(&Request::Status {})?;
+    let reply = door.ask(&Request::Status { files: args.files })?;
     door.close()?;
     let exit = outcome(&reply)?;
     if context.output.json {
@@ -121,7 +130,7 @@ pub fn flush(context: &Context, args: &FlushArgs) -> Result<Exit, Failure> {
     let (door, target) = Door::open(context, Purpose::Write)?;
     // Nobody publishes in the background when the workspace is not mounted.
     let unmounted = matches!(target, super::door::Target::Store(_));
-    let wait = args.wait.or(unmounted.then_some(Wait::AtMost(UNMOUNTED_WAIT)));
+    let wait = args.wait.map(|wait| args.timeout.unwrap_or(wait)).or(unmounted.then_some(Wait::AtMost(UNMOUNTED_WAIT)));
     let reply = flush_door(context, &door, wait);
     // What was not published by now is told by the reply.
     let closed = door.leave();

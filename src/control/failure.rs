@@ -135,6 +135,9 @@ impl Failure {
 }
 
 const CHECK_STORE: &str = "`kura check` lists what is damaged, `kura repair` puts back what this machine has; else restore the object from a copy of the store";
+const LOCKED: &str = "wait until it is unlocked, or break the lock with `kura lock --break`";
+const NOT_WRITER: &str =
+    "unmount it there; if that machine is gone for good, `kura mount --take-over` here; or mount --read-only";
 const TRY_AGAIN: &str =
     "check the disk, or network, endpoint and region; what was recorded is kept and published later";
 
@@ -194,6 +197,7 @@ impl From<WorkError> for Failure {
             WorkError::Journal(error) => return error.into(),
             WorkError::Denied => (Exit::Denied, None),
             WorkError::ReadOnly => (Exit::Denied, Some("it was opened read-only; mount it without --read-only")),
+            WorkError::Locked { .. } => (Exit::Locked, Some(LOCKED)),
             WorkError::NoSpace => (Exit::Other, Some("free space on the disk that holds the local state")),
             WorkError::Inconsistent { .. } => (Exit::Damaged, Some("report this, with the log")),
             WorkError::NotFound
@@ -245,6 +249,10 @@ impl From<SyncError> for Failure {
             SyncError::Lost { .. } | SyncError::Unlocated { .. } | SyncError::Collected { .. } => {
                 (Exit::Damaged, Some(CHECK_STORE))
             }
+            SyncError::Locked { .. } => (Exit::Locked, Some(LOCKED)),
+            SyncError::NotWriter { .. } => (Exit::Locked, Some(NOT_WRITER)),
+            SyncError::NotLocked { .. } => (Exit::Other, Some("`kura locks` shows all locks")),
+            SyncError::TooManyLocks | SyncError::NoLocks => (Exit::Usage, None),
             SyncError::Contended { .. } => (Exit::Conflict, Some("try again")),
             SyncError::Stopped => (Exit::Partial, Some("what is left is published later")),
         };

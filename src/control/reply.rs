@@ -142,6 +142,6 @@ impl From<Counts> for CountsInfo {
 }
 
 /// A time as programs read it.
-fn rfc3339(time: Timestamp) -> String {
+pub(super) fn rfc3339(time: Timestamp) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(time.unix_ns())).map_or_else(|_| String::new(), |time| time.to_string())
 }

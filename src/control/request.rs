@@ -14,7 +14,11 @@ pub const REQUEST_LEN_MAX: usize = 1024 * 1024;
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// The state of the workspace.
-    Status {},
+    Status {
+        /// Whether to name the files that wait to be published.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        files: bool,
+    },
     /// Records a version now.
     Snapshot {
         /// What the user says of it.
@@ -152,6 +156,40 @@ pub enum Request {
     Leave {
         /// How long the store may be waited for from now on, in milliseconds.
         wait_ms: u64,
+    },
+    /// Locks paths, so that only this client can change them and what is below them.
+    Lock {
+        /// The paths.
+        paths: Vec<PathText>,
+        /// For how many milliseconds; while the workspace is mounted when missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_ms: Option<u64>,
+        /// Whether locks of others are taken away.
+        #[serde(default, rename = "break")]
+        by_force: bool,
+    },
+    /// Gives up locks of this client.
+    Unlock {
+        /// The paths.
+        paths: Vec<PathText>,
+    },
+    /// The locks of all clients.
+    Locks {},
+    /// Fetches the content of paths; a mount does it in the background.
+    Prefetch {
+        /// The paths.
+        paths: Vec<PathText>,
+    },
+    /// Keeps the content of paths here; only lists what is kept without any.
+    Pin {
+        /// The paths.
+        #[serde(default)]
+        paths: Vec<PathText>,
+    },
+    /// Keeps the content of paths no longer.
+    Unpin {
+        /// The paths.
+        paths: Vec<PathText>,
     },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},

@@ -11,7 +11,9 @@ use super::changes::{ChangeInfo, list_changes};
 use super::conflicts;
 use super::failure::{Exit, Failure};
 use super::health::{checked, reencrypt, repaired, sample};
+use super::locks;
 use super::maintain::{forget, gc};
+use super::near;
 use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
@@ -51,7 +53,8 @@ fn parse(request: &[u8]) -> Result<Request, Failure> {
 
 fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
     match request {
-        Request::Status {} => {
+        Request::Status { files: true } => near::status_of_files(workspace),
+        Request::Status { files: false } => {
             let status = workspace.status();
             Ok(Reply::done(status.to_string(), status))
         }
@@ -107,6 +110,12 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             })?;
             Ok(Reply::done("ready to be unmounted", json!({})))
         }
+        Request::Lock { paths, for_ms, by_force } => locks::lock(workspace, &clean_all(paths)?, *for_ms, *by_force),
+        Request::Unlock { paths } => locks::unlock(workspace, &clean_all(paths)?),
+        Request::Locks {} => locks::locks(workspace),
+        Request::Prefetch { paths } => near::prefetch(workspace, &clean_all(paths)?),
+        Request::Pin { paths } => near::pin(workspace, &clean_all(paths)?, true),
+        Request::Unpin { paths } => near::pin(workspace, &clean_all(paths)?, false),
         Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
     }
 }
@@ -164,7 +173,7 @@ fn diff(
 
 fn restore(workspace: &Workspace, version: &str, paths: &[PathText], dry_run: bool) -> Result<Reply, Failure> {
     let id = workspace.select(version)?;
-    let paths = paths.iter().map(clean).collect::<Result<Vec<Vec<u8>>, Failure>>()?;
+    let paths = clean_all(paths)?;
     let restored = workspace.restore(id, &paths, dry_run)?;
     let count = restored.changes.len();
     let message = match (dry_run, count, &restored.recorded) {
@@ -260,7 +269,7 @@ pub fn export(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Reply, Failure> {
     let id = workspace.select(version)?;
-    let paths = paths.iter().map(clean).collect::<Result<Vec<Vec<u8>>, Failure>>()?;
+    let paths = clean_all(paths)?;
     let ExportReport { exported, skipped } = workspace.export(id, &paths, to, false, progress)?;
     let skipped: Vec<_> = skipped
         .iter()
@@ -303,6 +312,10 @@ pub fn import(
         0 => Reply::done(message, data),
         count => Reply::partly(format!("{message}; {count} could not be imported"), data),
     })
+}
+
+fn clean_all(paths: &[PathText]) -> Result<Vec<Vec<u8>>, Failure> {
+    paths.iter().map(clean).collect()
 }
 
 /// A path as the workspace takes it: names joined by `/`.

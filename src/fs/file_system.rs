@@ -30,6 +30,8 @@ pub struct Fs {
 /// Extended attributes of ours; not listed, so that copying a file does not try to set them.
 const OWN_XATTRS: &[u8] = b"user.kura.";
 const STATE_XATTR: &[u8] = b"user.kura.state";
+/// `user@host` of who has locked the path.
+const LOCK_XATTR: &[u8] = b"user.kura.lock";
 /// Namespaces that are kept. Access control lists are not enforced, so they are not taken either.
 const XATTR_NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
@@ -290,6 +292,10 @@ impl Fs {
         if name == SHA256_XATTR {
             let digest = self.tree().sha256(ino, wait)?.ok_or(WorkError::NoData)?;
             return Ok(digest.to_string().into_bytes());
+        }
+        if name == LOCK_XATTR {
+            let lock = self.tree().lock_of(ino, wait)?.ok_or(WorkError::NoData)?;
+            return Ok(lock.holder.into_bytes());
         }
         Ok(self.tree().getxattr(ino, name, wait)?)
     }

@@ -49,7 +49,7 @@ fn of_work(error: &WorkError) -> Errno {
         WorkError::TooManyLinks => Errno::EMLINK,
         WorkError::NotSupported => Errno::EOPNOTSUPP,
         // After a failed journal the tree is read-only, too.
-        WorkError::ReadOnly => Errno::EROFS,
+        WorkError::ReadOnly | WorkError::Locked { .. } => Errno::EROFS,
         WorkError::NoSpace | WorkError::Journal(JournalError::Full { .. }) => Errno::ENOSPC,
         // Never reaches the kernel: the request is asked again where it may wait.
         WorkError::WouldBlock => Errno::EAGAIN,
@@ -134,6 +134,8 @@ fn of_sync(error: &SyncError) -> Errno {
         SyncError::Work(error) => of_work(error),
         SyncError::Blob(error) => of_blob(error),
         SyncError::Keys(_) => Errno::EACCES,
+        SyncError::Locked { .. } | SyncError::NotWriter { .. } => Errno::EROFS,
+        SyncError::NotLocked { .. } | SyncError::TooManyLocks | SyncError::NoLocks => Errno::EINVAL,
         SyncError::RolledBack { .. }
         | SyncError::Untrusted { .. }
         | SyncError::Lost { .. }

@@ -121,6 +121,37 @@ pub enum SyncError {
         /// The blob.
         blob: String,
     },
+    /// Another client has locked the path, or something above or below it.
+    #[error("`{path}` is locked by {holder}")]
+    Locked {
+        /// The locked path.
+        path: String,
+        /// `user@host`.
+        holder: String,
+    },
+    /// Another client writes to a store that can have only one writer.
+    #[error(
+        "this store has no conditional writes, so only one client at a time may write to it, and since {since} that is \
+         {holder}"
+    )]
+    NotWriter {
+        /// `user@host`.
+        holder: String,
+        /// Since when, by that one's clock.
+        since: String,
+    },
+    /// This client has not locked the path.
+    #[error("`{path}` is not locked here")]
+    NotLocked {
+        /// The path.
+        path: String,
+    },
+    /// More locks, or longer paths, than there may be.
+    #[error("a client can lock 256 paths of at most 8 KiB at once")]
+    TooManyLocks,
+    /// Locks need conditional writes.
+    #[error("this store has no conditional writes, so only one client writes to it, and nothing need be locked")]
+    NoLocks,
     /// It was asked to stop before it was done.
     #[error("stopped before everything was published")]
     Stopped,

@@ -9,13 +9,17 @@
 //! - HEAD moves only by a conditional write, whose unknown outcome is resolved by reading HEAD back;
 //! - a queued version leaves the queue only after HEAD named it or a version made from it;
 //! - a HEAD that others moved is taken in, merged with what is ours, before ours is published;
-//! - a store whose HEAD goes back behind what this client has seen is refused.
+//! - a store whose HEAD goes back behind what this client has seen is refused;
+//! - locks are advice: what was changed under a lock that is lost meets the new holder's change as a conflict.
 //!
-//! Lock order: publisher, then whatever `worktree` takes.
+//! Lock order: publisher, leases, then whatever `worktree` takes.
 
 mod collect;
 mod condemned;
 mod error;
+mod lease;
+mod leases;
+mod lock;
 mod memory;
 mod publisher;
 mod pull;
@@ -24,6 +28,8 @@ mod settle;
 pub use collect::{CollectOptions, CollectReport, Collector, CollectorParts, Garbage, Waits};
 pub use condemned::{Condemned, Name};
 pub use error::{Rollback, SyncError};
+pub use leases::{LENGTH_MS, LeaseParts, Leases};
+pub use lock::{LockEvent, LockInfo, Term};
 pub use memory::{ClientMemory, Memory, Seen};
 pub use publisher::{Published, Publisher, PublisherParts, Waiting, read_head};
 pub use pull::Pulled;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::settle::runs_of;
-use super::{ClientMemory, Pulled, Seen, SyncError};
+use super::{ClientMemory, Leases, Pulled, Seen, SyncError};
 use crate::base::clock::Clock;
 use crate::base::disk::Disk;
 use crate::base::ids::VersionId;
@@ -56,6 +56,8 @@ pub struct PublisherParts {
     pub clock: Arc<dyn Clock>,
     /// What this client has seen of HEAD.
     pub memory: Arc<ClientMemory>,
+    /// Locks: what they are is looked at before anything is merged.
+    pub leases: Arc<Leases>,
     /// Whether the store's conditional writes work; without, this client must be the only writer.
     pub conditional_writes: bool,
 }
@@ -65,6 +67,8 @@ pub struct Publisher {
     pub(super) parts: PublisherParts,
     /// One publishing or pulling at a time.
     pub(super) busy: Mutex<()>,
+    /// Sealed bytes that are uploaded in a second, as far as it is known.
+    pace: Mutex<Option<f64>>,
     /// What was uploaded since HEAD moved last.
     uploaded: Mutex<HashSet<ObjectKey>>,
     /// Told of every joining.
@@ -131,7 +135,13 @@ enum Round {
 impl Publisher {
     /// A publisher for a live tree; `joined` is told whenever versions of others were taken in.
     pub fn new(parts: PublisherParts, joined: impl Fn(&Pulled) + Send + Sync + 'static) -> Self {
-        Self { parts, busy: Mutex::new(()), uploaded: Mutex::new(HashSet::new()), joined: Box::new(joined) }
+        Self {
+            parts,
+            busy: Mutex::new(()),
+            pace: Mutex::new(None),
+            uploaded: Mutex::new(HashSet::new()),
+            joined: Box::new(joined),
+        }
     }
 
     /// Does something while nothing is published.
@@ -181,6 +191,7 @@ impl Publisher {
         let base = parts.tree.base();
         let (mut queue, mut is_all) = self.queue(&base, BATCH_VERSIONS)?;
         let Some((_, newest)) = queue.last() else { return Ok(Round::Done) };
+        self.check_writer()?;
         published.version = Some(newest.record.id);
         let (head, etag, seen) = read_head(&*parts.store, &parts.keys)?;
         parts.memory.check(&seen)?;
@@ -401,6 +412,8 @@ impl Publisher {
         if batch.is_empty() {
             return Ok(());
         }
+        let start = self.parts.clock.elapsed();
+        let before = published.bytes;
         let mut failed = None;
         for ((key, sealed), answer) in batch.iter().zip(self.parts.store.put_many(batch)) {
             match answer {
@@ -413,7 +426,23 @@ impl Publisher {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
+        self.note_pace(published.bytes - before, self.parts.clock.elapsed().saturating_sub(start));
         failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The newest batches count most.
+    fn note_pace(&self, bytes: u64, time: Duration) {
+        if bytes > 0 && time > Duration::ZERO {
+            let now = bytes as f64 / time.as_secs_f64();
+            let mut pace = self.pace.lock();
+            *pace = Some(pace.map_or(now, |before| (before + now) / 2.0));
+        }
+    }
+
+    /// How long publishing what waits takes at the pace so far, in seconds; `None` when nothing waits or no pace is known.
+    pub fn time_left_s(&self, waiting: &Waiting) -> Option<u64> {
+        let pace = (*self.pace.lock()).filter(|_| waiting.versions > 0)?;
+        Some((waiting.bytes as f64 / pace.max(1.0)).ceil() as u64)
     }
 
     /// An object that no longer waits must be in the store, from an earlier publishing.
@@ -423,6 +452,11 @@ impl Publisher {
             Err(StoreError::NotFound { key }) => Err(SyncError::Lost { object: key.to_string() }),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where conditions do not count, only one client may write.
+    fn check_writer(&self) -> Result<(), SyncError> {
+        if self.parts.conditional_writes { Ok(()) } else { self.parts.leases.be_writer(false) }
     }
 
     /// Lets HEAD name the newest queued version. Returns HEAD as it is then, and whether that is our doing.
@@ -446,18 +480,20 @@ impl Publisher {
                 ..head.clone()
             };
             let sealed = new.seal(&parts.keys);
+            self.check_writer()?;
             let condition = match parts.conditional_writes {
                 true => PutCondition::IfMatch(etag.clone()),
                 false => PutCondition::Always,
             };
             let answer = parts.store.put(&Head::key(), &sealed, condition);
             let refused = match answer {
-                Ok(_) => {
+                Ok(_) if parts.conditional_writes => {
                     let seen = Seen::of(&new, sealed.as_bytes());
                     return Ok(Swing::Won { seen, refs: new.refs, same: true });
                 }
                 Err(StoreError::Precondition { .. }) => true,
-                Err(StoreError::OutcomeUnknown { .. }) => false,
+                // Without conditions, somebody may have written at the same time.
+                Ok(_) | Err(StoreError::OutcomeUnknown { .. }) => false,
                 Err(error) => return Err(error.into()),
             };
             let (now, now_etag, seen) = read_head(&*parts.store, &parts.keys)?;

@@ -62,6 +62,7 @@ impl Publisher {
     /// Lets the live tree rest on what HEAD names, merged with what is ours.
     pub(super) fn join(&self, head: &Head, seen: Seen, taken: Option<HashSet<ObjectKey>>) -> Result<(), SyncError> {
         let parts = &self.parts;
+        parts.leases.refresh()?;
         let base = parts.tree.base();
         let theirs = self.record(head.version)?;
         if theirs.digest() != head.version_digest {

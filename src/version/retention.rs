@@ -6,8 +6,8 @@
 //! much older than the newest version. `tags` keeps what is named so. A version that any rule keeps is kept. The newest
 //! version and every named one are kept whatever the rules say.
 
-use jiff::tz::TimeZone;
 use jiff::Zoned;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::refs::Listed;

@@ -85,6 +85,11 @@ impl Background {
         self.wake.notify_all();
     }
 
+    /// Whether anything runs.
+    pub(super) fn is_started(&self) -> bool {
+        self.is_started.load(Ordering::Acquire)
+    }
+
     /// Sleeps unless it is time to end; false when it is.
     pub(super) fn pause(&self, time: Duration) -> bool {
         let mut sleep = self.sleep.lock();
@@ -116,7 +121,7 @@ impl Workspace {
         } else if self.parts.store.is_local() {
             self.fetch_ahead();
         }
-        let work: [(&str, Work); 9] = [
+        let work: [(&str, Work); 11] = [
             ("kura-absorb", Self::keep_absorbing),
             ("kura-journal", Self::keep_journaling),
             ("kura-versions", Self::keep_recording),
@@ -126,6 +131,8 @@ impl Workspace {
             ("kura-pull", Self::keep_pulling),
             ("kura-collect", Self::keep_collecting),
             ("kura-scrub", Self::keep_scrubbing),
+            ("kura-leases", Self::keep_leases),
+            ("kura-near", Self::keep_near),
         ];
         let fsyncs: Option<(&str, Work)> =
             self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));
@@ -316,7 +323,7 @@ impl Workspace {
     /// Re-encrypts in the background, at most so many bytes a second; `status` tells how far it is. False when nothing
     /// runs in the background.
     pub fn reencrypt_in_background(&self, bytes_per_second: Option<u64>) -> bool {
-        let is_started = self.background.is_started.load(Ordering::Acquire);
+        let is_started = self.background.is_started();
         if is_started {
             *self.background.reencrypt.lock() = Some(bytes_per_second);
         }
@@ -368,10 +375,12 @@ impl Workspace {
         if self.is_read_only() {
             return Ok(false);
         }
-        let outcome = match self.parts.publisher.pull_once() {
-            Err(error) if error.is_unknown_epoch() => {
-                self.follow_epochs().and_then(|()| self.parts.publisher.pull_once())
-            }
+        let attempt = || {
+            self.parts.leases.refresh()?;
+            self.parts.publisher.pull_once()
+        };
+        let outcome = match attempt() {
+            Err(error) if error.is_unknown_epoch() => self.follow_epochs().and_then(|()| attempt()),
             outcome => outcome,
         };
         self.tell_settled();
@@ -402,6 +411,7 @@ impl Workspace {
         let is_troubled = { self.trouble.lock().offline.is_some() };
         let attempt = || -> Result<Published, SyncError> {
             let published = self.parts.publisher.publish_once(stop)?;
+            self.settle_lost_locks()?;
             // Without anything to publish the store was not asked whether it is back.
             if published.version.is_none() && is_troubled {
                 read_head(&*self.parts.store, &self.parts.keys)?;

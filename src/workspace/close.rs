@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::background::is_away;
 use super::opened::Workspace;
-use super::status::{Offline, rfc3339};
+use super::status::{LockStatus, Offline, rfc3339};
 use super::{CloseReport, FlushReport, Result, Status};
 use crate::base::clock::Timestamp;
 use crate::store::ObjectStore;
@@ -95,7 +95,11 @@ impl Workspace {
         let logged = self.tree().log_drafts().and_then(|()| self.tree().sync());
         let mut reason = recorded.as_ref().err().map(ToString::to_string);
         if publish {
-            reason = reason.or(self.publish_within(time).map(|error| error.to_string()));
+            let unpublished = self.publish_within(time);
+            if unpublished.is_none() {
+                self.release_kept();
+            }
+            reason = reason.or(unpublished.map(|error| error.to_string()));
         }
         logged?;
         let waiting = self.parts.publisher.waiting()?;
@@ -138,6 +142,7 @@ impl Workspace {
         let waiting = parts.publisher.waiting().unwrap_or_default();
         let trouble = self.trouble.lock().clone();
         let maintained = self.background.maintained.lock().clone();
+        let trouble_is_none = trouble.offline.is_none() && trouble.blocked.is_none();
         let failure = self.tree().failure().map(|failure| failure.to_string());
         Status {
             workspace: parts.id.to_string(),
@@ -158,9 +163,14 @@ impl Workspace {
             reencryption: trouble.reencryption,
             collected: maintained.collected,
             scrubbed: maintained.scrubbed,
+            publishing_s: parts.publisher.time_left_s(&waiting).filter(|_| trouble_is_none),
+            fetching: self.fetching(),
+            pinned: self.pins().len(),
             conflicts: parts.events.open_conflicts(),
+            locks: parts.leases.list().iter().filter(|lock| !lock.is_stale).map(LockStatus::of).collect(),
             read_only: failure.or_else(|| self.is_read_only().then(|| "opened so".to_owned())),
             conditional_writes: parts.conditional_writes,
+            writer: parts.leases.writer().filter(|_| !parts.conditional_writes),
             cache_bytes: parts.blobs.cache_bytes(),
             journal_bytes: activity.journal_bytes,
             files: base.index.counts.files,

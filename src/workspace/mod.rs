@@ -8,8 +8,8 @@
 //! - operations on history (restore, revert, import) first record what is there, so that every one of them can be
 //!   undone.
 //!
-//! Lock order: history operations, publisher, then whatever `worktree` takes; the state shown by `status` is locked
-//! last and briefly.
+//! Lock order: history operations, publisher, leases, then whatever `worktree` takes; the state shown by `status` is
+//! locked last and briefly.
 
 mod affected;
 mod background;
@@ -27,6 +27,8 @@ mod import;
 mod init;
 mod keep;
 mod maintain;
+mod locks;
+mod near;
 mod open;
 mod opened;
 mod options;
@@ -39,6 +41,7 @@ mod revert;
 mod select;
 mod slots;
 mod status;
+mod waiting;
 mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
@@ -47,6 +50,7 @@ pub use error::WorkspaceError;
 pub use forget::ForgetReport;
 pub use keep::is_known;
 pub use maintain::Maintenance;
+pub use near::Fetching;
 pub use opened::Workspace;
 pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, Notice, OpenOptions};
 pub use place::is_inside;
@@ -57,7 +61,8 @@ pub use reports::{
 };
 pub use select::is_time;
 pub use slots::{KeySlots, SlotInfo, SlotState};
-pub use status::{Offline, Status};
+pub use status::{LockStatus, Offline, Status};
+pub use waiting::WaitingFile;
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, WorkspaceError>;

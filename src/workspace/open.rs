@@ -19,7 +19,7 @@ use crate::blob::{BlobError, Blobs, BlobsConfig, Cache, Outbox, RunRef, location
 use crate::crypto::Keys;
 use crate::crypto::slots::{OpenSlot, UnlockError, unlock_slot};
 use crate::store::{self, ETag, ObjectStore, RangeRequest, StoreError, WatchStore};
-use crate::sync::{ClientMemory, Publisher, PublisherParts, Rollback, Seen, SyncError, read_head};
+use crate::sync::{ClientMemory, LeaseParts, Leases, Publisher, PublisherParts, Rollback, Seen, SyncError, read_head};
 use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
 use crate::version::pages::Pages;
@@ -76,7 +76,8 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         }
     }
     let events = Arc::new(Events::new(opening.options.clock.clone(), opening.options.announce.clone()));
-    let publisher = opening.publisher(&keys, &tree, &blobs, &outbox, &memory, &events);
+    let leases = opening.leases(&keys, &tree, &memory, &events)?;
+    let publisher = opening.publisher(&keys, (&tree, &leases), &blobs, &outbox, &memory, &events);
     let Opening { store, options, id, dir, conditional_writes, offline, .. } = opening;
     let workspace = Workspace::assemble(Parts {
         id,
@@ -87,6 +88,7 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         tree,
         blobs,
         publisher,
+        leases,
         events,
         memory,
         conditional_writes,
@@ -94,6 +96,8 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         lock: Mutex::new(Some(lock)),
         offline,
     });
+    workspace.read_pins();
+    workspace.become_writer()?;
     if let Some(Rollback { seen: lost, .. }) = accepted {
         if !workspace.is_read_only() {
             // It stands in the history, where every client finds it, before it counts here.
@@ -298,7 +302,10 @@ impl Opening {
             true => None,
             false => {
                 let dir = options.cache_dir.join(self.id.to_string());
-                Some(Cache::open(options.disk.clone(), dir, options.cache_bytes_max)?)
+                // Nothing is dropped before it is known what is pinned.
+                let has_pins = options.disk.open(&self.dir.join("pins"), OpenMode::Read).is_ok();
+                let bytes_max = if has_pins { u64::MAX } else { options.cache_bytes_max };
+                Some(Cache::open(options.disk.clone(), dir, bytes_max)?)
             }
         };
         Ok(Blobs::new(BlobsConfig {
@@ -331,10 +338,33 @@ impl Opening {
         }
     }
 
-    fn publisher(
+    fn leases(
         &self,
         keys: &Keys,
         tree: &Arc<Worktree>,
+        memory: &Arc<ClientMemory>,
+        events: &Arc<Events>,
+    ) -> Result<Arc<Leases>> {
+        let (options, events) = (&self.options, events.clone());
+        let parts = LeaseParts {
+            store: self.store.clone(),
+            keys: keys.clone(),
+            tree: tree.clone(),
+            disk: options.disk.clone(),
+            dir: self.dir.clone(),
+            clock: options.clock.clone(),
+            memory: memory.clone(),
+            host: options.host.clone(),
+            user: options.user.clone(),
+            conditional_writes: self.conditional_writes,
+        };
+        Ok(Arc::new(Leases::open(parts, move |event| events.locks(event))?))
+    }
+
+    fn publisher(
+        &self,
+        keys: &Keys,
+        (tree, leases): (&Arc<Worktree>, &Arc<Leases>),
         blobs: &Arc<Blobs>,
         outbox: &Arc<Outbox>,
         memory: &Arc<ClientMemory>,
@@ -351,6 +381,7 @@ impl Opening {
             dir: self.dir.clone(),
             clock: self.options.clock.clone(),
             memory: memory.clone(),
+            leases: leases.clone(),
             conditional_writes: self.conditional_writes,
         };
         Publisher::new(parts, move |pulled| events.joined(pulled))

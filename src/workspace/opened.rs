@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::background::Background;
 use super::events::Events;
+use super::near::Near;
 use super::status::Offline;
 use super::{InitOptions, InitReport, OpenOptions, Result, init, open};
 use crate::base::clock::Timestamp;
@@ -19,7 +20,7 @@ use crate::blob::Blobs;
 use crate::crypto::Keys;
 use crate::crypto::slots::OpenSlot;
 use crate::store::{ObjectStore, StoreUrl, WatchStore};
-use crate::sync::{ClientMemory, Publisher};
+use crate::sync::{ClientMemory, Leases, Publisher};
 use crate::version::index::IndexRecord;
 use crate::worktree::Worktree;
 
@@ -40,6 +41,7 @@ pub struct Workspace {
     pub(super) background: Background,
     /// How long closing may publish, in milliseconds.
     pub(super) close_publish_ms: AtomicU64,
+    pub(super) near: Near,
 }
 
 /// What an open workspace consists of.
@@ -53,6 +55,7 @@ pub(super) struct Parts {
     pub(super) tree: Arc<Worktree>,
     pub(super) blobs: Arc<Blobs>,
     pub(super) publisher: Publisher,
+    pub(super) leases: Arc<Leases>,
     pub(super) events: Arc<Events>,
     pub(super) memory: Arc<ClientMemory>,
     pub(super) conditional_writes: bool,
@@ -105,6 +108,7 @@ impl Workspace {
             trouble: Mutex::new(trouble),
             background: Background::default(),
             close_publish_ms: AtomicU64::new(close_publish_ms),
+            near: Near::default(),
         })
     }
 
@@ -121,6 +125,16 @@ impl Workspace {
     /// Whether changes are refused by request.
     pub fn is_read_only(&self) -> bool {
         self.parts.options.read_only
+    }
+
+    /// Whether things happen in the background.
+    pub fn is_in_background(&self) -> bool {
+        self.background.is_started()
+    }
+
+    /// Whether the store's conditional writes work; without, only one client at a time may write.
+    pub fn has_conditional_writes(&self) -> bool {
+        self.parts.conditional_writes
     }
 
     /// The live tree.

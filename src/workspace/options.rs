@@ -87,6 +87,8 @@ pub struct OpenOptions {
     pub accept_damage: bool,
     /// Go on with a store that shows an older state than was seen.
     pub accept_rollback: bool,
+    /// Become the writer of a store without conditional writes although another client is.
+    pub take_over: bool,
     /// A version that the store's history must hold: what a client without a memory of its own can go by.
     pub trust: Option<VersionId>,
     /// Limits of the live tree.
@@ -176,6 +178,7 @@ impl OpenOptions {
             read_only: false,
             accept_damage: false,
             accept_rollback: false,
+            take_over: false,
             trust: None,
             limits: Limits::default(),
             memory_bytes_max: 64 << 20,

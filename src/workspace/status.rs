@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::near::Fetching;
 use crate::base::clock::Timestamp;
+use crate::sync::LockInfo;
 
 /// Since when, and why, the store does not take what waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,6 +15,25 @@ pub struct Offline {
     pub since: String,
     /// What the last attempt met.
     pub reason: String,
+}
+
+/// A locked path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LockStatus {
+    /// The path; what is not UTF-8 in it is replaced.
+    pub path: String,
+    /// `user@host` of who has it.
+    pub holder: String,
+    /// Whether that is this client.
+    pub ours: bool,
+}
+
+impl LockStatus {
+    pub(super) fn of(lock: &LockInfo) -> Self {
+        let path = if lock.path.is_empty() { b".".as_slice() } else { &lock.path };
+        let path = String::from_utf8_lossy(path).into_owned();
+        Self { path, holder: lock.holder.clone(), ours: lock.is_ours }
+    }
 }
 
 /// The state of an open workspace.
@@ -38,6 +59,8 @@ pub struct Status {
     pub unpublished_objects: usize,
     /// Sealed bytes that wait.
     pub unpublished_bytes: u64,
+    /// How long publishing all that takes at the pace so far, in seconds; unknown while nothing can be published.
+    pub publishing_s: Option<u64>,
     /// Files with unpublished content.
     pub drafts: usize,
     /// Of these, files whose writer was killed.
@@ -50,16 +73,24 @@ pub struct Status {
     pub blocked: Option<Offline>,
     /// How far re-encryption is, when it was asked for since the workspace was opened.
     pub reencryption: Option<String>,
+    /// How far fetching is that was asked for since the workspace was opened.
+    pub fetching: Option<Fetching>,
+    /// Paths whose content is kept on this machine.
+    pub pinned: usize,
     /// Paths that several clients changed at once, since this was opened.
     pub conflicts: usize,
     /// When the retention policy was last applied and garbage collected here, and what came of it.
     pub collected: Option<String>,
     /// When stored content was last read here to find damage, and what was found.
     pub scrubbed: Option<String>,
+    /// Paths that are locked.
+    pub locks: Vec<LockStatus>,
     /// Why changes are refused.
     pub read_only: Option<String>,
     /// Whether the store's conditional writes work.
     pub conditional_writes: bool,
+    /// `user@host` of the only client that may write, where conditional writes do not work and it is known.
+    pub writer: Option<String>,
     /// Bytes in the disk cache.
     pub cache_bytes: u64,
     /// Bytes in the journal.
@@ -89,6 +120,9 @@ impl fmt::Display for Status {
                 self.unpublished_objects, self.unpublished_bytes
             )?,
         }
+        if let Some(seconds) = self.publishing_s {
+            writeln!(f, "done in      {seconds} s, at the pace so far")?;
+        }
         writeln!(f, "drafts       {} ({} recovered)", self.drafts, self.recovered)?;
         if let Some(offline) = &self.offline {
             writeln!(f, "OFFLINE      since {}: {}", offline.since, offline.reason)?;
@@ -102,6 +136,17 @@ impl fmt::Display for Status {
         if let Some(text) = &self.reencryption {
             writeln!(f, "re-encrypt   {text}")?;
         }
+        if let Some(Fetching { bytes, bytes_total, is_done, failure, .. }) = &self.fetching {
+            let state = match (failure, is_done) {
+                (Some(reason), _) => format!(", stopped: {reason}"),
+                (None, true) => ", done".to_owned(),
+                (None, false) => String::new(),
+            };
+            writeln!(f, "fetching     {bytes} of {bytes_total} bytes{state}")?;
+        }
+        if self.pinned > 0 {
+            writeln!(f, "pinned       {} paths; `kura pin` lists them", self.pinned)?;
+        }
         if self.conflicts > 0 {
             writeln!(f, "CONFLICTS    {} paths; `kura conflicts` lists them", self.conflicts)?;
         }
@@ -111,11 +156,16 @@ impl fmt::Display for Status {
         if let Some(text) = &self.scrubbed {
             writeln!(f, "scrubbed     {text}")?;
         }
+        for lock in &self.locks {
+            let who = if lock.ours { "here" } else { &lock.holder };
+            writeln!(f, "locked       {} by {}", lock.path.escape_debug(), who.escape_debug())?;
+        }
         if let Some(reason) = &self.read_only {
             writeln!(f, "READ-ONLY    {reason}")?;
         }
         if !self.conditional_writes {
-            writeln!(f, "WARNING      this store has no conditional writes: let only one client write")?;
+            let writer = self.writer.as_deref().unwrap_or("nobody");
+            writeln!(f, "WARNING      this store has no conditional writes, so only one client may write: {writer}")?;
         }
         writeln!(f, "cache        {} bytes", self.cache_bytes)?;
         writeln!(f, "journal      {} bytes", self.journal_bytes)

@@ -131,7 +131,8 @@ impl Worktree {
         let (ours, layer) = (inode.to_entry(Some(published)), *next_layer);
         let path = table.home_path(ino);
         let merged = texts.filter(|texts| texts.ours == body).map(|texts| &texts.merged);
-        let outcome = decide(&contest, &ours, policies.of(&path.join(&b'/')), merged);
+        let policy = Table::policy_of(&table.locks, policies, &path.join(&b'/'));
+        let outcome = decide(&contest, &ours, policy, merged);
         let mut plan = Plan::new(self.now());
         let beside = match outcome.aside {
             Some(aside) if !path.is_empty() => Some(put_aside(table, &mut plan, &path, &aside)?),
@@ -266,6 +267,7 @@ fn decide(contest: &Contest, ours: &Entry, policy: Policy, merged: Option<&FileB
         Policy::LastWriteWins => (they_stay(), our_loss()),
         // No version has ours, so that it is not in the history.
         Policy::Theirs => (they_stay(), our_loss()),
+        Policy::Yield => (they_stay(), our_loss().map(|aside| Aside { is_backup: false, ..aside })),
     };
     Outcome { stays, aside, is_conflict: true }
 }

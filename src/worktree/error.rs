@@ -54,6 +54,12 @@ pub enum WorkError {
     /// Mounted read-only.
     #[error("read-only")]
     ReadOnly,
+    /// Another client has locked it.
+    #[error("locked by {holder}; `kura locks` shows all locks")]
+    Locked {
+        /// `user@host` of who has it.
+        holder: String,
+    },
     /// The local disk is full, or the limit of unpublished data is reached.
     #[error("no space left on device")]
     NoSpace,

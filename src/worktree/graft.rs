@@ -88,6 +88,7 @@ impl Worktree {
         let invalidations = self.run(Wait::Yes, |table| {
             for op in ops {
                 load_path(table, op.path())?;
+                table.check_path_unlocked(&op.path().join(&b'/'), matches!(op, GraftOp::Remove { .. }))?;
             }
             let mut plan = Plan::new(self.now());
             for op in ops.iter().filter(|op| !op.puts_reserved()) {

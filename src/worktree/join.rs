@@ -171,6 +171,7 @@ impl Worktree {
         let empty = empty_like(&ours.root);
         let ancestor = incoming.ancestor.as_ref().map_or(&empty, |ancestor| &ancestor.root);
         let policies = Policies::read(&base.refs, &io)?;
+        let locks = self.table().locks.clone();
         let texts = Merging::new(self, &io);
         let pins = Self::pins(&self.table());
         let merged = merge(&Inputs {
@@ -179,7 +180,7 @@ impl Worktree {
             ours: Line { root: &ours.root, time: ours.time },
             theirs: Line { root: &incoming.record.root, time: incoming.record.time },
             pins: &pins,
-            policy: &|path| policies.of(path),
+            policy: &|path| Table::policy_of(&locks, &policies, path),
             texts: &texts,
             next_ino: &|| self.table().allocate_ino(),
         })?;

@@ -327,6 +327,9 @@ impl Worktree {
         }
         self.run(wait, |table| {
             table.get(ino)?;
+            if write || truncate {
+                table.check_inode_unlocked(ino)?;
+            }
             if write {
                 table.check_unheld()?;
             }

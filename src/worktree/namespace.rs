@@ -145,6 +145,7 @@ impl Worktree {
             if table.child(parent, name)?.is_some() {
                 return Err(WorkError::Exists.into());
             }
+            table.check_name_unlocked(parent, name)?;
             let dir = table.get(parent)?;
             if dir.nlink == 0 {
                 return Err(WorkError::NotFound.into());
@@ -196,6 +197,8 @@ impl Worktree {
             if table.get(parent)?.nlink == 0 {
                 return Err(WorkError::NotFound.into());
             }
+            table.check_name_unlocked(parent, name)?;
+            table.check_inode_unlocked(ino)?;
             self.commit(table, &[Record::Link { ino, parent, name: name.to_vec(), time: self.now() }])?;
             refer(table, ino)
         })
@@ -209,6 +212,7 @@ impl Worktree {
             if table.get(ino)?.is_dir() {
                 return Err(WorkError::IsADirectory.into());
             }
+            table.check_name_movable(parent, name)?;
             self.commit(table, &[Record::Remove { parent, name: name.to_vec(), time: self.now() }])?;
             Ok(())
         })
@@ -222,6 +226,7 @@ impl Worktree {
             if !table.children(ino)?.is_empty() {
                 return Err(WorkError::NotEmpty.into());
             }
+            table.check_name_movable(parent, name)?;
             self.commit(table, &[Record::Remove { parent, name: name.to_vec(), time: self.now() }])?;
             Ok(())
         })
@@ -238,6 +243,8 @@ impl Worktree {
             if target == Some(ino) {
                 return Ok(false);
             }
+            table.check_name_movable(from.0, from.1)?;
+            table.check_name_movable(to.0, to.1)?;
             let mut records = Vec::new();
             let over = target.is_some() && mode == RenameMode::Replace;
             if over && let Node::File(_) = &table.get(ino)?.node {
@@ -279,6 +286,8 @@ impl Worktree {
         self.writable()?;
         let (attr, published) = self.run(wait, |table| {
             let mut published = false;
+            table.get(ino)?;
+            table.check_inode_unlocked(ino)?;
             if let Some(size) = changes.size {
                 self.resize(table, ino, size, uid)?;
                 // Without an open handle nobody's close will publish it.
@@ -326,6 +335,8 @@ impl Worktree {
         }
         self.room_for_name()?;
         self.run(wait, |table| {
+            table.get(ino)?;
+            table.check_inode_unlocked(ino)?;
             let xattrs = table.get(ino)?.xattrs.as_deref();
             let old = xattrs.and_then(|xattrs| xattrs.get(name)).map(|old| old.len() + name.len());
             match (mode, old) {
@@ -353,6 +364,7 @@ impl Worktree {
             if table.get(ino)?.xattrs.as_ref().is_none_or(|xattrs| !xattrs.contains_key(name)) {
                 return Err(WorkError::NoData.into());
             }
+            table.check_inode_unlocked(ino)?;
             self.commit(table, &[Record::Xattr { ino, name: name.to_vec(), value: None, time: self.now() }])?;
             Ok(())
         })

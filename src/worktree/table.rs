@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cookies::KeptCookies;
 use super::inode::{Children, Directory, Inode, Node};
+use super::locks::Lock;
 use super::record::{Contest, Record};
 use super::{Attr, Name, Result, WorkError};
 use crate::version::entry::Ino;
@@ -129,6 +130,8 @@ pub(super) struct Table {
     /// Grows with every change of names, attributes or published content.
     pub(super) changes: u64,
     pub(super) kept_cookies: KeptCookies,
+    /// Paths that clients have locked.
+    pub(super) locks: Vec<Lock>,
 }
 
 /// Running totals of the tree.
@@ -163,6 +166,7 @@ impl Table {
             grafting: 0,
             changes: 0,
             kept_cookies: KeptCookies::default(),
+            locks: Vec::new(),
         }
     }
 

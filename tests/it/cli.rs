@@ -8,6 +8,7 @@ mod failures;
 mod faults;
 mod first_steps;
 mod keys;
+mod locks;
 mod kill;
 mod many;
 pub mod support;

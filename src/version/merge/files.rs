@@ -187,7 +187,7 @@ impl Merger<'_> {
         };
         let we_moved = ours.is_some_and(NodeChange::is_moved);
         if we_moved && let Some(place) = here.first() {
-            if (self.with.policy)(&self.path(place)?) != Policy::Theirs {
+            if !matches!((self.with.policy)(&self.path(place)?), Policy::Theirs | Policy::Yield) {
                 let (stay, add) = stays();
                 return Ok((stay, add, true));
             }
@@ -231,7 +231,7 @@ impl Merger<'_> {
         let newer = |entry: &Entry| (entry.mtime, entry.ctime);
         let ours_stays = match policy {
             Policy::KeepBoth | Policy::Merge | Policy::Ours => true,
-            Policy::Theirs => false,
+            Policy::Theirs | Policy::Yield => false,
             Policy::LastWriteWins => newer(our) > newer(after),
         };
         let (winner, loser, time) = match ours_stays {
@@ -240,7 +240,7 @@ impl Merger<'_> {
         };
         (entry.body, entry.mtime) = (winner.body.clone(), winner.mtime);
         let backup = policy == Policy::LastWriteWins;
-        if backup || matches!(policy, Policy::KeepBoth | Policy::Merge) {
+        if backup || matches!(policy, Policy::KeepBoth | Policy::Merge | Policy::Yield) {
             leaf.aside = Some(Aside { entry: loser.clone(), time, backup });
         }
         Ok(entry)
@@ -370,6 +370,11 @@ impl Merger<'_> {
             Policy::LastWriteWins => {
                 let backup = self.put_backup(&place, our_time, ours)?;
                 self.conflict(&place, Clash::Added, Some(backup));
+                Ok(Some((place, theirs.clone())))
+            }
+            Policy::Yield => {
+                let beside = self.put_beside(&place, our_time, ours)?;
+                self.conflict(&place, Clash::Added, Some(beside));
                 Ok(Some((place, theirs.clone())))
             }
             Policy::Ours => {

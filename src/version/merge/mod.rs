@@ -39,10 +39,12 @@ pub enum Policy {
     Theirs,
     /// Texts are merged line by line; as `KeepBoth` where that is not possible.
     Merge,
+    /// Theirs keeps its name, ours is put beside it: for what somebody else has locked. Cannot be chosen.
+    Yield,
 }
 
 impl Policy {
-    /// All policies.
+    /// All policies that can be chosen.
     pub const ALL: [Policy; 5] = [Policy::KeepBoth, Policy::LastWriteWins, Policy::Ours, Policy::Theirs, Policy::Merge];
 
     /// The word by which it is chosen, and stored.
@@ -53,6 +55,7 @@ impl Policy {
             Policy::Ours => "ours",
             Policy::Theirs => "theirs",
             Policy::Merge => "merge",
+            Policy::Yield => "yield",
         }
     }
 
