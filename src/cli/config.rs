@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::control::parse_duration_ms;
 use crate::control::{Exit, Failure, parse_size};
 use crate::store::StoreUrl;
 
@@ -177,18 +178,4 @@ fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
         }
     }
     Ok(values)
-}
-
-/// Milliseconds from `500ms`, `2s`, `5m`, `1h`.
-pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(format!("`{text}` is no duration; write for example 500ms, 2s or 5m")),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is no duration; write for example 2s"))?;
-    number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too long"))
 }

@@ -21,6 +21,7 @@ mod history;
 mod iam;
 mod init;
 mod interrupt;
+mod jobs;
 mod key;
 mod keyring;
 mod mount;
@@ -128,6 +129,9 @@ enum Command {
     Export(files::ExportArgs),
     Import(files::ImportArgs),
     Sealed(sealed::SealedArgs),
+    Jobs(jobs::JobsArgs),
+    Wait(jobs::WaitArgs),
+    Cancel(jobs::CancelArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
     Key(key::KeyArgs),
@@ -195,6 +199,9 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
         Command::Sealed(args) => sealed::run(context, args),
+        Command::Jobs(args) => jobs::jobs(context, &args),
+        Command::Wait(args) => jobs::wait(context, &args),
+        Command::Cancel(args) => jobs::cancel(context, args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
         Command::Key(args) => key::run(context, &args),
@@ -213,4 +220,42 @@ fn version(context: &Context) -> Result<Exit, Failure> {
         context.output.line(&format!("kura {program}, format {format}"))?;
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::control::{ArgKind, COMMANDS};
+
+    /// Where the two doors differ: of the command line alone (with what stands for it), or of the control files alone.
+    const ELSEWHERE: [(&str, &str); 5] = [
+        ("restore", "to"), // `export`
+        ("export", "dir"), // called `to`
+        ("export", "to"),
+        ("jobs", "job"),     // `job`
+        ("show", "changes"), // always shown
+    ];
+
+    #[test]
+    fn the_command_line_and_the_control_files_take_the_same_arguments() {
+        let cli = Cli::command();
+        let mut shared = 0;
+        for command in COMMANDS {
+            let Some(found) = cli.find_subcommand(command.name) else { continue };
+            shared += 1;
+            let name = |text: &str| text.replace('-', "_");
+            let here = found.get_arguments().map(|arg| arg.get_long().unwrap_or(arg.get_id().as_str()));
+            let mut here: Vec<String> = here.filter(|known| *known != "help").map(name).collect();
+            let args = command.args.iter().filter(|arg| arg.kind != ArgKind::Json);
+            let mut there: Vec<String> = args.map(|arg| name(arg.option.unwrap_or(arg.name))).collect();
+            for list in [&mut here, &mut there] {
+                list.retain(|arg| !ELSEWHERE.contains(&(command.name, arg)));
+                list.sort();
+            }
+            assert_eq!(here, there, "{}", command.name);
+        }
+        assert!(shared >= 14, "{shared} commands are in both");
+    }
 }

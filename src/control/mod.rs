@@ -12,18 +12,30 @@
 //! Lock order: none; the workspace locks itself.
 
 mod changes;
+mod dispatch;
+mod envelope;
 mod failure;
 mod health;
-mod path;
+mod ids;
+mod jobs;
 mod patch;
+mod path;
 mod reply;
 mod request;
 mod run;
+mod table;
+mod text;
+mod words;
 
 pub use changes::ChangeInfo;
+pub use dispatch::{Answer, Dispatcher};
+pub use envelope::{is_complete, understands};
 pub use failure::{Exit, Failure};
 pub use health::{parse_size, reencryption_text};
+pub use jobs::{JOBS_KEPT_MAX, Job, JobContext, JobProgress, JobRecord, JobState, JobWork, Jobs, Prepare, Prepared};
 pub use path::PathText;
 pub use reply::{CountsInfo, Reply, VersionInfo};
 pub use request::{REQUEST_LEN_MAX, Request};
-pub use run::{export, import, run, run_json};
+pub use run::{export, import, run};
+pub use table::{Arg, ArgKind, COMMANDS, Command, Run, find as find_command};
+pub use text::parse_duration_ms;

@@ -114,6 +114,18 @@ pub enum Request {
         /// How long the store may be waited for from now on, in milliseconds.
         wait_ms: u64,
     },
+    /// The jobs, newest first.
+    Jobs {},
+    /// One job, with its request and log.
+    Job {
+        /// Its id, or the first digits of it.
+        job: String,
+    },
+    /// Asks a job to end.
+    Cancel {
+        /// Its id, or the first digits of it.
+        job: String,
+    },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},
 }

@@ -10,10 +10,11 @@ use serde_json::json;
 use super::changes::{ChangeInfo, list_changes};
 use super::failure::{Exit, Failure};
 use super::health::{checked, reencrypt, repaired, sample};
+use super::jobs;
 use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
-use super::request::{REQUEST_LEN_MAX, Request};
+use super::request::Request;
 use crate::version::diff::ChangeKind;
 use crate::workspace::{ExportReport, FlushReport, Progress, RESERVED, Restored, Side, Workspace};
 use crate::worktree::Recorded;
@@ -24,27 +25,6 @@ const PATCHES_LEN_MAX: usize = 32 * 1024 * 1024;
 /// Runs a request on a workspace.
 pub fn run(workspace: &Workspace, request: &Request) -> Reply {
     answer(workspace, request).unwrap_or_else(Reply::from)
-}
-
-/// Runs a request that was written as JSON; the reply is one line of JSON.
-pub fn run_json(request: &[u8], run: impl FnOnce(&Request) -> Reply) -> Vec<u8> {
-    let reply = match parse(request) {
-        Ok(request) => run(&request),
-        Err(failure) => failure.into(),
-    };
-    let mut bytes = serde_json::to_vec(&reply).unwrap_or_else(|_| unreachable!("a reply always has a JSON form"));
-    bytes.push(b'\n');
-    bytes
-}
-
-fn parse(request: &[u8]) -> Result<Request, Failure> {
-    let hint = r#"write one JSON object such as {"op": "status"} or {"op": "snapshot", "message": "before the move"}"#;
-    if request.len() > REQUEST_LEN_MAX {
-        let message = format!("the request is longer than {REQUEST_LEN_MAX} bytes");
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    serde_json::from_slice(request)
-        .map_err(|error| Failure::new(Exit::Usage, format!("the request is not understood: {error}")).hint(hint))
 }
 
 fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
@@ -99,7 +79,9 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             })?;
             Ok(Reply::done("ready to be unmounted", json!({})))
         }
-        Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
+        Request::Jobs {} => Ok(jobs::listed(&jobs::kept_of(workspace)?)),
+        Request::Job { job } => jobs::shown_of(workspace, job),
+        Request::Cancel { .. } | Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
     }
 }
 

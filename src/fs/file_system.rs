@@ -9,14 +9,12 @@ use super::control::{Outside, SHA256_XATTR, is_outside};
 use super::open_files::OpenFiles;
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 use super::{FsError, Result};
+use crate::control::Dispatcher;
 use crate::version::entry::{CONTROL_NAME, Ino};
 use crate::workspace::Workspace;
 use crate::worktree::{
     Attr, Caller, Changes, FileKind, Invalidation, NewNode, RenameMode, Wait, WorkError, Worktree, XattrMode,
 };
-
-/// Answers one control request (a JSON object) with one reply (a JSON object).
-pub type Control = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 /// The file system of one mount.
 pub struct Fs {
@@ -40,8 +38,8 @@ impl Named {
 }
 
 impl Fs {
-    /// The file system of `workspace`. `control` answers what is written to `.kura/ctl/run`.
-    pub fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control) -> Self {
+    /// The file system of `workspace`. `control` answers what is written below `.kura/ctl`.
+    pub fn new(workspace: Arc<Workspace>, options: FsOptions, control: Arc<Dispatcher>) -> Self {
         let files = Arc::<OpenFiles>::default();
         let outside = Outside::new(workspace.clone(), options, control, files.clone());
         Self { workspace, options, outside, ahead: Mutex::default(), files }

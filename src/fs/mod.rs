@@ -13,6 +13,9 @@
 //! .kura/versions/by-tag/<tag>
 //! .kura/snapshots/<tag>/                   mkdir records a version with this tag, rmdir takes the tag away
 //! .kura/ctl/run                            write one JSON object, read the reply from the same handle
+//! .kura/ctl/<command>                      write a line of arguments or a JSON object; what fails fails the write
+//! .kura/ctl/last_error                     why the last request failed that did
+//! .kura/jobs/<uuid>/{request,status,progress,log,result,cancel}
 //! ```
 //!
 //! The name `.kura` is taken everywhere: making it, or renaming to it, is not permitted.
@@ -35,7 +38,7 @@ mod open_files;
 mod types;
 
 pub use error::FsError;
-pub use file_system::{Control, Fs};
+pub use file_system::Fs;
 pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 
 /// The result of an operation of this room.

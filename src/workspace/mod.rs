@@ -17,6 +17,7 @@ mod check;
 mod close;
 mod error;
 mod export;
+mod files;
 mod fsync;
 mod history;
 mod import;
@@ -26,6 +27,7 @@ mod open;
 mod opened;
 mod options;
 mod place;
+mod records;
 mod reencrypt;
 mod repair;
 mod reports;
@@ -38,10 +40,12 @@ mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
 pub use error::WorkspaceError;
+pub use files::WorkspaceFiles;
 pub use keep::is_known;
 pub use opened::Workspace;
 pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, Notice, OpenOptions};
 pub use place::is_inside;
+pub use records::Records;
 pub use reencrypt::Reencryption;
 pub use repair::RepairReport;
 pub use reports::{

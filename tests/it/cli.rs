@@ -7,6 +7,7 @@ mod doors;
 mod failures;
 mod faults;
 mod first_steps;
+mod jobs;
 mod keys;
 mod kill;
 pub mod support;

@@ -7,6 +7,7 @@ use super::outside::Outside;
 use super::past::Past;
 use crate::base::clock::Timestamp;
 use crate::base::ids::VersionId;
+use crate::control::COMMANDS;
 use crate::fs::Result;
 use crate::version::entry::Ino;
 use crate::version::{VersionError, refs};
@@ -27,9 +28,11 @@ impl Fixed {
     pub(super) fn parent(self) -> Ino {
         match self {
             Fixed::Control => Ino::ROOT,
-            Fixed::Status | Fixed::StatusJson | Fixed::Versions | Fixed::Snapshots | Fixed::Ctl => Fixed::Control.ino(),
+            Fixed::Status | Fixed::StatusJson | Fixed::Versions | Fixed::Snapshots | Fixed::Ctl | Fixed::Jobs => {
+                Fixed::Control.ino()
+            }
             Fixed::ById | Fixed::ByTime | Fixed::ByTag => Fixed::Versions.ino(),
-            Fixed::Run => Fixed::Ctl.ino(),
+            Fixed::Run | Fixed::LastError => Fixed::Ctl.ino(),
         }
     }
 
@@ -45,28 +48,31 @@ impl Fixed {
             Fixed::Snapshots => "snapshots",
             Fixed::Ctl => "ctl",
             Fixed::Run => "run",
+            Fixed::LastError => "last_error",
+            Fixed::Jobs => "jobs",
         }
     }
 
     pub(super) fn kind(self) -> FileKind {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::Run => FileKind::File,
+            Fixed::Status | Fixed::StatusJson | Fixed::Run | Fixed::LastError => FileKind::File,
             Fixed::Control
             | Fixed::Versions
             | Fixed::ById
             | Fixed::ByTime
             | Fixed::ByTag
             | Fixed::Snapshots
-            | Fixed::Ctl => FileKind::Directory,
+            | Fixed::Ctl
+            | Fixed::Jobs => FileKind::Directory,
         }
     }
 
     pub(super) fn mode(self) -> u16 {
         match self {
-            Fixed::Status | Fixed::StatusJson => 0o400,
+            Fixed::Status | Fixed::StatusJson | Fixed::LastError => 0o400,
             Fixed::Run => 0o600,
-            Fixed::Control | Fixed::Snapshots => 0o700,
-            Fixed::Versions | Fixed::ById | Fixed::ByTime | Fixed::ByTag | Fixed::Ctl => 0o500,
+            Fixed::Control | Fixed::Snapshots | Fixed::Ctl => 0o700,
+            Fixed::Versions | Fixed::ById | Fixed::ByTime | Fixed::ByTag | Fixed::Jobs => 0o500,
         }
     }
 
@@ -78,7 +84,9 @@ impl Fixed {
     fn children(self) -> impl Iterator<Item = (Vec<u8>, Key)> {
         let ino = self.ino();
         let inside = FIXED.into_iter().filter(move |fixed| fixed.parent() == ino);
-        inside.map(|fixed| (fixed.name().as_bytes().to_vec(), Key::Fixed(fixed)))
+        let commands = COMMANDS.iter().filter(move |_| self == Fixed::Ctl);
+        let commands = commands.map(|command| (command.name.as_bytes().to_vec(), Key::Command(command.name)));
+        inside.map(|fixed| (fixed.name().as_bytes().to_vec(), Key::Fixed(fixed))).chain(commands)
     }
 }
 
@@ -135,7 +143,11 @@ impl Outside {
                 };
                 names.extend(self.tags()?.into_iter().map(root));
             }
-            Fixed::Control | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Run => {}
+            Fixed::Jobs => {
+                let jobs = self.control.jobs().all().into_iter();
+                names.extend(jobs.map(|job| (job.id.to_string().into_bytes(), Key::Job(job.id))));
+            }
+            Fixed::Control | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Run | Fixed::LastError => {}
         }
         Ok(names)
     }
@@ -152,7 +164,14 @@ impl Outside {
             Fixed::ByTime => self.at_time(name)?.map(|id| Key::Link(dir, id)),
             Fixed::ByTag => self.tagged(name)?.map(|id| Key::Link(dir, id)),
             Fixed::Snapshots => self.tagged(name)?.map(|id| Key::Root(Some(name.into()), id)),
-            Fixed::Control | Fixed::Versions | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Run => None,
+            Fixed::Jobs => self.job(name).map(Key::Job),
+            Fixed::Control
+            | Fixed::Versions
+            | Fixed::Ctl
+            | Fixed::Status
+            | Fixed::StatusJson
+            | Fixed::Run
+            | Fixed::LastError => None,
         })
     }
 

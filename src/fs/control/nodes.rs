@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use super::past::Past;
 use crate::base::ids::VersionId;
@@ -32,9 +33,11 @@ pub(super) enum Fixed {
     Snapshots,
     Ctl,
     Run,
+    LastError,
+    Jobs,
 }
 
-pub(super) const FIXED: [Fixed; 10] = [
+pub(super) const FIXED: [Fixed; 12] = [
     Fixed::Control,
     Fixed::Status,
     Fixed::StatusJson,
@@ -45,7 +48,20 @@ pub(super) const FIXED: [Fixed; 10] = [
     Fixed::Snapshots,
     Fixed::Ctl,
     Fixed::Run,
+    Fixed::LastError,
+    Fixed::Jobs,
 ];
+
+/// The files of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum JobFile {
+    Request,
+    Status,
+    Progress,
+    Log,
+    Result,
+    Cancel,
+}
 
 /// What an inode is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +70,12 @@ pub(super) enum Key {
     /// A symbolic link in this directory to a version. A link that is set anew is another inode,
     /// since the kernel keeps what a link says.
     Link(Fixed, VersionId),
+    /// The file of a command.
+    Command(&'static str),
+    /// The directory of a job.
+    Job(Uuid),
+    /// A file of a job.
+    JobFile(Uuid, JobFile),
     /// The root directory of a version, entered by its id or by a tag.
     Root(Option<Arc<str>>, VersionId),
     /// An inode of a version that was entered so. A directory has one place in the tree, so every

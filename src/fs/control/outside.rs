@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::handles::{Handles, Open};
+use super::handles::{Handles, Open, Talk};
+use super::jobs;
 use super::names::{Item, link_target};
-use super::nodes::{Fixed, Key, Node, Nodes};
+use super::nodes::{Fixed, JobFile, Key, Node, Nodes};
 use super::past::Past;
 use crate::base::clock::{Clock, SystemClock};
 use crate::blob::ChunkRef;
-use crate::fs::file_system::Control;
+use crate::control::{Answer, Dispatcher};
 use crate::fs::open_files::OpenFiles;
 use crate::fs::{Caching, FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
 use crate::version::entry::{Body, Ino};
@@ -20,7 +21,7 @@ use crate::worktree::{Attr, Caller, Changes, FileKind, Wait, WorkError};
 pub(crate) struct Outside {
     pub(super) workspace: Arc<Workspace>,
     options: FsOptions,
-    control: Control,
+    pub(super) control: Arc<Dispatcher>,
     nodes: Nodes,
     handles: Handles,
     /// What was closed before a version is asked for shall be in it.
@@ -36,7 +37,12 @@ fn may_wait(wait: Wait) -> Result<()> {
 }
 
 impl Outside {
-    pub(crate) fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control, files: Arc<OpenFiles>) -> Self {
+    pub(crate) fn new(
+        workspace: Arc<Workspace>,
+        options: FsOptions,
+        control: Arc<Dispatcher>,
+        files: Arc<OpenFiles>,
+    ) -> Self {
         Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default(), files }
     }
 
@@ -58,7 +64,7 @@ impl Outside {
                 self.nodes.set_past(ino, past.clone());
                 Ok(past)
             }
-            (None, Key::Fixed(_) | Key::Link(..) | Key::Past(..)) => Err(WorkError::Invalid.into()),
+            (None, _) => Err(WorkError::Invalid.into()),
         }
     }
 
@@ -67,7 +73,7 @@ impl Outside {
         match self.nodes.find(ino).map(|node| node.key) {
             Some(Key::Root(_, version)) => format!("version {version}"),
             Some(Key::Past(_, version, inside)) => format!("inode {} of version {version}", inside.0),
-            Some(Key::Fixed(_) | Key::Link(..)) | None => "a control file".to_owned(),
+            _ => "a control file".to_owned(),
         }
     }
 
@@ -75,7 +81,7 @@ impl Outside {
     pub(crate) fn refusal(&self, ino: Ino) -> FsError {
         match self.nodes.find(ino).map(|node| node.key) {
             Some(Key::Root(..) | Key::Past(..)) => WorkError::ReadOnly.into(),
-            Some(Key::Fixed(_) | Key::Link(..)) | None => WorkError::NotPermitted.into(),
+            _ => WorkError::NotPermitted.into(),
         }
     }
 
@@ -89,6 +95,10 @@ impl Outside {
             && let Some(key) = dir.child(name)
         {
             return self.enter(&key, None);
+        }
+        if let Key::Job(job) = node.key {
+            let file = jobs::files(job).find(|(known, _)| known == name).map(|(_, key)| key);
+            return self.enter(&file.ok_or(WorkError::NotFound)?, None);
         }
         may_wait(wait)?;
         if let Key::Fixed(dir) = node.key {
@@ -128,6 +138,11 @@ impl Outside {
             (Key::Fixed(fixed), None) => {
                 Shown { attr: self.own_attr(ino, fixed.kind(), fixed.mode(), 0), lasting: false }
             }
+            (Key::Command(_), None) => Shown { attr: self.own_attr(ino, FileKind::File, 0o600, 0), lasting: false },
+            (Key::Job(_), None) => Shown { attr: self.own_attr(ino, FileKind::Directory, 0o500, 0), lasting: false },
+            (Key::JobFile(_, file), None) => {
+                Shown { attr: self.own_attr(ino, FileKind::File, file.mode(), 0), lasting: false }
+            }
             (Key::Link(dir, version), None) => {
                 let len = link_target(*dir, *version).len() as u64;
                 Shown { attr: self.own_attr(ino, FileKind::Symlink, 0o777, len), lasting: false }
@@ -162,7 +177,9 @@ impl Outside {
         let node = self.node(ino)?;
         // A shell cuts a file before it writes to it.
         let cuts_only = changes.mode.is_none() && changes.uid.is_none() && changes.gid.is_none();
-        if node.key == Key::Fixed(Fixed::Run) && cuts_only {
+        let takes_requests =
+            matches!(node.key, Key::Fixed(Fixed::Run) | Key::Command(_) | Key::JobFile(_, JobFile::Cancel));
+        if takes_requests && cuts_only {
             return self.getattr(ino, wait);
         }
         Err(self.refusal(ino))
@@ -202,11 +219,26 @@ impl Outside {
         let node = self.node(ino)?;
         let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
         match node.key {
-            Key::Fixed(Fixed::Run) => Ok(opened(self.handles.open(Open::conversation()), Caching::Stream)),
+            Key::Fixed(Fixed::Run) => {
+                let talk = Talk::new(None, Vec::new(), Vec::new());
+                Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
+            }
+            Key::Command(command) => {
+                let talk = Talk::new(Some(command), Vec::new(), self.control.last(command));
+                Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
+            }
+            Key::JobFile(job, JobFile::Cancel) => Ok(opened(self.handles.open(Open::Button(job)), Caching::Stream)),
             _ if how.write || how.truncate => Err(self.refusal(ino)),
             // Told at once: whoever asks may want to know why nothing else is.
             Key::Fixed(fixed @ (Fixed::Status | Fixed::StatusJson)) => {
                 let text = self.status(fixed == Fixed::StatusJson);
+                Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
+            }
+            Key::Fixed(Fixed::LastError) => {
+                Ok(opened(self.handles.open(Open::Text(self.control.last_error())), Caching::Never))
+            }
+            Key::JobFile(job, file) => {
+                let text = self.job_text(job, file).ok_or(WorkError::NotFound)?;
                 Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
             _ => Ok(opened(Handle(0), Caching::Kept)),
@@ -224,7 +256,31 @@ impl Outside {
     }
 
     pub(crate) fn release(&self, handle: Handle) {
-        self.handles.close(handle);
+        let Some(open) = self.handles.close(handle) else { return };
+        // A request that still runs has it locked, and is complete.
+        if let Some(open) = open.try_lock()
+            && let Open::Talk(talk) = &*open
+            && talk.is_unfinished()
+        {
+            self.control.abandoned(talk.command);
+        }
+    }
+
+    /// A descriptor of a control file is closed.
+    pub(crate) fn flush(&self, handle: Handle, wait: Wait) -> Result<()> {
+        if handle == Handle(0) {
+            return Ok(());
+        }
+        may_wait(wait)?;
+        match &mut *self.handles.find(handle)?.lock() {
+            Open::Talk(talk) => talk.close(|talk, request| self.answer(talk, request)),
+            Open::Text(_) | Open::Button(_) => Ok(()),
+        }
+    }
+
+    fn answer(&self, talk: &Talk, request: &[u8]) -> Answer {
+        self.files.settle();
+        self.control.answer(talk.command, &talk.base, request)
     }
 
     pub(crate) fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
@@ -247,11 +303,14 @@ impl Outside {
             return Err(self.refusal(ino));
         }
         may_wait(wait)?;
-        let open = self.handles.find(handle)?;
-        open.lock().write(data, |request| {
-            self.files.settle();
-            (self.control)(request)
-        })
+        match &mut *self.handles.find(handle)?.lock() {
+            Open::Talk(talk) => talk.write(data, |talk, request| self.answer(talk, request)),
+            Open::Button(job) => {
+                self.control.jobs().cancel(*job);
+                Ok(())
+            }
+            Open::Text(_) => Err(FsError::BadHandle),
+        }
     }
 
     pub(crate) fn seek(&self, ino: Ino, offset: u64, data: bool, wait: Wait) -> Result<u64> {
@@ -267,7 +326,7 @@ impl Outside {
 
     pub(crate) fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        if matches!(node.key, Key::Fixed(_) | Key::Link(..)) {
+        if !is_past(&node.key) {
             return Err(WorkError::NoData.into());
         }
         may_wait(wait)?;
@@ -281,7 +340,7 @@ impl Outside {
 
     pub(crate) fn listxattr(&self, ino: Ino, wait: Wait) -> Result<Vec<Vec<u8>>> {
         let node = self.node(ino)?;
-        if matches!(node.key, Key::Fixed(_) | Key::Link(..)) {
+        if !is_past(&node.key) {
             return Ok(Vec::new());
         }
         may_wait(wait)?;
@@ -291,10 +350,15 @@ impl Outside {
     pub(crate) fn list(&self, dir: Ino, offset: u64, wait: Wait) -> Result<Listing> {
         may_wait(wait)?;
         let node = self.node(dir)?;
-        let (items, parent): (Vec<Item>, Ino) = if let Key::Fixed(fixed) = node.key {
-            let names = self.names(fixed)?.into_iter().zip(3..);
-            let items = names.map(|((name, key), offset)| Item { name, offset, key, past: None });
-            (items.filter(|item| item.offset > offset).collect(), fixed.parent())
+        let own = match &node.key {
+            Key::Fixed(fixed) => Some((self.names(*fixed)?, fixed.parent())),
+            Key::Job(job) => Some((jobs::files(*job).collect(), Fixed::Jobs.ino())),
+            _ => None,
+        };
+        let (items, parent): (Vec<Item>, Ino) = if let Some((names, parent)) = own {
+            let items = names.into_iter().zip(3..);
+            let items = items.map(|((name, key), offset)| Item { name, offset, key, past: None });
+            (items.filter(|item| item.offset > offset).collect(), parent)
         } else {
             let past = self.past(dir, &node)?;
             let listed = past.list(&*self.workspace.pages(), dir, offset)?;
@@ -325,6 +389,10 @@ impl Outside {
 fn key_inside(dir: &Key, ino: Ino) -> Key {
     match dir {
         Key::Root(tag, version) | Key::Past(tag, version, _) => Key::Past(tag.clone(), *version, ino),
-        Key::Fixed(_) | Key::Link(..) => dir.clone(),
+        _ => dir.clone(),
     }
+}
+
+fn is_past(key: &Key) -> bool {
+    matches!(key, Key::Root(..) | Key::Past(..))
 }
