@@ -33,6 +33,7 @@ mod restore;
 mod sealed;
 mod secret;
 mod state;
+mod trace;
 mod unmount;
 
 use std::path::PathBuf;
@@ -125,6 +126,10 @@ enum Command {
     Diff(history::DiffArgs),
     Restore(restore::RestoreArgs),
     Revert(restore::RevertArgs),
+    Blame(trace::BlameArgs),
+    Find(trace::FindArgs),
+    Undelete(trace::UndeleteArgs),
+    Tag(trace::TagArgs),
     Cat(files::CatArgs),
     Export(files::ExportArgs),
     Import(files::ImportArgs),
@@ -195,6 +200,10 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Diff(args) => history::diff(context, args),
         Command::Restore(args) => restore::restore(context, args),
         Command::Revert(args) => restore::revert(context, args),
+        Command::Blame(args) => trace::blame(context, &args),
+        Command::Find(args) => trace::find(context, &args),
+        Command::Undelete(args) => trace::undelete(context, &args),
+        Command::Tag(args) => trace::tag(context, args),
         Command::Cat(args) => files::cat(context, &args),
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),

@@ -25,6 +25,7 @@ mod request;
 mod run;
 mod table;
 mod text;
+mod trace;
 mod words;
 
 pub use changes::ChangeInfo;

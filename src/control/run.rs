@@ -15,6 +15,7 @@ use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
 use super::request::Request;
+use super::trace;
 use crate::version::diff::ChangeKind;
 use crate::workspace::{ExportReport, FlushReport, Progress, RESERVED, Restored, Side, Workspace};
 use crate::worktree::Recorded;
@@ -47,7 +48,22 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             let report = workspace.flush((*wait_ms > 0).then(|| Duration::from_millis(*wait_ms)))?;
             flushed(workspace, &report)
         }
-        Request::Log { max } => {
+        Request::Tag { version, name } => {
+            let id = workspace.select(version)?;
+            workspace.tag(id, name)?;
+            Ok(Reply::done(
+                format!("version {id} is called `{name}`"),
+                json!({ "version": id.to_string(), "name": name }),
+            ))
+        }
+        Request::Blame { path } => trace::blame(workspace, &clean(path)?),
+        Request::Find { pattern, below, deleted } => trace::find(workspace, pattern, &clean(below)?, *deleted),
+        Request::Undelete { paths, dry_run } => {
+            let paths = paths.iter().map(clean).collect::<Result<Vec<Vec<u8>>, Failure>>()?;
+            trace::undelete(workspace, &paths, *dry_run)
+        }
+        Request::Log { max, path: Some(path) } => trace::log(workspace, &clean(path)?, max.unwrap_or(usize::MAX)),
+        Request::Log { max, path: None } => {
             let versions = workspace.versions()?;
             let shown = versions.iter().take(max.unwrap_or(usize::MAX));
             let infos: Vec<VersionInfo> = shown.map(VersionInfo::of).collect();

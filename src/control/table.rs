@@ -127,6 +127,11 @@ const READ_DATA: Arg =
 
 /// All commands, by name.
 pub const COMMANDS: &[Command] = &[
+    look(
+        "blame",
+        "Which version each line of a text file comes from",
+        &[Arg::place("path", ArgKind::Path, "the file")],
+    ),
     look("cancel", "Ends a job that is not needed any more", &[JOB]),
     look("check", "Checks what is stored", &[READ_DATA]),
     look(
@@ -144,6 +149,15 @@ pub const COMMANDS: &[Command] = &[
         "Writes a version's files into an ordinary directory",
         &[VERSION, Arg::place("to", ArgKind::OutsidePath, "the directory; nothing in it is overwritten"), PATHS],
     ),
+    look(
+        "find",
+        "Paths by name, also deleted ones",
+        &[
+            Arg::place("pattern", ArgKind::Text, "what the last name must match, with `*` and `?`").optional(),
+            Arg::option("below", ArgKind::Path, "only at and below this path"),
+            Arg::option("deleted", ArgKind::Flag, "what earlier versions have and the newest does not"),
+        ],
+    ),
     change(
         "flush",
         "Records what changed and publishes everything",
@@ -153,7 +167,14 @@ pub const COMMANDS: &[Command] = &[
     ),
     look("job", "How a job is", &[JOB]),
     look("jobs", "The jobs, newest first", &[]),
-    look("log", "The versions, newest first", &[Arg::option("max", ArgKind::Number, "at most so many").short('n')]),
+    look(
+        "log",
+        "The versions, newest first",
+        &[
+            Arg::option("max", ArgKind::Number, "at most so many").short('n'),
+            Arg::place("path", ArgKind::Path, "only those that changed this path, through its renames").optional(),
+        ],
+    ),
     change(
         "reencrypt",
         "Stores everything anew that is sealed under an earlier key epoch",
@@ -188,6 +209,15 @@ pub const COMMANDS: &[Command] = &[
         ],
     ),
     look("status", "The state of the workspace", &[]),
+    change("tag", "Gives a version a name", &[VERSION, Arg::place("name", ArgKind::Text, "the name")]),
+    change(
+        "undelete",
+        "Brings back what was deleted, from the newest version that has it",
+        &[
+            Arg { required: true, ..Arg::place("paths", ArgKind::Path, "the paths").many() },
+            Arg::option("dry_run", ArgKind::Flag, "only say what would come back").called("dry-run").short('n'),
+        ],
+    ),
     change(
         "untag",
         "Takes a name away from a version; the version stays",

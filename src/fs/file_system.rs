@@ -66,7 +66,7 @@ impl Fs {
 
     /// What a name stands for; `None` when there is no such name, which stays so until an invalidation.
     pub fn lookup(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Option<Named>> {
-        if is_outside(parent) || (parent == Ino::ROOT && name == CONTROL_NAME) {
+        if is_outside(parent) || name == CONTROL_NAME {
             return self.outside.lookup(caller, parent, name, wait).map(Some);
         }
         match self.tree().lookup(parent, name, wait) {
@@ -177,7 +177,7 @@ impl Fs {
         if is_outside(parent) {
             return Err(self.outside.refusal(parent));
         }
-        if parent == Ino::ROOT && name == CONTROL_NAME { Err(WorkError::NotPermitted.into()) } else { Ok(()) }
+        if name == CONTROL_NAME { Err(WorkError::NotPermitted.into()) } else { Ok(()) }
     }
 
     /// Removes a name that is not a directory's.

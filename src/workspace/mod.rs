@@ -36,6 +36,7 @@ mod revert;
 mod select;
 mod slots;
 mod status;
+mod trace;
 mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
@@ -54,6 +55,7 @@ pub use reports::{
 pub use select::is_time;
 pub use slots::{KeySlots, SlotInfo, SlotState};
 pub use status::{Offline, Status};
+pub use trace::{Gone, Step};
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, WorkspaceError>;

@@ -11,3 +11,4 @@ mod jobs;
 mod keys;
 mod kill;
 pub mod support;
+mod traces;

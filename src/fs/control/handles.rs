@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 
 use crate::control::{Answer, Exit, REQUEST_LEN_MAX, is_complete};
 use crate::fs::{FsError, Handle, Result};
+use crate::version::entry::Ino;
 
 /// What a handle holds.
 pub(super) enum Open {
@@ -25,7 +26,7 @@ pub(super) struct Talk {
     /// The command of the file; `None` where each request names its own, and its failure is an answer.
     pub(super) command: Option<&'static str>,
     /// The folder that paths are from.
-    pub(super) base: Vec<u8>,
+    pub(super) folder: Ino,
     /// The beginning of a request.
     request: Vec<u8>,
     /// The answer to the last one.
@@ -81,8 +82,8 @@ impl Open {
 
 impl Talk {
     /// A conversation that begins with what `last` says.
-    pub(super) fn new(command: Option<&'static str>, base: Vec<u8>, last: Vec<u8>) -> Self {
-        Self { command, base, request: Vec::new(), reply: last, read: 0, is_broken: false, after_json: false }
+    pub(super) fn new(command: Option<&'static str>, folder: Ino, last: Vec<u8>) -> Self {
+        Self { command, folder, request: Vec::new(), reply: last, read: 0, is_broken: false, after_json: false }
     }
 
     /// Takes a request, or a part of one; answers it when it is whole, or cannot become so.
@@ -141,7 +142,7 @@ mod tests {
     }
 
     fn talk(command: Option<&'static str>, parts: &[&str]) -> Talk {
-        let mut talk = Talk::new(command, Vec::new(), Vec::new());
+        let mut talk = Talk::new(command, Ino::ROOT, Vec::new());
         for part in parts {
             talk.write(part.as_bytes(), echo).unwrap();
         }

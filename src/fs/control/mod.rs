@@ -4,6 +4,7 @@
 //! [`Wait::No`](crate::worktree::Wait) it is put off at once.
 
 mod handles;
+mod history;
 mod jobs;
 mod names;
 mod nodes;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::handles::{Handles, Open, Talk};
 use super::jobs;
 use super::names::{Item, link_target};
-use super::nodes::{Fixed, JobFile, Key, Node, Nodes};
+use super::nodes::{Fixed, JobFile, Key, Node, Nodes, Way, is_outside};
 use super::past::Past;
 use crate::base::clock::{Clock, SystemClock};
 use crate::blob::ChunkRef;
-use crate::control::{Answer, Dispatcher};
+use crate::control::{Answer, Dispatcher, Exit, Failure, Reply};
 use crate::fs::open_files::OpenFiles;
 use crate::fs::{Caching, FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
 use crate::version::entry::{Body, Ino};
@@ -58,9 +58,10 @@ impl Outside {
     fn past(&self, ino: Ino, node: &Node) -> Result<Arc<Past>> {
         match (&node.past, &node.key) {
             (Some(past), _) => Ok(past.clone()),
-            (None, Key::Root(tag, version)) => {
+            (None, Key::Root(Way { folder, tag }, version)) => {
                 let parent = if tag.is_some() { Fixed::Snapshots } else { Fixed::ById };
-                let past = Arc::new(Past::root(self.workspace.version(*version)?, parent.ino()));
+                let parent = self.nodes.ino(&Key::Fixed(*folder, parent));
+                let past = Arc::new(self.folder_at(self.workspace.version(*version)?, *folder, parent)?);
                 self.nodes.set_past(ino, past.clone());
                 Ok(past)
             }
@@ -87,23 +88,27 @@ impl Outside {
 
     pub(crate) fn lookup(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Named> {
         self.check_owner(caller)?;
-        if parent == Ino::ROOT {
-            return self.enter(&Key::Fixed(Fixed::Control), None);
+        if !is_outside(parent) {
+            return self.enter(&Key::Fixed(parent, Fixed::Control), None);
         }
         let node = self.node(parent)?;
-        if let Key::Fixed(dir) = node.key
-            && let Some(key) = dir.child(name)
+        if let Key::Fixed(folder, dir) = node.key
+            && let Some(key) = dir.child(folder, name)
         {
             return self.enter(&key, None);
         }
-        if let Key::Job(job) = node.key {
+        if let Key::Job(_, job) = node.key {
             let file = jobs::files(job).find(|(known, _)| known == name).map(|(_, key)| key);
             return self.enter(&file.ok_or(WorkError::NotFound)?, None);
         }
         may_wait(wait)?;
-        if let Key::Fixed(dir) = node.key {
-            let key = self.find_name(dir, name)?.ok_or(WorkError::NotFound)?;
+        if let Key::Fixed(folder, dir) = node.key {
+            let key = self.find_name(folder, dir, name)?.ok_or(WorkError::NotFound)?;
             return self.enter(&key, None);
+        }
+        if let Key::History(folder, path) = &node.key {
+            let (key, past) = self.history_name(*folder, path, name)?.ok_or(WorkError::NotFound)?;
+            return self.enter(&key, past.map(Arc::new));
         }
         let past = self.past(parent, &node)?;
         let found = past.find(&*self.workspace.pages(), parent, name)?.ok_or(WorkError::NotFound)?;
@@ -133,13 +138,17 @@ impl Outside {
     fn show(&self, ino: Ino, key: &Key, past: Option<&Past>) -> Shown {
         match (key, past) {
             // A tag can be taken away; everything else about a version stays.
-            (Key::Root(tag, _), Some(past)) => Shown { attr: past.attr(ino), lasting: tag.is_none() },
+            (Key::Root(Way { folder, tag }, _), Some(past)) => {
+                Shown { attr: past.attr(ino), lasting: tag.is_none() && *folder == Ino::ROOT }
+            }
             (_, Some(past)) => Shown { attr: past.attr(ino), lasting: true },
-            (Key::Fixed(fixed), None) => {
+            (Key::Fixed(_, fixed), None) => {
                 Shown { attr: self.own_attr(ino, fixed.kind(), fixed.mode(), 0), lasting: false }
             }
-            (Key::Command(_), None) => Shown { attr: self.own_attr(ino, FileKind::File, 0o600, 0), lasting: false },
-            (Key::Job(_), None) => Shown { attr: self.own_attr(ino, FileKind::Directory, 0o500, 0), lasting: false },
+            (Key::Command(..), None) => Shown { attr: self.own_attr(ino, FileKind::File, 0o600, 0), lasting: false },
+            (Key::Job(..) | Key::History(..), None) => {
+                Shown { attr: self.own_attr(ino, FileKind::Directory, 0o500, 0), lasting: false }
+            }
             (Key::JobFile(_, file), None) => {
                 Shown { attr: self.own_attr(ino, FileKind::File, file.mode(), 0), lasting: false }
             }
@@ -178,7 +187,7 @@ impl Outside {
         // A shell cuts a file before it writes to it.
         let cuts_only = changes.mode.is_none() && changes.uid.is_none() && changes.gid.is_none();
         let takes_requests =
-            matches!(node.key, Key::Fixed(Fixed::Run) | Key::Command(_) | Key::JobFile(_, JobFile::Cancel));
+            matches!(node.key, Key::Fixed(_, Fixed::Run) | Key::Command(..) | Key::JobFile(_, JobFile::Cancel));
         if takes_requests && cuts_only {
             return self.getattr(ino, wait);
         }
@@ -196,20 +205,16 @@ impl Outside {
 
     pub(crate) fn mkdir(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Named> {
         self.check_owner(caller)?;
-        if parent != Fixed::Snapshots.ino() {
-            return Err(self.refusal(parent));
-        }
+        let Key::Fixed(folder, Fixed::Snapshots) = self.node(parent)?.key else { return Err(self.refusal(parent)) };
         may_wait(wait)?;
         self.files.settle();
-        let key = self.record(name)?;
+        let key = self.record(folder, name)?;
         self.enter(&key, None)
     }
 
     pub(crate) fn rmdir(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<()> {
         self.check_owner(caller)?;
-        if parent != Fixed::Snapshots.ino() {
-            return Err(self.refusal(parent));
-        }
+        let Key::Fixed(_, Fixed::Snapshots) = self.node(parent)?.key else { return Err(self.refusal(parent)) };
         may_wait(wait)?;
         self.unrecord(name)
     }
@@ -219,22 +224,22 @@ impl Outside {
         let node = self.node(ino)?;
         let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
         match node.key {
-            Key::Fixed(Fixed::Run) => {
-                let talk = Talk::new(None, Vec::new(), Vec::new());
+            Key::Fixed(folder, Fixed::Run) => {
+                let talk = Talk::new(None, folder, Vec::new());
                 Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
             }
-            Key::Command(command) => {
-                let talk = Talk::new(Some(command), Vec::new(), self.control.last(command));
+            Key::Command(folder, command) => {
+                let talk = Talk::new(Some(command), folder, self.control.last(command));
                 Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
             }
             Key::JobFile(job, JobFile::Cancel) => Ok(opened(self.handles.open(Open::Button(job)), Caching::Stream)),
             _ if how.write || how.truncate => Err(self.refusal(ino)),
             // Told at once: whoever asks may want to know why nothing else is.
-            Key::Fixed(fixed @ (Fixed::Status | Fixed::StatusJson)) => {
+            Key::Fixed(_, fixed @ (Fixed::Status | Fixed::StatusJson)) => {
                 let text = self.status(fixed == Fixed::StatusJson);
                 Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
-            Key::Fixed(Fixed::LastError) => {
+            Key::Fixed(_, Fixed::LastError) => {
                 Ok(opened(self.handles.open(Open::Text(self.control.last_error())), Caching::Never))
             }
             Key::JobFile(job, file) => {
@@ -280,7 +285,13 @@ impl Outside {
 
     fn answer(&self, talk: &Talk, request: &[u8]) -> Answer {
         self.files.settle();
-        self.control.answer(talk.command, &talk.base, request)
+        match self.base(talk.folder) {
+            Ok(base) => self.control.answer(talk.command, &base, request),
+            Err(error) => {
+                let failure = Failure::new(Exit::Other, format!("the folder of this `.kura` is gone: {error}"));
+                Answer { exit: failure.exit, bytes: Reply::from(failure).line() }
+            }
+        }
     }
 
     pub(crate) fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
@@ -351,8 +362,17 @@ impl Outside {
         may_wait(wait)?;
         let node = self.node(dir)?;
         let own = match &node.key {
-            Key::Fixed(fixed) => Some((self.names(*fixed)?, fixed.parent())),
-            Key::Job(job) => Some((jobs::files(*job).collect(), Fixed::Jobs.ino())),
+            Key::Fixed(folder, fixed) => {
+                let parent = fixed.parent().map_or(*folder, |parent| self.nodes.ino(&Key::Fixed(*folder, parent)));
+                Some((self.names(*folder, *fixed)?, parent))
+            }
+            Key::Job(folder, job) => {
+                Some((jobs::files(*job).collect(), self.nodes.ino(&Key::Fixed(*folder, Fixed::Jobs))))
+            }
+            Key::History(folder, path) => {
+                let parent = self.nodes.ino(&Key::Fixed(*folder, Fixed::History));
+                Some((self.history_names(*folder, path)?, parent))
+            }
             _ => None,
         };
         let (items, parent): (Vec<Item>, Ino) = if let Some((names, parent)) = own {
@@ -388,7 +408,7 @@ impl Outside {
 /// The key of an inode of the same version, entered the same way.
 fn key_inside(dir: &Key, ino: Ino) -> Key {
     match dir {
-        Key::Root(tag, version) | Key::Past(tag, version, _) => Key::Past(tag.clone(), *version, ino),
+        Key::Root(way, version) | Key::Past(way, version, _) => Key::Past(way.clone(), *version, ino),
         _ => dir.clone(),
     }
 }
