@@ -53,6 +53,8 @@ pub struct Config {
     pub version_quiet_ms: Option<u64>,
     /// Longest time from a change to its version, in milliseconds.
     pub version_max_ms: Option<u64>,
+    /// Each key with its value and where that comes from.
+    shown: Vec<Shown>,
     /// The user's directory of data; a user without a home has none.
     data_dir: Option<PathBuf>,
 }
@@ -67,7 +69,9 @@ impl Config {
         let cache_dir = chosen("KURA_CACHE_DIR", "cache_dir")
             .map_or_else(|| Ok(xdg("XDG_CACHE_HOME", ".cache")?.join("kura")), |path| absolute(&path))?;
         let store = std::env::var("KURA_STORE").ok().filter(|store| !store.is_empty());
+        let shown = file.shown(&[("state_dir", &state_dir), ("cache_dir", &cache_dir)]);
         Ok(Self {
+            shown,
             store: store.or_else(|| file.0.get("store").cloned()),
             state_dir,
             cache_dir,
@@ -78,6 +82,11 @@ impl Config {
             version_max_ms: file.parsed("version_max", parse_duration_ms)?,
             data_dir: xdg(DATA_VAR, DATA_BELOW_HOME).ok(),
         })
+    }
+
+    /// Each key with its value, if it has one, and where that comes from.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.shown.clone()
     }
 
     /// The directory store that is used when no other is named.
@@ -116,10 +125,33 @@ fn xdg(var: &str, below_home: &str) -> Result<PathBuf, Failure> {
     })
 }
 
+/// A key, its value, and where that comes from.
+pub type Shown = (&'static str, Option<String>, String);
+
+/// Values of the file by key, and its path.
 #[derive(Default)]
-struct ConfigFile(BTreeMap<String, String>);
+struct ConfigFile(BTreeMap<String, String>, PathBuf);
+
+/// Keys that variables go before.
+const VARIABLES: [(&str, &str); 3] =
+    [("store", "KURA_STORE"), ("state_dir", "KURA_STATE_DIR"), ("cache_dir", "KURA_CACHE_DIR")];
 
 impl ConfigFile {
+    fn shown(&self, paths: &[(&str, &PathBuf)]) -> Vec<Shown> {
+        let variable = |key: &str| VARIABLES.iter().find(|(known, _)| *known == key).map(|(_, variable)| *variable);
+        let shown = |key: &'static str| {
+            let path = paths.iter().find(|(known, _)| *known == key).map(|(_, path)| path.display().to_string());
+            let set =
+                variable(key).and_then(|name| Some((name, std::env::var(name).ok().filter(|set| !set.is_empty())?)));
+            match (set, self.0.get(key)) {
+                (Some((name, value)), _) => (key, path.or(Some(value)), format!("the variable {name}")),
+                (None, Some(value)) => (key, path.or(Some(value.clone())), self.1.display().to_string()),
+                (None, None) => (key, path, "built in".to_owned()),
+            }
+        };
+        KEYS.into_iter().map(shown).collect()
+    }
+
     fn path(&self, key: &str) -> Option<PathBuf> {
         self.0.get(key).map(PathBuf::from)
     }
@@ -156,7 +188,7 @@ fn read_config_file() -> Result<ConfigFile, Failure> {
         Err(error) => return Err(failed(&error)),
     }
     let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
-    parse_config(&text).map(ConfigFile).map_err(|reason| failed(&reason))
+    parse_config(&text).map(|values| ConfigFile(values, path.clone())).map_err(|reason| failed(&reason))
 }
 
 fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::mounts::Record;
 use super::options::MountFlags;
 use super::secret::Key;
+use super::system::notify_service;
 use super::{Context, door, output};
 use crate::base::ids::VersionId;
 use crate::control::{Dispatcher, Exit, Failure, Reply};
@@ -64,6 +65,7 @@ pub fn run_in_foreground(context: &Context, serve: Serve) -> Result<Exit, Failur
     let text = format!("{} is mounted at {}; Ctrl-C unmounts it", serve.store, serve.mountpoint.display());
     let served = start(context, serve, None)?;
     let told = context.output.note(&text);
+    notify_service("READY=1");
     served.until_unmounted(told)
 }
 
@@ -122,6 +124,11 @@ fn mount(
     let (owner_uid, owner_gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let fs = Fs::new(workspace.clone(), FsOptions { owner_uid, owner_gid, xattrs }, control.clone());
     let mounted = Arc::new(fuse::mount(Arc::new(fs), mountpoint, options).map_err(refused)?);
+    let counted = Arc::downgrade(&mounted);
+    control.set_counters(move || {
+        let requests = counted.upgrade().map(|mounted| mounted.requests()).unwrap_or_default();
+        requests.into_iter().map(|(kind, count)| (format!("{kind:?}").to_lowercase(), count)).collect()
+    });
     let signalled = mounted.clone();
     unmount_on_signal(move || unmount(&signalled))?;
     let asked = mounted.clone();
@@ -217,6 +224,7 @@ impl Served {
             unmount(&self.mounted);
         }
         let ended = self.mounted.wait();
+        notify_service("STOPPING=1");
         self.control.jobs().close();
         let closed = self.workspace.close(true);
         if let Err(error) = self.record.remove(&self.state_root) {

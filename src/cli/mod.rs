@@ -33,6 +33,7 @@ mod restore;
 mod sealed;
 mod secret;
 mod state;
+mod system;
 mod trace;
 mod unmount;
 
@@ -141,6 +142,11 @@ enum Command {
     Repair(health::RepairArgs),
     Key(key::KeyArgs),
     Iam(iam::IamArgs),
+    Stats(system::StatsArgs),
+    Config(system::ConfigArgs),
+    Doctor(system::DoctorArgs),
+    Completions(system::CompletionsArgs),
+    Man(system::ManArgs),
     Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
@@ -215,6 +221,11 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Repair(args) => health::repair(context, &args),
         Command::Key(args) => key::run(context, &args),
         Command::Iam(args) => iam::run(context, &args),
+        Command::Stats(args) => system::stats(context, &args),
+        Command::Config(_) => system::config(context),
+        Command::Doctor(_) => system::doctor(context),
+        Command::Completions(args) => system::completions(context, &args),
+        Command::Man(args) => system::man(context, &args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }

@@ -10,6 +10,7 @@ use super::envelope::{Asked, Work, is_json, understand};
 use super::failure::{Exit, Failure};
 use super::ids::{Before, Ids};
 use super::jobs::{Jobs, Prepared};
+use super::metrics::{self, Metric};
 use super::reply::Reply;
 use super::request::Request;
 use super::run;
@@ -20,6 +21,8 @@ use crate::workspace::Workspace;
 /// Publishing at `stop` takes at most this long, in milliseconds.
 const STOP_PUBLISH_MS: u64 = 30_000;
 
+type Counters = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
+
 /// Answers requests for one workspace.
 pub struct Dispatcher {
     workspace: Arc<Workspace>,
@@ -29,6 +32,7 @@ pub struct Dispatcher {
     last: Mutex<HashMap<&'static str, Vec<u8>>>,
     last_error: Mutex<String>,
     on_stop: Box<dyn Fn() + Send + Sync>,
+    counters: Mutex<Option<Counters>>,
     /// One change with an expectation at a time.
     expecting: Mutex<()>,
 }
@@ -50,6 +54,7 @@ impl Dispatcher {
             last: Mutex::default(),
             last_error: Mutex::default(),
             on_stop: Box::new(on_stop),
+            counters: Mutex::new(None),
             expecting: Mutex::new(()),
             workspace,
         }))
@@ -73,6 +78,21 @@ impl Dispatcher {
             self.last.lock().insert(command, bytes.clone());
         }
         Answer { exit, bytes }
+    }
+
+    /// Who counts the requests of the file system, by kind.
+    pub fn set_counters(&self, counters: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static) {
+        *self.counters.lock() = Some(Box::new(counters));
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        let requests = self.counters.lock().as_ref().map(|counters| counters()).unwrap_or_default();
+        metrics::collect(&self.workspace.status(), &self.jobs.all(), requests)
+    }
+
+    /// All numbers in the text format of Prometheus.
+    pub fn prometheus(&self) -> Vec<u8> {
+        metrics::prometheus(&self.metrics()).into_bytes()
     }
 
     /// A request was begun and never ended.
@@ -147,6 +167,10 @@ impl Dispatcher {
                 let reply = run::run(&self.workspace, &Request::Flush { wait_ms: STOP_PUBLISH_MS });
                 (self.on_stop)();
                 Ok(reply)
+            }
+            Request::Metrics {} => {
+                let found = self.metrics();
+                Ok(Reply::done(format!("{} numbers", found.len()), found))
             }
             Request::Jobs {} => Ok(super::jobs::listed(&self.jobs.all())),
             Request::Job { job } => super::jobs::shown(self.jobs.find_text(job)?.as_ref(), job),

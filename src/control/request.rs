@@ -149,6 +149,8 @@ pub enum Request {
         /// How long the store may be waited for from now on, in milliseconds.
         wait_ms: u64,
     },
+    /// What the workspace and its mount count.
+    Metrics {},
     /// The jobs, newest first.
     Jobs {},
     /// One job, with its request and log.

@@ -11,6 +11,7 @@ use super::changes::{ChangeInfo, list_changes};
 use super::failure::{Exit, Failure};
 use super::health::{checked, reencrypt, repaired, sample};
 use super::jobs;
+use super::metrics;
 use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
@@ -94,6 +95,10 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
                 Failure::new(Exit::Partial, message).hint(hint)
             })?;
             Ok(Reply::done("ready to be unmounted", json!({})))
+        }
+        Request::Metrics {} => {
+            let found = metrics::collect(&workspace.status(), &jobs::kept_of(workspace)?, Vec::new());
+            Ok(Reply::done(format!("{} numbers", found.len()), found))
         }
         Request::Jobs {} => Ok(jobs::listed(&jobs::kept_of(workspace)?)),
         Request::Job { job } => jobs::shown_of(workspace, job),

@@ -175,6 +175,7 @@ pub const COMMANDS: &[Command] = &[
             Arg::place("path", ArgKind::Path, "only those that changed this path, through its renames").optional(),
         ],
     ),
+    look("metrics", "What the workspace and its mount count", &[]),
     change(
         "reencrypt",
         "Stores everything anew that is sealed under an earlier key epoch",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ahead::ReadAhead;
-use super::control::{Outside, SHA256_XATTR, is_outside};
+use super::control::{Outside, SHA256_XATTR, VERSION_XATTR, is_outside};
 use super::open_files::OpenFiles;
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 use super::{FsError, Result};
@@ -13,7 +13,7 @@ use crate::control::Dispatcher;
 use crate::version::entry::{CONTROL_NAME, Ino};
 use crate::workspace::Workspace;
 use crate::worktree::{
-    Attr, Caller, Changes, FileKind, Invalidation, NewNode, RenameMode, Wait, WorkError, Worktree, XattrMode,
+    Attr, Caller, Changes, FileKind, FileState, Invalidation, NewNode, RenameMode, Wait, WorkError, Worktree, XattrMode,
 };
 
 /// The file system of one mount.
@@ -289,7 +289,27 @@ impl Fs {
             let digest = self.tree().sha256(ino, wait)?.ok_or(WorkError::NoData)?;
             return Ok(digest.to_string().into_bytes());
         }
+        if name == VERSION_XATTR {
+            return self.version_of(ino, wait);
+        }
         Ok(self.tree().getxattr(ino, name, wait)?)
+    }
+
+    /// The version that made an inode what it is; none has what changed since.
+    fn version_of(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>> {
+        if wait == Wait::No {
+            return Err(WorkError::WouldBlock.into());
+        }
+        if self.tree().file_state(ino, wait)? != FileState::Recorded {
+            return Err(WorkError::NoData.into());
+        }
+        let path = self.tree().path_of(ino).map_err(|_| WorkError::NoData)?;
+        let mut found = None;
+        self.workspace.trace(&path, &mut |step| {
+            found = step.entry.is_some().then_some(step.record.id);
+            false
+        })?;
+        Ok(found.ok_or(WorkError::NoData)?.to_string().into_bytes())
     }
 
     /// The names of all extended attributes that `uid` may see, each closed by a NUL.

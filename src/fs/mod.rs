@@ -3,10 +3,13 @@
 //!
 //! Uses: everything down to `workspace`. Names no type of the FUSE library; that is `fuse`'s.
 //!
-//! `.kura` in the root directory is not listed but can be entered by its owner:
+//! `.kura` in every directory is not listed but can be entered by its owner. It is that directory's: versions show the
+//! directory as it was, paths are from there. Everything else is of the whole workspace.
 //!
 //! ```text
 //! .kura/status  .kura/status.json          one open, one consistent answer
+//! .kura/metrics                            numbers in the text format of Prometheus
+//! .kura/history/<path>/<RFC 3339, UTC>     every version of one file, also of a deleted one
 //! .kura/versions/by-id/<uuid>/             a past version, read-only
 //! .kura/versions/latest                    a symbolic link into by-id, as are
 //! .kura/versions/by-time/<RFC 3339, UTC>   (any time that can be read selects the version of then)

@@ -8,9 +8,9 @@ use crate::version::entry::Ino;
 const NAMES_MAX: usize = 100;
 
 impl Worktree {
-    /// The path of a directory from the root, names joined by `/`.
-    pub fn dir_path(&self, dir: Ino) -> Result<Vec<u8>> {
-        let (mut at, mut names) = (dir, Vec::new());
+    /// The path of an inode from the root, names joined by `/`; of one with several names there is none.
+    pub fn path_of(&self, ino: Ino) -> Result<Vec<u8>> {
+        let (mut at, mut names) = (ino, Vec::new());
         while at != Ino::ROOT {
             let home = self.run(Wait::Yes, |table| {
                 let inode = table.get(at)?;

@@ -11,4 +11,5 @@ mod jobs;
 mod keys;
 mod kill;
 pub mod support;
+mod system;
 mod traces;

@@ -31,7 +31,7 @@ fn joined(base: &[u8], path: &[u8]) -> Vec<u8> {
 impl Outside {
     /// The path of a folder of the live tree.
     pub(super) fn base(&self, folder: Ino) -> Result<Vec<u8>> {
-        Ok(self.workspace.tree().dir_path(folder)?)
+        Ok(self.workspace.tree().path_of(folder)?)
     }
 
     /// A folder as a version has it.

@@ -13,4 +13,4 @@ mod past;
 
 pub(super) use names::Item;
 pub(super) use nodes::is_outside;
-pub(super) use outside::{Outside, SHA256_XATTR};
+pub(super) use outside::{Outside, SHA256_XATTR, VERSION_XATTR};

@@ -35,6 +35,7 @@ impl Fixed {
             | Fixed::Snapshots
             | Fixed::Ctl
             | Fixed::History
+            | Fixed::Metrics
             | Fixed::Jobs => Some(Fixed::Control),
             Fixed::ById | Fixed::ByTime | Fixed::ByTag => Some(Fixed::Versions),
             Fixed::Run | Fixed::LastError => Some(Fixed::Ctl),
@@ -56,12 +57,13 @@ impl Fixed {
             Fixed::LastError => "last_error",
             Fixed::Jobs => "jobs",
             Fixed::History => "history",
+            Fixed::Metrics => "metrics",
         }
     }
 
     pub(super) fn kind(self) -> FileKind {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::Run | Fixed::LastError => FileKind::File,
+            Fixed::Status | Fixed::StatusJson | Fixed::Metrics | Fixed::Run | Fixed::LastError => FileKind::File,
             Fixed::Control
             | Fixed::Versions
             | Fixed::ById
@@ -76,7 +78,7 @@ impl Fixed {
 
     pub(super) fn mode(self) -> u16 {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::LastError => 0o400,
+            Fixed::Status | Fixed::StatusJson | Fixed::Metrics | Fixed::LastError => 0o400,
             Fixed::Run => 0o600,
             Fixed::Control | Fixed::Snapshots | Fixed::Ctl => 0o700,
             Fixed::Versions | Fixed::ById | Fixed::ByTime | Fixed::ByTag | Fixed::Jobs | Fixed::History => 0o500,
@@ -155,7 +157,13 @@ impl Outside {
                 names.extend(jobs.map(|job| (job.id.to_string().into_bytes(), Key::Job(folder, job.id))));
             }
             Fixed::History => return self.history_names(folder, b""),
-            Fixed::Control | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Run | Fixed::LastError => {}
+            Fixed::Control
+            | Fixed::Ctl
+            | Fixed::Status
+            | Fixed::StatusJson
+            | Fixed::Metrics
+            | Fixed::Run
+            | Fixed::LastError => {}
         }
         Ok(names)
     }
@@ -184,6 +192,7 @@ impl Outside {
             | Fixed::StatusJson
             | Fixed::Run
             | Fixed::History
+            | Fixed::Metrics
             | Fixed::LastError => None,
         })
     }

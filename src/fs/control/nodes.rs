@@ -36,9 +36,10 @@ pub(super) enum Fixed {
     LastError,
     Jobs,
     History,
+    Metrics,
 }
 
-pub(super) const FIXED: [Fixed; 13] = [
+pub(super) const FIXED: [Fixed; 14] = [
     Fixed::Control,
     Fixed::Status,
     Fixed::StatusJson,
@@ -52,6 +53,7 @@ pub(super) const FIXED: [Fixed; 13] = [
     Fixed::LastError,
     Fixed::Jobs,
     Fixed::History,
+    Fixed::Metrics,
 ];
 
 /// The files of a job.

@@ -31,6 +31,9 @@ pub(crate) struct Outside {
 /// The SHA-256 of a past file, when its version knows it.
 pub(crate) const SHA256_XATTR: &[u8] = b"user.kura.sha256";
 
+/// The version that made a file what it is; of a past file, the version it is in.
+pub(crate) const VERSION_XATTR: &[u8] = b"user.kura.version";
+
 /// What waits for the store, the disk or the workspace is put off.
 fn may_wait(wait: Wait) -> Result<()> {
     if wait == Wait::No { Err(WorkError::WouldBlock.into()) } else { Ok(()) }
@@ -239,6 +242,9 @@ impl Outside {
                 let text = self.status(fixed == Fixed::StatusJson);
                 Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
+            Key::Fixed(_, Fixed::Metrics) => {
+                Ok(opened(self.handles.open(Open::Text(self.control.prometheus())), Caching::Never))
+            }
             Key::Fixed(_, Fixed::LastError) => {
                 Ok(opened(self.handles.open(Open::Text(self.control.last_error())), Caching::Never))
             }
@@ -339,6 +345,9 @@ impl Outside {
         let node = self.node(ino)?;
         if !is_past(&node.key) {
             return Err(WorkError::NoData.into());
+        }
+        if let (Key::Root(_, version) | Key::Past(_, version, _), VERSION_XATTR) = (&node.key, name) {
+            return Ok(version.to_string().into_bytes());
         }
         may_wait(wait)?;
         let past = self.past(ino, &node)?;

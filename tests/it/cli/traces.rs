@@ -131,11 +131,18 @@ fn a_path_has_a_history_a_blame_and_comes_back() {
     ] {
         assert!(refused.is_err());
     }
-    let listed = run(std::process::Command::new("sh")
-        .arg("-c")
-        .arg("find . ; ls -AR; tar c . | tar t; du -a")
-        .current_dir(&mount.path));
-    assert!(!listed.ok().contains(".kura"), "it is in no listing");
+    let script = "find . ; ls -AR; tar c . | tar t; du -a; git init -q .; git status --porcelain -uall --ignored; \
+                  rsync -av ./ ../copied/; ls -AR ../copied";
+    let listed = run(std::process::Command::new("sh").arg("-ec").arg(script).current_dir(&mount.path)).ok();
+    assert!(listed.contains("new.txt") && !listed.contains(".kura"), "it is in no listing: {listed}");
+    let version = |path: &str| {
+        let mut value = [0; 100];
+        let len = rustix::fs::getxattr(mount.file(path), "user.kura.version", &mut value).unwrap();
+        String::from_utf8_lossy(&value[..len]).into_owned()
+    };
+    let newest = json_lines(&home.ok(&store, ["log", "--json", "-n", "1", "other"]));
+    assert_eq!(version("other"), newest[0]["id"].as_str().unwrap());
+    assert_eq!(version(".kura/versions/by-tag/v5/other"), version("other"));
     fs::remove_dir_all(mount.file("e")).unwrap();
 }
 

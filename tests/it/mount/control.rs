@@ -21,7 +21,10 @@ fn the_control_directory_is_hidden_and_its_name_is_taken() {
     let mount = place.mount();
     fs::write(mount.at("f"), "").unwrap();
     assert_eq!(names(mount.path()), ["f"]);
-    assert_eq!(names(&mount.at(".kura")), ["ctl", "history", "jobs", "snapshots", "status", "status.json", "versions"]);
+    assert_eq!(
+        names(&mount.at(".kura")),
+        ["ctl", "history", "jobs", "metrics", "snapshots", "status", "status.json", "versions"]
+    );
     assert_eq!(names(&mount.at(".kura/versions")), ["by-id", "by-tag", "by-time", "latest"]);
     let status = fs::read_to_string(mount.at(".kura/status")).unwrap();
     assert!(status.contains(&mount.workspace.id().to_string()), "{status}");
