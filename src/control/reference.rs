@@ -40,7 +40,8 @@ a line that begins with the command's name; it always answers with JSON, and its
 
 A request is **a line** (the arguments, with the quoting of a shell and nothing expanded) or **one JSON object**. A line is
 complete with a newline outside of quotes, or when a descriptor is closed; an object with its last brace. It may come in
-several writes, through duplicated descriptors, at any offset; `O_TRUNC` and `O_APPEND` change nothing. What is
+several writes, through duplicated descriptors, at any offset; `O_TRUNC` and `O_APPEND` change nothing. No other file can
+be made in `.kura/ctl` and none renamed to a command, so an editor has to save in place. What is
 not complete when the last descriptor is closed is not run, and `.kura/ctl/last_error` says so.
 
 An answer in JSON is one line: `ok`, `code` (a stable word), `exit` (the exit code of the command line), `message`, perhaps

@@ -80,8 +80,14 @@ impl Fixed {
         match self {
             Fixed::Status | Fixed::StatusJson | Fixed::Metrics | Fixed::LastError => 0o400,
             Fixed::Run => 0o600,
-            Fixed::Control | Fixed::Snapshots | Fixed::Ctl => 0o700,
-            Fixed::Versions | Fixed::ById | Fixed::ByTime | Fixed::ByTag | Fixed::Jobs | Fixed::History => 0o500,
+            Fixed::Control | Fixed::Snapshots => 0o700,
+            Fixed::Versions
+            | Fixed::ById
+            | Fixed::ByTime
+            | Fixed::ByTag
+            | Fixed::Ctl
+            | Fixed::Jobs
+            | Fixed::History => 0o500,
         }
     }
 

@@ -86,7 +86,7 @@ fn completions_and_manual_pages_know_every_command() {
     }
     let bash = run(home.bare().args(["completions", "bash"])).ok();
     fs::write(home.path("kura.bash"), bash).unwrap();
-    run(Command::new("sh").args(["-n"]).arg(home.path("kura.bash"))).ok();
+    run(Command::new("bash").arg("-n").arg(home.path("kura.bash"))).ok();
     run(home.bare().args(["man", "man1"])).ok();
     let page = fs::read_to_string(home.path("man1/kura-restore.1")).unwrap();
     assert!(page.contains(".SH SYNOPSIS") && page.contains("VERSION"), "{page}");

@@ -7,6 +7,13 @@ use serde_json::{Value, json};
 
 use super::support::{Home, json_lines, run};
 
+/// A home whose versions are recorded only when asked for.
+fn quiet_home() -> Home {
+    let home = Home::new();
+    fs::write(home.dir("home/.config/kura").join("config"), "version_quiet = 10h\nversion_max = 20h\n").unwrap();
+    home
+}
+
 /// A history: a file made, changed, renamed, changed, and one that is deleted.
 fn history(home: &Home, dir: &Path, store: &Path) {
     let step = |name: &str| home.ok(store, ["snapshot", "--name", name]);
@@ -79,7 +86,7 @@ fn check(home: &Home, store: &Path, mounted: bool) {
 
 #[test]
 fn a_path_has_a_history_a_blame_and_comes_back() {
-    let home = Home::new();
+    let home = quiet_home();
     let store = home.store("store");
     let mount = home.mount(&store, "mnt");
     history(&home, &mount.path, &store);
@@ -148,7 +155,7 @@ fn a_path_has_a_history_a_blame_and_comes_back() {
 
 #[test]
 fn a_path_has_a_history_without_a_mount() {
-    let home = Home::new();
+    let home = quiet_home();
     let store = home.store("store");
     let mount = home.mount(&store, "mnt");
     history(&home, &mount.path, &store);

@@ -32,18 +32,24 @@ fn the_control_directory_is_hidden_and_its_name_is_taken() {
     assert_eq!(json["workspace"], mount.workspace.id().to_string());
     fs::create_dir(mount.at("d")).unwrap();
     for refused in [
-        fs::rename(mount.at("f"), mount.at("d/.kura")),
         fs::rename(mount.at("d"), mount.at(".kura")),
         fs::rename(mount.at(".kura"), mount.at("elsewhere")),
         fs::remove_dir(mount.at(".kura")),
-        fs::create_dir(mount.at("d/.kura")),
-        fs::write(mount.at("d/.kura"), "x"),
-        fs::hard_link(mount.at("f"), mount.at("d/.kura")),
+        fs::rename(mount.at("d/.kura"), mount.at("elsewhere")),
+        fs::remove_dir(mount.at("d/.kura")),
         fs::create_dir(mount.at(".kura/new")),
         fs::remove_file(mount.at(".kura/status")),
         fs::create_dir(mount.at(".kura/versions/new")),
     ] {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+    for (taken, kind) in [
+        (fs::create_dir(mount.at("d/.kura")), ErrorKind::AlreadyExists),
+        (fs::hard_link(mount.at("f"), mount.at("d/.kura")), ErrorKind::AlreadyExists),
+        (fs::write(mount.at("d/.kura"), "x"), ErrorKind::IsADirectory),
+        (fs::rename(mount.at("f"), mount.at("d/.kura")), ErrorKind::IsADirectory),
+    ] {
+        assert_eq!(taken.unwrap_err().kind(), kind);
     }
     assert_eq!(fs::create_dir(mount.at(".kura")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(fs::metadata(mount.at(".kura/nothing")).unwrap_err().kind(), ErrorKind::NotFound);

@@ -138,6 +138,15 @@ else: raise AssertionError('the close says that the name is taken')
 ",
     );
     assert!(last_error(&mount).contains("a6"), "{}", last_error(&mount));
+    // What saves through another name meets a refusal, and nothing is run.
+    fs::write(mount.at("saved"), "--name a7\n").unwrap();
+    assert_eq!(errno(fs::rename(mount.at("saved"), mount.at(".kura/ctl/snapshot"))), libc::EPERM);
+    for name in [".snapshot.swp", "snapshot~", "4913"] {
+        let refused = fs::write(mount.at(".kura/ctl").join(name), "x").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{name}");
+    }
+    assert!(fs::rename(mount.at(".kura/ctl/snapshot"), mount.at("stolen")).is_err());
+    assert!(fs::remove_file(mount.at(".kura/ctl/snapshot")).is_err());
     assert_eq!(versions(&mount), before + 6);
     sh(mount.path(), "printf '{\"name\": ' > .kura/ctl/snapshot");
     assert!(last_error(&mount).contains("closed before it was complete"), "{}", last_error(&mount));
