@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use kura::control::Dispatcher;
 use kura::fs::{Fs, FsOptions};
 use kura::fuse::{MountOptions, Mounted, mount};
 
@@ -132,7 +133,7 @@ pub fn counts(report: &mut Report) {
     let workspace = workspace(root.path());
     let (owner_uid, owner_gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
     let options = FsOptions { owner_uid, owner_gid, xattrs: true };
-    let fs = Fs::new(workspace.clone(), options, Arc::new(|_| Vec::new()));
+    let fs = Fs::new(workspace.clone(), options, Dispatcher::new(workspace.clone(), || {}).unwrap());
     let mounted = mount(Arc::new(fs), &dir, &MountOptions::default()).unwrap();
     for row in ROWS {
         let before = total(&mounted);

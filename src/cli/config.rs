@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::control::parse_duration_ms;
 use crate::control::{Exit, Failure, parse_size};
 use crate::store::StoreUrl;
 
@@ -75,6 +76,8 @@ pub struct Config {
     pub scrub_bytes: Option<u64>,
     /// How often HEAD is looked at.
     pub poll_ms: Option<u64>,
+    /// Each key with its value and where that comes from.
+    shown: Vec<Shown>,
     /// The user's directory of data; a user without a home has none.
     data_dir: Option<PathBuf>,
 }
@@ -89,7 +92,9 @@ impl Config {
         let cache_dir = chosen("KURA_CACHE_DIR", "cache_dir")
             .map_or_else(|| Ok(xdg("XDG_CACHE_HOME", ".cache")?.join("kura")), |path| absolute(&path))?;
         let store = std::env::var("KURA_STORE").ok().filter(|store| !store.is_empty());
+        let shown = file.shown(&[("state_dir", &state_dir), ("cache_dir", &cache_dir)]);
         Ok(Self {
+            shown,
             store: store.or_else(|| file.0.get("store").cloned()),
             state_dir,
             cache_dir,
@@ -105,6 +110,11 @@ impl Config {
             poll_ms: file.parsed("poll", parse_duration_ms)?,
             data_dir: xdg(DATA_VAR, DATA_BELOW_HOME).ok(),
         })
+    }
+
+    /// Each key with its value, if it has one, and where that comes from.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.shown.clone()
     }
 
     /// The directory store that is used when no other is named.
@@ -143,10 +153,33 @@ fn xdg(var: &str, below_home: &str) -> Result<PathBuf, Failure> {
     })
 }
 
+/// A key, its value, and where that comes from.
+pub type Shown = (&'static str, Option<String>, String);
+
+/// Values of the file by key, and its path.
 #[derive(Default)]
-struct ConfigFile(BTreeMap<String, String>);
+struct ConfigFile(BTreeMap<String, String>, PathBuf);
+
+/// Keys that variables go before.
+const VARIABLES: [(&str, &str); 3] =
+    [("store", "KURA_STORE"), ("state_dir", "KURA_STATE_DIR"), ("cache_dir", "KURA_CACHE_DIR")];
 
 impl ConfigFile {
+    fn shown(&self, paths: &[(&str, &PathBuf)]) -> Vec<Shown> {
+        let variable = |key: &str| VARIABLES.iter().find(|(known, _)| *known == key).map(|(_, variable)| *variable);
+        let shown = |key: &'static str| {
+            let path = paths.iter().find(|(known, _)| *known == key).map(|(_, path)| path.display().to_string());
+            let set =
+                variable(key).and_then(|name| Some((name, std::env::var(name).ok().filter(|set| !set.is_empty())?)));
+            match (set, self.0.get(key)) {
+                (Some((name, value)), _) => (key, path.or(Some(value)), format!("the variable {name}")),
+                (None, Some(value)) => (key, path.or(Some(value.clone())), self.1.display().to_string()),
+                (None, None) => (key, path, "built in".to_owned()),
+            }
+        };
+        KEYS.into_iter().map(shown).collect()
+    }
+
     fn path(&self, key: &str) -> Option<PathBuf> {
         self.0.get(key).map(PathBuf::from)
     }
@@ -183,7 +216,7 @@ fn read_config_file() -> Result<ConfigFile, Failure> {
         Err(error) => return Err(failed(&error)),
     }
     let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
-    parse_config(&text).map(ConfigFile).map_err(|reason| failed(&reason))
+    parse_config(&text).map(|values| ConfigFile(values, path.clone())).map_err(|reason| failed(&reason))
 }
 
 fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
@@ -205,18 +238,4 @@ fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
         }
     }
     Ok(values)
-}
-
-/// Milliseconds from `500ms`, `2s`, `5m`, `1h`.
-pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(format!("`{text}` is no duration; write for example 500ms, 2s or 5m")),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| format!("`{text}` is no duration; write for example 2s"))?;
-    number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too long"))
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::mounts::Record;
 use super::options::MountFlags;
 use super::secret::Key;
+use super::system::notify_service;
 use super::{Context, door, output};
 use crate::base::ids::VersionId;
-use crate::control::{self, Exit, Failure, Reply, Request};
+use crate::control::{Dispatcher, Exit, Failure, Reply};
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountError, MountOptions, Mounted};
 use crate::store::StoreUrl;
@@ -75,6 +76,7 @@ pub fn run_in_foreground(context: &Context, serve: Serve) -> Result<Exit, Failur
         output::warn(SINGLE_WRITER);
     }
     let told = context.output.note(&text);
+    notify_service("READY=1");
     served.until_unmounted(told)
 }
 
@@ -82,6 +84,7 @@ pub fn run_in_foreground(context: &Context, serve: Serve) -> Result<Exit, Failur
 struct Served {
     workspace: Arc<Workspace>,
     mounted: Arc<Mounted>,
+    control: Arc<Dispatcher>,
     record: Record,
     state_root: PathBuf,
 }
@@ -100,12 +103,14 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
     open.take_over = serve.take_over;
     open.trust = serve.trust;
     let workspace = Workspace::open(open)?;
-    let mounted = mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {
-        if let Err(error) = workspace.close(false) {
-            tracing::warn!("the workspace could not be closed: {error}");
-        }
-    })?;
+    let (mounted, control) =
+        mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {
+            if let Err(error) = workspace.close(false) {
+                tracing::warn!("the workspace could not be closed: {error}");
+            }
+        })?;
     workspace.start();
+    control.jobs().start();
     let record = Record {
         workspace: workspace.id().to_string(),
         store: serve.store.to_string(),
@@ -115,7 +120,7 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
     if let Err(error) = record.write(&state_root) {
         tracing::warn!("commands will not find this mount by its store: its record cannot be written: {error}");
     }
-    Ok(Served { workspace, mounted, record, state_root })
+    Ok(Served { workspace, mounted, control, record, state_root })
 }
 
 fn mount(
@@ -123,23 +128,20 @@ fn mount(
     mountpoint: &Path,
     xattrs: bool,
     options: &MountOptions,
-) -> Result<Arc<Mounted>, Failure> {
+) -> Result<(Arc<Mounted>, Arc<Dispatcher>), Failure> {
     let (stop, stopped) = std::sync::mpsc::channel();
-    let controlled = workspace.clone();
-    let control = move |request: &[u8]| {
-        control::run_json(request, |request| match request {
-            Request::Stop {} => {
-                let reply = control::run(&controlled, &Request::Flush { wait_ms: STOP_PUBLISH_MS });
-                // The mount is unmounted by somebody else already when nobody listens.
-                stop.send(()).ok();
-                reply
-            }
-            request => control::run(&controlled, request),
-        })
-    };
+    let control = Dispatcher::new(workspace.clone(), move || {
+        // The mount is unmounted by somebody else already when nobody listens.
+        stop.send(()).ok();
+    })?;
     let (owner_uid, owner_gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let fs = Fs::new(workspace.clone(), FsOptions { owner_uid, owner_gid, xattrs }, Arc::new(control));
+    let fs = Fs::new(workspace.clone(), FsOptions { owner_uid, owner_gid, xattrs }, control.clone());
     let mounted = Arc::new(fuse::mount(Arc::new(fs), mountpoint, options).map_err(refused)?);
+    let counted = Arc::downgrade(&mounted);
+    control.set_counters(move || {
+        let requests = counted.upgrade().map(|mounted| mounted.requests()).unwrap_or_default();
+        requests.into_iter().map(|(kind, count)| (format!("{kind:?}").to_lowercase(), count)).collect()
+    });
     let signalled = mounted.clone();
     unmount_on_signal(move || unmount(&signalled))?;
     let asked = mounted.clone();
@@ -150,11 +152,9 @@ fn mount(
             unmount(&asked);
         }
     })?;
-    Ok(mounted)
+    Ok((mounted, control))
 }
 
-/// How long `stop` tries to publish, in milliseconds.
-const STOP_PUBLISH_MS: u64 = 30_000;
 const STOP_DELAY: Duration = Duration::from_millis(300);
 
 fn unmount(mounted: &Mounted) {
@@ -237,6 +237,8 @@ impl Served {
             unmount(&self.mounted);
         }
         let ended = self.mounted.wait();
+        notify_service("STOPPING=1");
+        self.control.jobs().close();
         let closed = self.workspace.close(true);
         if let Err(error) = self.record.remove(&self.state_root) {
             tracing::warn!("the record of the mount cannot be removed: {error}");

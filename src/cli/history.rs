@@ -1,8 +1,9 @@
 //! `kura log`, `show` and `diff`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Context;
@@ -16,6 +17,7 @@ use crate::control::{ChangeInfo, Exit, Failure, PathText, Reply, Request, Versio
 Examples:
   kura log
   kura log -n 5
+  kura log notes.txt        what happened to one path, through renames
   kura log --json | jq -r 'select(.name != null) | .id'
 
 With --json, one object a line: id, time, parents, name, names, message, origin, host, user,
@@ -24,6 +26,8 @@ pub struct LogArgs {
     /// At most so many
     #[arg(short = 'n', long, value_name = "NUMBER")]
     max: Option<usize>,
+    /// Only those that changed this path, through its renames
+    path: Option<PathBuf>,
 }
 
 /// Show one version and what it changed
@@ -62,7 +66,10 @@ pub struct DiffArgs {
 
 /// Runs `kura log`.
 pub fn log(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
-    let versions: Vec<VersionInfo> = data(&look(context, &Request::Log { max: args.max })?)?;
+    if let Some(path) = &args.path {
+        return log_path(context, args.max, path);
+    }
+    let versions: Vec<VersionInfo> = data(&look(context, &Request::Log { max: args.max, path: None })?)?;
     let output = &context.output;
     if output.json {
         for version in &versions {
@@ -79,6 +86,43 @@ pub fn log(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
     }
     output.bytes(text.as_bytes())?;
     Ok(Exit::Ok)
+}
+
+/// A version that changed a path.
+#[derive(Deserialize)]
+struct PathVersion {
+    #[serde(flatten)]
+    version: VersionInfo,
+    change: PathStep,
+}
+
+#[derive(Deserialize)]
+struct PathStep {
+    letter: char,
+    path: PathText,
+    from: Option<PathText>,
+}
+
+fn log_path(context: &Context, max: Option<usize>, path: &Path) -> Result<Exit, Failure> {
+    let (door, target) = Door::open(context, Purpose::Compare)?;
+    let reply = target.path(path).and_then(|path| door.ask(&Request::Log { max, path: Some(path) }));
+    let closed = door.close();
+    let reply = reply?;
+    let exit = outcome(&reply)?;
+    let output = &context.output;
+    if output.json {
+        let items: Vec<serde_json::Value> = data(&reply)?;
+        items.iter().try_for_each(|item| output.json(item))?;
+        return Ok(exit.and(closed?));
+    }
+    let steps: Vec<PathVersion> = data(&reply)?;
+    let ids: Vec<&str> = steps.iter().map(|step| step.version.id.as_str()).collect();
+    let len = short_len(&ids);
+    for PathVersion { version, change: PathStep { letter, path, from } } in &steps {
+        let from = from.as_ref().map(|from| format!("{from} -> ")).unwrap_or_default();
+        output.line(&format!("{letter} {from}{path}  {}", log_line(output, version, len)))?;
+    }
+    Ok(exit.and(closed?))
 }
 
 /// The shortest form of ids that are shown: their first half tells the time to the millisecond.

@@ -22,6 +22,7 @@ mod history;
 mod iam;
 mod init;
 mod interrupt;
+mod jobs;
 mod key;
 mod keyring;
 mod locks;
@@ -37,6 +38,8 @@ mod restore;
 mod sealed;
 mod secret;
 mod state;
+mod system;
+mod trace;
 mod unmount;
 
 use std::path::PathBuf;
@@ -139,16 +142,28 @@ enum Command {
     Diff(history::DiffArgs),
     Restore(restore::RestoreArgs),
     Revert(restore::RevertArgs),
+    Blame(trace::BlameArgs),
+    Find(trace::FindArgs),
+    Undelete(trace::UndeleteArgs),
+    Tag(trace::TagArgs),
     Cat(files::CatArgs),
     Export(files::ExportArgs),
     Import(files::ImportArgs),
     Sealed(sealed::SealedArgs),
+    Jobs(jobs::JobsArgs),
+    Wait(jobs::WaitArgs),
+    Cancel(jobs::CancelArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
     Forget(maintain::ForgetArgs),
     Gc(maintain::GcArgs),
     Key(key::KeyArgs),
     Iam(iam::IamArgs),
+    Stats(system::StatsArgs),
+    Config(system::ConfigArgs),
+    Doctor(system::DoctorArgs),
+    Completions(system::CompletionsArgs),
+    Man(system::ManArgs),
     Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
@@ -218,16 +233,28 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Diff(args) => history::diff(context, args),
         Command::Restore(args) => restore::restore(context, args),
         Command::Revert(args) => restore::revert(context, args),
+        Command::Blame(args) => trace::blame(context, &args),
+        Command::Find(args) => trace::find(context, &args),
+        Command::Undelete(args) => trace::undelete(context, &args),
+        Command::Tag(args) => trace::tag(context, args),
         Command::Cat(args) => files::cat(context, &args),
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
         Command::Sealed(args) => sealed::run(context, args),
+        Command::Jobs(args) => jobs::jobs(context, &args),
+        Command::Wait(args) => jobs::wait(context, &args),
+        Command::Cancel(args) => jobs::cancel(context, args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
         Command::Forget(args) => maintain::forget(context, args),
         Command::Gc(args) => maintain::gc(context, &args),
         Command::Key(args) => key::run(context, &args),
         Command::Iam(args) => iam::run(context, &args),
+        Command::Stats(args) => system::stats(context, &args),
+        Command::Config(_) => system::config(context),
+        Command::Doctor(_) => system::doctor(context),
+        Command::Completions(args) => system::completions(context, &args),
+        Command::Man(args) => system::man(context, &args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }
@@ -242,4 +269,42 @@ fn version(context: &Context) -> Result<Exit, Failure> {
         context.output.line(&format!("kura {program}, format {format}"))?;
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::control::{ArgKind, COMMANDS};
+
+    /// Where the two doors differ: of the command line alone (with what stands for it), or of the control files alone.
+    const ELSEWHERE: [(&str, &str); 5] = [
+        ("restore", "to"), // `export`
+        ("export", "dir"), // called `to`
+        ("export", "to"),
+        ("jobs", "job"),     // `job`
+        ("show", "changes"), // always shown
+    ];
+
+    #[test]
+    fn the_command_line_and_the_control_files_take_the_same_arguments() {
+        let cli = Cli::command();
+        let mut shared = 0;
+        for command in COMMANDS {
+            let Some(found) = cli.find_subcommand(command.name) else { continue };
+            shared += 1;
+            let name = |text: &str| text.replace('-', "_");
+            let here = found.get_arguments().map(|arg| arg.get_long().unwrap_or(arg.get_id().as_str()));
+            let mut here: Vec<String> = here.filter(|known| *known != "help").map(name).collect();
+            let args = command.args.iter().filter(|arg| arg.kind != ArgKind::Json);
+            let mut there: Vec<String> = args.map(|arg| name(arg.option.unwrap_or(arg.name))).collect();
+            for list in [&mut here, &mut there] {
+                list.retain(|arg| !ELSEWHERE.contains(&(command.name, arg)));
+                list.sort();
+            }
+            assert_eq!(here, there, "{}", command.name);
+        }
+        assert!(shared >= 14, "{shared} commands are in both");
+    }
 }

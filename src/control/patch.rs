@@ -12,8 +12,11 @@ const PROBE_LEN: usize = 8000;
 /// Longest search for the smallest difference; after it, a larger one will do.
 const SEARCH: std::time::Duration = std::time::Duration::from_secs(2);
 
-enum Text {
+/// What stands for an inode where lines are compared.
+pub(super) enum Text {
+    /// Its lines.
     Lines(String),
+    /// It has none.
     Binary,
 }
 
@@ -35,7 +38,7 @@ pub(super) fn patch(workspace: &Workspace, from: &str, to: &str, change: &Change
 
 /// What stands for an inode in a patch: the lines of a file, the target of a symbolic link, nothing
 /// for anything else.
-fn text(workspace: &Workspace, entry: Option<&Entry>) -> Result<Text, Failure> {
+pub(super) fn text(workspace: &Workspace, entry: Option<&Entry>) -> Result<Text, Failure> {
     match entry.map(|entry| &entry.body) {
         Some(Body::File(body)) if body.size > TEXT_LEN_MAX => Ok(Text::Binary),
         Some(Body::File(body)) => {

@@ -145,3 +145,30 @@ impl From<Counts> for CountsInfo {
 pub(super) fn rfc3339(time: Timestamp) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(time.unix_ns())).map_or_else(|_| String::new(), |time| time.to_string())
 }
+
+impl Reply {
+    /// One line of JSON.
+    pub fn line(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_else(|_| unreachable!("a reply always has a JSON form"));
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// For people: the message, what to do, and a list's items, each a line of JSON.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = self.message.trim_end().to_owned() + "\n";
+        if let Some(hint) = &self.hint {
+            text += &format!("{hint}\n");
+        }
+        if let serde_json::Value::Array(items) = &self.data {
+            text.extend(items.iter().map(|item| format!("{item}\n")));
+        }
+        text.into_bytes()
+    }
+
+    /// Why `what` failed, for people.
+    pub(super) fn explanation(&self, what: &str) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!("{hint}\n")).unwrap_or_default();
+        format!("{what}: {}\n{hint}code: {} ({})\n", self.message.trim_end(), self.code, self.exit)
+    }
+}

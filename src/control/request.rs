@@ -44,6 +44,41 @@ pub enum Request {
         /// At most so many.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max: Option<usize>,
+        /// Only those that changed this path, through its renames.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathText>,
+    },
+    /// Which version each line of a text file comes from.
+    Blame {
+        /// The file.
+        path: PathText,
+    },
+    /// Paths by name.
+    Find {
+        /// What the last name must match, with `*` and `?`; any when empty.
+        #[serde(default)]
+        pattern: String,
+        /// Only at and below this path.
+        #[serde(default)]
+        below: PathText,
+        /// What earlier versions have and the newest does not, instead of what it has.
+        #[serde(default)]
+        deleted: bool,
+    },
+    /// Brings back what was deleted, from the newest version that has it.
+    Undelete {
+        /// The paths.
+        paths: Vec<PathText>,
+        /// Only says what would come back.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Gives a version a name.
+    Tag {
+        /// The version.
+        version: String,
+        /// The name.
+        name: String,
     },
     /// One version.
     Show {
@@ -190,6 +225,20 @@ pub enum Request {
     Unpin {
         /// The paths.
         paths: Vec<PathText>,
+    },
+    /// What the workspace and its mount count.
+    Metrics {},
+    /// The jobs, newest first.
+    Jobs {},
+    /// One job, with its request and log.
+    Job {
+        /// Its id, or the first digits of it.
+        job: String,
+    },
+    /// Asks a job to end.
+    Cancel {
+        /// Its id, or the first digits of it.
+        job: String,
     },
     /// Publishes, then unmounts. Only a mounted workspace understands it.
     Stop {},

@@ -11,13 +11,16 @@ use super::changes::{ChangeInfo, list_changes};
 use super::conflicts;
 use super::failure::{Exit, Failure};
 use super::health::{checked, reencrypt, repaired, sample};
+use super::jobs;
 use super::locks;
 use super::maintain::{forget, gc};
+use super::metrics;
 use super::near;
 use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
-use super::request::{REQUEST_LEN_MAX, Request};
+use super::request::Request;
+use super::trace;
 use crate::version::diff::ChangeKind;
 use crate::workspace::{ExportReport, FlushReport, Progress, RESERVED, Restored, Side, Workspace, WorkspaceError};
 use crate::worktree::Recorded;
@@ -28,27 +31,6 @@ const PATCHES_LEN_MAX: usize = 32 * 1024 * 1024;
 /// Runs a request on a workspace.
 pub fn run(workspace: &Workspace, request: &Request) -> Reply {
     answer(workspace, request).unwrap_or_else(Reply::from)
-}
-
-/// Runs a request that was written as JSON; the reply is one line of JSON.
-pub fn run_json(request: &[u8], run: impl FnOnce(&Request) -> Reply) -> Vec<u8> {
-    let reply = match parse(request) {
-        Ok(request) => run(&request),
-        Err(failure) => failure.into(),
-    };
-    let mut bytes = serde_json::to_vec(&reply).unwrap_or_else(|_| unreachable!("a reply always has a JSON form"));
-    bytes.push(b'\n');
-    bytes
-}
-
-fn parse(request: &[u8]) -> Result<Request, Failure> {
-    let hint = r#"write one JSON object such as {"op": "status"} or {"op": "snapshot", "message": "before the move"}"#;
-    if request.len() > REQUEST_LEN_MAX {
-        let message = format!("the request is longer than {REQUEST_LEN_MAX} bytes");
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    serde_json::from_slice(request)
-        .map_err(|error| Failure::new(Exit::Usage, format!("the request is not understood: {error}")).hint(hint))
 }
 
 fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
@@ -72,7 +54,22 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             let report = workspace.flush((*wait_ms > 0).then(|| Duration::from_millis(*wait_ms)))?;
             flushed(workspace, &report)
         }
-        Request::Log { max } => {
+        Request::Tag { version, name } => {
+            let id = workspace.select(version)?;
+            workspace.tag(id, name)?;
+            Ok(Reply::done(
+                format!("version {id} is called `{name}`"),
+                json!({ "version": id.to_string(), "name": name }),
+            ))
+        }
+        Request::Blame { path } => trace::blame(workspace, &clean(path)?),
+        Request::Find { pattern, below, deleted } => trace::find(workspace, pattern, &clean(below)?, *deleted),
+        Request::Undelete { paths, dry_run } => {
+            let paths = paths.iter().map(clean).collect::<Result<Vec<Vec<u8>>, Failure>>()?;
+            trace::undelete(workspace, &paths, *dry_run)
+        }
+        Request::Log { max, path: Some(path) } => trace::log(workspace, &clean(path)?, max.unwrap_or(usize::MAX)),
+        Request::Log { max, path: None } => {
             let versions = workspace.versions()?;
             let shown = versions.iter().take(max.unwrap_or(usize::MAX));
             let infos: Vec<VersionInfo> = shown.map(VersionInfo::of).collect();
@@ -116,7 +113,13 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Prefetch { paths } => near::prefetch(workspace, &clean_all(paths)?),
         Request::Pin { paths } => near::pin(workspace, &clean_all(paths)?, true),
         Request::Unpin { paths } => near::pin(workspace, &clean_all(paths)?, false),
-        Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
+        Request::Metrics {} => {
+            let found = metrics::collect(&workspace.status(), &jobs::kept_of(workspace)?, Vec::new());
+            Ok(Reply::done(format!("{} numbers", found.len()), found))
+        }
+        Request::Jobs {} => Ok(jobs::listed(&jobs::kept_of(workspace)?)),
+        Request::Job { job } => jobs::shown_of(workspace, job),
+        Request::Cancel { .. } | Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong with a file system operation.
 
+use crate::control::Exit;
 use crate::version::VersionError;
 use crate::version::entry::Ino;
 use crate::workspace::WorkspaceError;
@@ -36,6 +37,9 @@ pub enum FsError {
     /// A request to a control file is longer than 1 MiB.
     #[error("the request is longer than 1 MiB")]
     RequestTooLong,
+    /// A request to a control file was not done; `.kura/ctl/last_error` says why.
+    #[error("the request was not done ({}); .kura/ctl/last_error says why", .0.word())]
+    Refused(Exit),
     /// This kind of request is switched off for the whole mount.
     #[error("not available on this mount")]
     SwitchedOff,

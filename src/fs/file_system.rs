@@ -5,18 +5,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ahead::ReadAhead;
-use super::control::{Outside, SHA256_XATTR, is_outside};
+use super::control::{Outside, SHA256_XATTR, VERSION_XATTR, is_outside};
 use super::open_files::OpenFiles;
 use super::types::{FsOptions, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 use super::{FsError, Result};
+use crate::control::Dispatcher;
 use crate::version::entry::{CONTROL_NAME, Ino};
 use crate::workspace::Workspace;
 use crate::worktree::{
-    Attr, Caller, Changes, FileKind, Invalidation, NewNode, RenameMode, Wait, WorkError, Worktree, XattrMode,
+    Attr, Caller, Changes, FileKind, FileState, Invalidation, NewNode, RenameMode, Wait, WorkError, Worktree, XattrMode,
 };
-
-/// Answers one control request (a JSON object) with one reply (a JSON object).
-pub type Control = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 /// The file system of one mount.
 pub struct Fs {
@@ -42,8 +40,8 @@ impl Named {
 }
 
 impl Fs {
-    /// The file system of `workspace`. `control` answers what is written to `.kura/ctl/run`.
-    pub fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control) -> Self {
+    /// The file system of `workspace`. `control` answers what is written below `.kura/ctl`.
+    pub fn new(workspace: Arc<Workspace>, options: FsOptions, control: Arc<Dispatcher>) -> Self {
         let files = Arc::<OpenFiles>::default();
         let outside = Outside::new(workspace.clone(), options, control, files.clone());
         Self { workspace, options, outside, ahead: Mutex::default(), files }
@@ -70,7 +68,7 @@ impl Fs {
 
     /// What a name stands for; `None` when there is no such name, which stays so until an invalidation.
     pub fn lookup(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Option<Named>> {
-        if is_outside(parent) || (parent == Ino::ROOT && name == CONTROL_NAME) {
+        if is_outside(parent) || name == CONTROL_NAME {
             return self.outside.lookup(caller, parent, name, wait).map(Some);
         }
         match self.tree().lookup(parent, name, wait) {
@@ -181,7 +179,7 @@ impl Fs {
         if is_outside(parent) {
             return Err(self.outside.refusal(parent));
         }
-        if parent == Ino::ROOT && name == CONTROL_NAME { Err(WorkError::NotPermitted.into()) } else { Ok(()) }
+        if name == CONTROL_NAME { Err(WorkError::NotPermitted.into()) } else { Ok(()) }
     }
 
     /// Removes a name that is not a directory's.
@@ -297,7 +295,27 @@ impl Fs {
             let lock = self.tree().lock_of(ino, wait)?.ok_or(WorkError::NoData)?;
             return Ok(lock.holder.into_bytes());
         }
+        if name == VERSION_XATTR {
+            return self.version_of(ino, wait);
+        }
         Ok(self.tree().getxattr(ino, name, wait)?)
+    }
+
+    /// The version that made an inode what it is; none has what changed since.
+    fn version_of(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>> {
+        if wait == Wait::No {
+            return Err(WorkError::WouldBlock.into());
+        }
+        if self.tree().file_state(ino, wait)? != FileState::Recorded {
+            return Err(WorkError::NoData.into());
+        }
+        let path = self.tree().path_of(ino).map_err(|_| WorkError::NoData)?;
+        let mut found = None;
+        self.workspace.trace(&path, &mut |step| {
+            found = step.entry.is_some().then_some(step.record.id);
+            false
+        })?;
+        Ok(found.ok_or(WorkError::NoData)?.to_string().into_bytes())
     }
 
     /// The names of all extended attributes that `uid` may see, each closed by a NUL.

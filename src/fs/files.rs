@@ -33,9 +33,9 @@ impl Fs {
 
     /// A descriptor of a file that was opened for writing is closed: a kill loses nothing of what was written to it
     /// (but the end of something large, which is being absorbed).
-    pub fn flush(&self, ino: Ino, wait: Wait) -> Result<()> {
+    pub fn flush(&self, ino: Ino, handle: Handle, wait: Wait) -> Result<()> {
         if is_outside(ino) {
-            return Ok(());
+            return self.outside.flush(handle, wait);
         }
         let logged = self.tree().log(ino, wait);
         if !matches!(logged, Err(WorkError::WouldBlock)) {

@@ -3,16 +3,22 @@
 //!
 //! Uses: everything down to `workspace`. Names no type of the FUSE library; that is `fuse`'s.
 //!
-//! `.kura` in the root directory is not listed but can be entered by its owner:
+//! `.kura` in every directory is not listed but can be entered by its owner. It is that directory's: versions show the
+//! directory as it was, paths are from there. Everything else is of the whole workspace.
 //!
 //! ```text
 //! .kura/status  .kura/status.json          one open, one consistent answer
+//! .kura/metrics                            numbers in the text format of Prometheus
+//! .kura/history/<path>/<RFC 3339, UTC>     every version of one file, also of a deleted one
 //! .kura/versions/by-id/<uuid>/             a past version, read-only
 //! .kura/versions/latest                    a symbolic link into by-id, as are
 //! .kura/versions/by-time/<RFC 3339, UTC>   (any time that can be read selects the version of then)
 //! .kura/versions/by-tag/<tag>
 //! .kura/snapshots/<tag>/                   mkdir records a version with this tag, rmdir takes the tag away
 //! .kura/ctl/run                            write one JSON object, read the reply from the same handle
+//! .kura/ctl/<command>                      write a line of arguments or a JSON object; what fails fails the write
+//! .kura/ctl/last_error                     why the last request failed that did
+//! .kura/jobs/<uuid>/{request,status,progress,log,result,cancel}
 //! ```
 //!
 //! The name `.kura` is taken everywhere: making it, or renaming to it, is not permitted.
@@ -35,7 +41,7 @@ mod open_files;
 mod types;
 
 pub use error::FsError;
-pub use file_system::{Control, Fs};
+pub use file_system::Fs;
 pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 
 /// The result of an operation of this room.

@@ -68,6 +68,8 @@ pub enum Caching {
     Never,
     /// Not at all, and there is no position in the file: every read gets what comes next.
     Stream,
+    /// As [`Stream`](Self::Stream), and each close of a descriptor is told.
+    Talk,
 }
 
 /// What `fallocate` is to do.

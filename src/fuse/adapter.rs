@@ -368,8 +368,11 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn flush(&self, _: &Request, node: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.server.serve(Operation::Flush, reply, move |fs, wait| fs.flush(ino(node), wait), empty);
+    fn flush(&self, _: &Request, node: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        let (node, handle) = (ino(node), Handle(fh.0));
+        // Closing a control file may run a request.
+        let operation = if self.server.fs.is_live(node) { Operation::Flush } else { Operation::Control };
+        self.server.serve(operation, reply, move |fs, wait| fs.flush(node, handle, wait), empty);
     }
 
     fn release(

@@ -125,6 +125,7 @@ pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
         Caching::Kept => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         Caching::Never => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
         Caching::Stream => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM | FopenFlags::FOPEN_NOFLUSH,
+        Caching::Talk => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM,
     }
 }
 

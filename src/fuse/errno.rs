@@ -4,6 +4,7 @@
 use fuser::Errno;
 
 use crate::blob::BlobError;
+use crate::control::Exit;
 use crate::fs::FsError;
 use crate::store::StoreError;
 use crate::sync::SyncError;
@@ -21,6 +22,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::CrossesVersions => Errno::EXDEV,
         FsError::BadHandle => Errno::EBADF,
         FsError::RequestTooLong => Errno::EMSGSIZE,
+        FsError::Refused(exit) => of_exit(*exit),
         FsError::SwitchedOff => Errno::ENOSYS,
         FsError::TimedOut => Errno::ETIMEDOUT,
         FsError::Busy => Errno::EAGAIN,
@@ -29,7 +31,23 @@ pub(super) fn errno(error: &FsError) -> Errno {
 
 /// Whether the error is trouble of ours, to be logged, and not the answer to a question.
 pub(super) fn is_trouble(error: &FsError) -> bool {
-    matches!(errno(error), errno if [Errno::EIO, Errno::ETIMEDOUT, Errno::EAGAIN].contains(&errno))
+    // The daemon answered such a request, and said why.
+    !matches!(error, FsError::Refused(_))
+        && matches!(errno(error), errno if [Errno::EIO, Errno::ETIMEDOUT, Errno::EAGAIN].contains(&errno))
+}
+
+/// What writing to a control file says of a request that was not done.
+fn of_exit(exit: Exit) -> Errno {
+    match exit {
+        Exit::Usage => Errno::EINVAL,
+        Exit::NoWorkspace => Errno::ENOENT,
+        Exit::Locked => Errno::EBUSY,
+        Exit::WrongKey | Exit::Denied => Errno::EACCES,
+        Exit::Unreachable => Errno::EHOSTUNREACH,
+        Exit::RolledBack | Exit::Conflict => Errno::ESTALE,
+        Exit::Interrupted => Errno::ECANCELED,
+        Exit::Ok | Exit::Partial | Exit::Other | Exit::Damaged => Errno::EIO,
+    }
 }
 
 fn of_work(error: &WorkError) -> Errno {

@@ -82,6 +82,25 @@ impl Workspace {
         self.record(Reason { origin: Origin::Snapshot, message, tag, always: true })?.ok_or_else(|| unrecorded().into())
     }
 
+    /// Gives a version a tag.
+    pub fn tag(&self, version: VersionId, tag: &str) -> Result<()> {
+        self.check_writable()?;
+        let _history = self.history.lock();
+        if !refs::tag_ok(tag) || is_reserved(tag) {
+            return Err(WorkspaceError::BadTag { tag: tag.to_owned() });
+        }
+        match refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)? {
+            Some(found) if found == version => return Ok(()),
+            Some(version) => return Err(WorkspaceError::TagTaken { tag: tag.to_owned(), version }),
+            None => {}
+        }
+        let mut edits = Edits::new();
+        refs::set_tag(&mut edits, tag, Some(version));
+        self.tree().edit_refs(&edits)?;
+        self.background.publish_now();
+        Ok(())
+    }
+
     /// Takes a tag away; the version stays.
     pub fn untag(&self, tag: &str) -> Result<()> {
         self.check_writable()?;

@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod export;
 mod forget;
+mod files;
 mod fsync;
 mod history;
 mod import;
@@ -33,6 +34,7 @@ mod open;
 mod opened;
 mod options;
 mod place;
+mod records;
 mod reencrypt;
 mod repair;
 mod reports;
@@ -42,11 +44,13 @@ mod select;
 mod slots;
 mod status;
 mod waiting;
+mod trace;
 mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
 pub use conflicts::{Beside, Take};
 pub use error::WorkspaceError;
+pub use files::WorkspaceFiles;
 pub use forget::ForgetReport;
 pub use keep::is_known;
 pub use maintain::Maintenance;
@@ -54,6 +58,7 @@ pub use near::Fetching;
 pub use opened::Workspace;
 pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, Notice, OpenOptions};
 pub use place::is_inside;
+pub use records::Records;
 pub use reencrypt::Reencryption;
 pub use repair::RepairReport;
 pub use reports::{
@@ -62,6 +67,7 @@ pub use reports::{
 pub use select::is_time;
 pub use slots::{KeySlots, SlotInfo, SlotState};
 pub use status::{LockStatus, Offline, Status};
+pub use trace::{Gone, Step};
 pub use waiting::WaitingFile;
 
 /// The result of an operation of this room.

@@ -152,7 +152,8 @@ impl Worktree {
         *self.notify.lock() = Some(Box::new(notify));
     }
 
-    pub(super) fn tell(&self, invalidations: Vec<Invalidation>) {
+    /// Tells what changed by an operation that the kernel did not ask for.
+    pub fn tell(&self, invalidations: Vec<Invalidation>) {
         if let (Some(notify), false) = (&*self.notify.lock(), invalidations.is_empty()) {
             notify(invalidations);
         }

@@ -219,7 +219,8 @@ fn text_rows() -> Vec<Row> {
     let request = br#"{"op": "diff", "from": "latest~1", "to": "latest", "path": "a/b", "patch": true}"#.to_vec();
     vec![
         row("control request", request, |bytes| {
-            kura::control::run_json(bytes, |_| kura::control::Reply::done("", ()));
+            kura::control::understands(None, b"", bytes);
+            kura::control::understands(Some("restore"), b"d", bytes);
         }),
         row("store address", b"s3://bucket/prefix?region=r&endpoint=http://h:1&path_style=true".to_vec(), |bytes| {
             drop(String::from_utf8_lossy(bytes).parse::<StoreUrl>());

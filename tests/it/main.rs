@@ -14,6 +14,7 @@ mod crash;
 mod crypto;
 mod crypto_slots;
 mod decoders;
+mod docs;
 mod faults;
 mod fsync_store;
 mod golden;

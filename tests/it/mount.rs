@@ -12,5 +12,6 @@ mod listings;
 mod permissions;
 mod programs;
 mod races;
+mod requests;
 mod whole;
 mod workloads;

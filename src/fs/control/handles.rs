@@ -5,27 +5,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use zeroize::Zeroize;
 
+use crate::control::{Answer, Exit, REQUEST_LEN_MAX, is_complete};
 use crate::fs::{FsError, Handle, Result};
-
-/// Longest request.
-const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+use crate::version::entry::Ino;
 
 /// What a handle holds.
 pub(super) enum Open {
     /// What the file said when it was opened.
     Text(Vec<u8>),
-    /// A conversation with `ctl/run`.
-    Run {
-        /// The beginning of a request.
-        request: Vec<u8>,
-        /// The answer to the last one.
-        reply: Vec<u8>,
-        /// How much of it was read.
-        read: usize,
-        /// Whether a request was too long: what follows may be its rest, so nothing more is taken.
-        is_broken: bool,
-    },
+    /// A file that takes requests.
+    Talk(Talk),
+    /// A file to which anything may be written, once; the bytes say nothing.
+    Button(uuid::Uuid),
+}
+
+/// A conversation with a file that takes requests.
+pub(super) struct Talk {
+    /// The command of the file; `None` where each request names its own, and its failure is an answer.
+    pub(super) command: Option<&'static str>,
+    /// The folder that paths are from.
+    pub(super) folder: Ino,
+    /// The beginning of a request.
+    request: Vec<u8>,
+    /// The answer to the last one.
+    reply: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+    /// Whether a request was too long: what follows may be its rest, so nothing more is taken.
+    is_broken: bool,
+    /// Whether the request before ended with a brace, so that a newline may follow.
+    after_json: bool,
 }
 
 #[derive(Default)]
@@ -41,8 +52,8 @@ impl Handles {
         Handle(number)
     }
 
-    pub(super) fn close(&self, handle: Handle) {
-        self.open.lock().remove(&handle.0);
+    pub(super) fn close(&self, handle: Handle) -> Option<Arc<Mutex<Open>>> {
+        self.open.lock().remove(&handle.0)
     }
 
     pub(super) fn find(&self, handle: Handle) -> Result<Arc<Mutex<Open>>> {
@@ -51,10 +62,6 @@ impl Handles {
 }
 
 impl Open {
-    pub(super) fn conversation() -> Self {
-        Open::Run { request: Vec::new(), reply: Vec::new(), read: 0, is_broken: false }
-    }
-
     /// The next bytes: of a text those at `offset`, of a conversation those not read yet.
     pub(super) fn read(&mut self, offset: u64, len: usize) -> Vec<u8> {
         let part = |bytes: &[u8], from: usize| {
@@ -63,29 +70,61 @@ impl Open {
         };
         match self {
             Open::Text(text) => part(text, usize::try_from(offset).unwrap_or(usize::MAX)),
-            Open::Run { reply, read, .. } => {
-                let bytes = part(reply, *read);
-                *read += bytes.len();
+            Open::Talk(talk) => {
+                let bytes = part(&talk.reply, talk.read);
+                talk.read += bytes.len();
                 bytes
             }
+            Open::Button(_) => Vec::new(),
         }
+    }
+}
+
+impl Talk {
+    /// A conversation that begins with what `last` says.
+    pub(super) fn new(command: Option<&'static str>, folder: Ino, last: Vec<u8>) -> Self {
+        Self { command, folder, request: Vec::new(), reply: last, read: 0, is_broken: false, after_json: false }
     }
 
     /// Takes a request, or a part of one; answers it when it is whole, or cannot become so.
-    pub(super) fn write(&mut self, data: &[u8], answer: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<()> {
-        let Open::Run { request, reply, read, is_broken } = self else { return Err(FsError::BadHandle) };
-        *is_broken |= request.len() + data.len() > REQUEST_BYTES_MAX;
-        if *is_broken {
-            request.clear();
+    pub(super) fn write(&mut self, data: &[u8], answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
+        self.is_broken |= self.request.len() + data.len() > REQUEST_LEN_MAX;
+        if self.is_broken {
+            self.request.zeroize();
             return Err(FsError::RequestTooLong);
         }
-        request.extend_from_slice(data);
-        let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(request);
-        if parsed.is_err_and(|error| error.is_eof()) {
+        self.request.extend_from_slice(data);
+        // A newline may follow the brace, and lines may stand between requests that name their command.
+        let is_blank = self.request.trim_ascii().is_empty();
+        if is_blank && (self.after_json || self.command.is_none()) {
+            self.request.clear();
             return Ok(());
         }
-        (*reply, *read) = (answer(&std::mem::take(request)), 0);
-        Ok(())
+        if is_complete(&self.request) { self.run(answer) } else { Ok(()) }
+    }
+
+    /// A descriptor is closed: that ends a line, while JSON may go on through others.
+    pub(super) fn close(&mut self, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
+        let is_line = !self.request.trim_ascii().is_empty() && !self.request.trim_ascii_start().starts_with(b"{");
+        if is_line { self.run(answer) } else { Ok(()) }
+    }
+
+    /// Whether a request was begun and not ended.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !self.request.trim_ascii().is_empty()
+    }
+
+    fn run(&mut self, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
+        let mut request = std::mem::take(&mut self.request);
+        self.after_json = request.trim_ascii_start().starts_with(b"{");
+        let Answer { exit, bytes } = answer(self, &request);
+        request.zeroize();
+        (self.reply, self.read) = (bytes, 0);
+        match exit {
+            Exit::Ok | Exit::Partial => Ok(()),
+            _ if self.command.is_none() => Ok(()),
+            exit => Err(FsError::Refused(exit)),
+        }
     }
 }
 
@@ -93,34 +132,63 @@ impl Open {
 mod tests {
     use super::*;
 
-    fn echo(request: &[u8]) -> Vec<u8> {
-        [b"<", request, b">"].concat()
+    fn echo(_: &Talk, request: &[u8]) -> Answer {
+        let exit = if request.starts_with(b"bad") { Exit::Usage } else { Exit::Ok };
+        Answer { exit, bytes: [b"<", request, b">"].concat() }
+    }
+
+    fn said(talk: Talk) -> Vec<u8> {
+        Open::Talk(talk).read(0, 1000)
+    }
+
+    fn talk(command: Option<&'static str>, parts: &[&str]) -> Talk {
+        let mut talk = Talk::new(command, Ino::ROOT, Vec::new());
+        for part in parts {
+            talk.write(part.as_bytes(), echo).unwrap();
+        }
+        talk
     }
 
     #[test]
     fn a_request_may_come_in_parts_and_its_reply_is_read_once() {
-        let mut run = Open::conversation();
-        run.write(b"{\"op\": ", echo).unwrap();
-        assert!(run.read(0, 100).is_empty());
-        run.write(b"\"status\"}\n", echo).unwrap();
+        assert!(said(talk(None, &["{\"op\": "])).is_empty());
+        let mut run = Open::Talk(talk(None, &["{\"op\": ", "\"status\"}\n"]));
         assert_eq!(run.read(0, 5), b"<{\"op");
         assert_eq!(run.read(99, 100), b"\": \"status\"}\n>");
         assert!(run.read(0, 100).is_empty());
-        run.write(b"{}", echo).unwrap();
-        assert_eq!(run.read(0, 100), b"<{}>");
+        assert_eq!(said(talk(Some("x"), &["-m 'a\n", "b", "' c", "\n"])), b"<-m 'a\nb' c\n>");
     }
 
     #[test]
-    fn what_is_no_request_is_answered_and_what_is_too_long_is_not_kept() {
-        let mut run = Open::conversation();
-        run.write(b"hello", echo).unwrap();
-        assert_eq!(run.read(0, 100), b"<hello>");
-        run.write(b"\n", echo).unwrap();
-        run.write(b"{} {}", echo).unwrap();
-        assert_eq!(run.read(0, 100), b"<\n{} {}>");
-        run.write(&[b' '; REQUEST_BYTES_MAX], echo).unwrap();
+    fn a_line_ends_with_a_newline_or_the_close_and_blanks_after_a_brace_are_nothing() {
+        assert_eq!(said(talk(Some("x"), &["\n"])), b"<\n>");
+        assert_eq!(said(talk(Some("x"), &["{}", "\n", " \n"])), b"<{}>");
+        assert!(said(talk(None, &["\n", " "])).is_empty());
+        let mut half = talk(Some("x"), &["a b"]);
+        assert!(half.is_unfinished());
+        half.close(echo).unwrap();
+        assert!(!half.is_unfinished());
+        half.close(|_, _| unreachable!("it is answered already")).unwrap();
+        assert_eq!(said(half), b"<a b>");
+        let mut half = talk(Some("x"), &["{\"a\":"]);
+        half.close(|_, _| unreachable!("others may write the rest")).unwrap();
+        assert!(half.is_unfinished());
+    }
+
+    #[test]
+    fn what_fails_is_an_error_of_the_write_where_the_file_has_a_command() {
+        let mut named = talk(Some("x"), &[]);
+        assert!(matches!(named.write(b"bad\n", echo), Err(FsError::Refused(Exit::Usage))));
+        assert_eq!(said(named), b"<bad\n>");
+        assert_eq!(said(talk(None, &["bad\n"])), b"<bad\n>");
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_kept() {
+        let mut run = talk(None, &["{"]);
+        run.write(&[b' '; REQUEST_LEN_MAX - 1], echo).unwrap();
         assert!(matches!(run.write(b" ", echo), Err(FsError::RequestTooLong)));
-        assert!(matches!(run.write(b"[]", echo), Err(FsError::RequestTooLong)));
+        assert!(matches!(run.write(b"{}", echo), Err(FsError::RequestTooLong)));
     }
 
     #[test]
@@ -131,8 +199,7 @@ mod tests {
         assert_eq!(open.lock().read(8, 100), b"89");
         assert_eq!(open.lock().read(2, 3), b"234");
         assert!(open.lock().read(u64::MAX, 3).is_empty());
-        assert!(matches!(open.lock().write(b"x", echo), Err(FsError::BadHandle)));
-        handles.close(handle);
+        assert!(handles.close(handle).is_some());
         assert!(matches!(handles.find(handle), Err(FsError::BadHandle)));
     }
 }

@@ -4,6 +4,8 @@
 //! [`Wait::No`](crate::worktree::Wait) it is put off at once.
 
 mod handles;
+mod history;
+mod jobs;
 mod names;
 mod nodes;
 mod outside;
@@ -11,4 +13,4 @@ mod past;
 
 pub(super) use names::Item;
 pub(super) use nodes::is_outside;
-pub(super) use outside::{Outside, SHA256_XATTR};
+pub(super) use outside::{Outside, SHA256_XATTR, VERSION_XATTR};

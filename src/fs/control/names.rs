@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::nodes::{FIXED, Fixed, Key};
+use super::nodes::{FIXED, Fixed, Key, Way};
 use super::outside::Outside;
 use super::past::Past;
 use crate::base::clock::Timestamp;
 use crate::base::ids::VersionId;
+use crate::control::{COMMANDS, Command};
 use crate::fs::Result;
 use crate::version::entry::Ino;
 use crate::version::{VersionError, refs};
@@ -24,14 +25,21 @@ pub(crate) struct Item {
 }
 
 impl Fixed {
-    pub(super) fn parent(self) -> Ino {
+    /// The directory it is in; `None` for `.kura` itself.
+    pub(super) fn parent(self) -> Option<Fixed> {
         match self {
-            Fixed::Control => Ino::ROOT,
-            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Versions | Fixed::Snapshots | Fixed::Ctl => {
-                Fixed::Control.ino()
-            }
-            Fixed::ById | Fixed::ByTime | Fixed::ByTag => Fixed::Versions.ino(),
-            Fixed::Run => Fixed::Ctl.ino(),
+            Fixed::Control => None,
+            Fixed::Status
+            | Fixed::StatusJson
+            | Fixed::Events
+            | Fixed::Versions
+            | Fixed::Snapshots
+            | Fixed::Ctl
+            | Fixed::History
+            | Fixed::Metrics
+            | Fixed::Jobs => Some(Fixed::Control),
+            Fixed::ById | Fixed::ByTime | Fixed::ByTag => Some(Fixed::Versions),
+            Fixed::Run | Fixed::LastError => Some(Fixed::Ctl),
         }
     }
 
@@ -48,40 +56,56 @@ impl Fixed {
             Fixed::Ctl => "ctl",
             Fixed::Run => "run",
             Fixed::Events => "events",
+            Fixed::LastError => "last_error",
+            Fixed::Jobs => "jobs",
+            Fixed::History => "history",
+            Fixed::Metrics => "metrics",
         }
     }
 
     pub(super) fn kind(self) -> FileKind {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Run => FileKind::File,
+            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Metrics | Fixed::Run | Fixed::LastError => {
+                FileKind::File
+            }
             Fixed::Control
             | Fixed::Versions
             | Fixed::ById
             | Fixed::ByTime
             | Fixed::ByTag
             | Fixed::Snapshots
-            | Fixed::Ctl => FileKind::Directory,
+            | Fixed::Ctl
+            | Fixed::History
+            | Fixed::Jobs => FileKind::Directory,
         }
     }
 
     pub(super) fn mode(self) -> u16 {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::Events => 0o400,
+            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Metrics | Fixed::LastError => 0o400,
             Fixed::Run => 0o600,
             Fixed::Control | Fixed::Snapshots => 0o700,
-            Fixed::Versions | Fixed::ById | Fixed::ByTime | Fixed::ByTag | Fixed::Ctl => 0o500,
+            Fixed::Versions
+            | Fixed::ById
+            | Fixed::ByTime
+            | Fixed::ByTag
+            | Fixed::Ctl
+            | Fixed::Jobs
+            | Fixed::History => 0o500,
         }
     }
 
     /// What a name that is always there stands for.
-    pub(super) fn child(self, name: &[u8]) -> Option<Key> {
-        self.children().find(|(known, _)| known == name).map(|(_, key)| key)
+    pub(super) fn child(self, folder: Ino, name: &[u8]) -> Option<Key> {
+        self.children(folder).find(|(known, _)| known == name).map(|(_, key)| key)
     }
 
-    fn children(self) -> impl Iterator<Item = (Vec<u8>, Key)> {
-        let ino = self.ino();
-        let inside = FIXED.into_iter().filter(move |fixed| fixed.parent() == ino);
-        inside.map(|fixed| (fixed.name().as_bytes().to_vec(), Key::Fixed(fixed)))
+    fn children(self, folder: Ino) -> impl Iterator<Item = (Vec<u8>, Key)> {
+        let inside = FIXED.into_iter().filter(move |fixed| fixed.parent() == Some(self));
+        let inside = inside.map(move |fixed| (fixed.name().as_bytes().to_vec(), Key::Fixed(folder, fixed)));
+        let commands = COMMANDS.iter().filter(move |_| self == Fixed::Ctl);
+        let file = move |command: &Command| (command.name.as_bytes().to_vec(), Key::Command(folder, command.name));
+        inside.chain(commands.map(file))
     }
 }
 
@@ -95,7 +119,7 @@ pub(super) fn link_target(dir: Fixed, version: VersionId) -> Vec<u8> {
 }
 
 /// A moment as by-time shows it: RFC 3339 in UTC to the microsecond.
-fn time_name(time: Timestamp) -> String {
+pub(super) fn time_name(time: Timestamp) -> String {
     let time = jiff::Timestamp::from_nanosecond(i128::from(time.unix_ns())).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
@@ -114,13 +138,13 @@ impl Outside {
     }
 
     /// All names in a directory, in an order that new versions do not disturb.
-    pub(super) fn names(&self, dir: Fixed) -> Result<Vec<(Vec<u8>, Key)>> {
-        let mut names: Vec<(Vec<u8>, Key)> = dir.children().collect();
+    pub(super) fn names(&self, folder: Ino, dir: Fixed) -> Result<Vec<(Vec<u8>, Key)>> {
+        let mut names: Vec<(Vec<u8>, Key)> = dir.children(folder).collect();
         match dir {
             Fixed::Versions => names.push((LATEST.into(), Key::Link(dir, self.newest()))),
             Fixed::ById => {
                 let ids = self.workspace.versions()?.into_iter().rev().map(|version| version.id);
-                names.extend(ids.map(|id| (id.to_string().into_bytes(), Key::Root(None, id))));
+                names.extend(ids.map(|id| (id.to_string().into_bytes(), Key::Root(Way { folder, tag: None }, id))));
             }
             Fixed::ByTime => {
                 let versions = self.workspace.versions()?.into_iter().rev();
@@ -133,35 +157,55 @@ impl Outside {
             }
             Fixed::Snapshots => {
                 let root = |(tag, id): (String, VersionId)| {
-                    let key = Key::Root(Some(tag.as_str().into()), id);
+                    let key = Key::Root(Way { folder, tag: Some(tag.as_str().into()) }, id);
                     (tag.into_bytes(), key)
                 };
                 names.extend(self.tags()?.into_iter().map(root));
             }
-            Fixed::Control | Fixed::Ctl | Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Run => {}
+            Fixed::Jobs => {
+                let jobs = self.control.jobs().all().into_iter();
+                names.extend(jobs.map(|job| (job.id.to_string().into_bytes(), Key::Job(folder, job.id))));
+            }
+            Fixed::History => return self.history_names(folder, b""),
+            Fixed::Control
+            | Fixed::Ctl
+            | Fixed::Status
+            | Fixed::StatusJson
+            | Fixed::Events
+            | Fixed::Metrics
+            | Fixed::Run
+            | Fixed::LastError => {}
         }
         Ok(names)
     }
 
     /// What a name in a directory stands for.
-    pub(super) fn find_name(&self, dir: Fixed, name: &[u8]) -> Result<Option<Key>> {
-        if let Some(key) = dir.child(name) {
+    pub(super) fn find_name(&self, folder: Ino, dir: Fixed, name: &[u8]) -> Result<Option<Key>> {
+        if let Some(key) = dir.child(folder, name) {
             return Ok(Some(key));
         }
+        if dir == Fixed::History {
+            return Ok(self.history_name(folder, b"", name)?.map(|(key, _)| key));
+        }
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+        let by_id = |id| Key::Root(Way { folder, tag: None }, id);
         Ok(match dir {
             Fixed::Versions if name == LATEST => Some(Key::Link(dir, self.newest())),
-            Fixed::ById => self.select(name)?.filter(|id| id.to_string() == name).map(|id| Key::Root(None, id)),
+            Fixed::ById => self.select(name)?.filter(|id| id.to_string() == name).map(by_id),
             Fixed::ByTime => self.at_time(name)?.map(|id| Key::Link(dir, id)),
             Fixed::ByTag => self.tagged(name)?.map(|id| Key::Link(dir, id)),
-            Fixed::Snapshots => self.tagged(name)?.map(|id| Key::Root(Some(name.into()), id)),
+            Fixed::Snapshots => self.tagged(name)?.map(|id| Key::Root(Way { folder, tag: Some(name.into()) }, id)),
+            Fixed::Jobs => self.job(name).map(|job| Key::Job(folder, job)),
             Fixed::Control
             | Fixed::Versions
             | Fixed::Ctl
             | Fixed::Status
             | Fixed::StatusJson
             | Fixed::Events
-            | Fixed::Run => None,
+            | Fixed::Run
+            | Fixed::History
+            | Fixed::Metrics
+            | Fixed::LastError => None,
         })
     }
 
@@ -190,13 +234,13 @@ impl Outside {
     }
 
     /// Records a version with a tag.
-    pub(super) fn record(&self, name: &[u8]) -> Result<Key> {
+    pub(super) fn record(&self, folder: Ino, name: &[u8]) -> Result<Key> {
         let tag = std::str::from_utf8(name).map_err(|_| WorkError::Invalid)?;
         if self.tagged(tag)?.is_some() {
             return Err(WorkError::Exists.into());
         }
         let recorded = self.workspace.snapshot(None, Some(tag.to_owned()))?;
-        Ok(Key::Root(Some(tag.into()), recorded.record.id))
+        Ok(Key::Root(Way { folder, tag: Some(tag.into()) }, recorded.record.id))
     }
 
     /// Takes a tag away.

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use super::past::Past;
 use crate::base::ids::VersionId;
@@ -32,10 +33,14 @@ pub(super) enum Fixed {
     Snapshots,
     Ctl,
     Run,
+    LastError,
+    Jobs,
+    History,
+    Metrics,
     Events,
 }
 
-pub(super) const FIXED: [Fixed; 11] = [
+pub(super) const FIXED: [Fixed; 15] = [
     Fixed::Control,
     Fixed::Status,
     Fixed::StatusJson,
@@ -46,21 +51,54 @@ pub(super) const FIXED: [Fixed; 11] = [
     Fixed::Snapshots,
     Fixed::Ctl,
     Fixed::Run,
+    Fixed::LastError,
+    Fixed::Jobs,
+    Fixed::History,
+    Fixed::Metrics,
     Fixed::Events,
 ];
+
+/// The files of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum JobFile {
+    Request,
+    Status,
+    Progress,
+    Log,
+    Result,
+    Cancel,
+}
 
 /// What an inode is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    Fixed(Fixed),
+    /// Of the `.kura` in this folder of the live tree.
+    Fixed(Ino, Fixed),
     /// A symbolic link in this directory to a version. A link that is set anew is another inode,
     /// since the kernel keeps what a link says.
     Link(Fixed, VersionId),
-    /// The root directory of a version, entered by its id or by a tag.
-    Root(Option<Arc<str>>, VersionId),
+    /// The file of a command, with paths from this folder.
+    Command(Ino, &'static str),
+    /// The directory of a job, entered from this folder.
+    Job(Ino, Uuid),
+    /// A file of a job.
+    JobFile(Uuid, JobFile),
+    /// What happened to a path: below this folder, names joined by `/`.
+    History(Ino, Arc<[u8]>),
+    /// A folder as a version has it.
+    Root(Way, VersionId),
     /// An inode of a version that was entered so. A directory has one place in the tree, so every
     /// way in has inodes of its own.
-    Past(Option<Arc<str>>, VersionId, Ino),
+    Past(Way, VersionId, Ino),
+}
+
+/// How a version was entered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Way {
+    /// By the `.kura` of this folder.
+    pub(super) folder: Ino,
+    /// By a tag, or else by its id.
+    pub(super) tag: Option<Arc<str>>,
 }
 
 /// An inode the kernel holds.
@@ -84,7 +122,7 @@ impl Fixed {
 impl Nodes {
     /// The number of what may or may not be held; the same whenever it is asked for.
     fn number(held: &HashMap<Ino, Node>, key: &Key) -> Ino {
-        if let Key::Fixed(fixed) = key {
+        if let Key::Fixed(Ino::ROOT, fixed) = key {
             return fixed.ino();
         }
         let mut hasher = DefaultHasher::new();
@@ -108,7 +146,7 @@ impl Nodes {
     pub(super) fn refer(&self, key: &Key, past: Option<Arc<Past>>) -> Ino {
         let mut held = self.0.lock();
         let ino = Self::number(&held, key);
-        if !matches!(key, Key::Fixed(_)) {
+        if !matches!(key, Key::Fixed(Ino::ROOT, _)) {
             let node = held.entry(ino).or_insert_with(|| Node { key: key.clone(), past: None, lookups: 0 });
             node.lookups += 1;
             if node.past.is_none() {
@@ -130,7 +168,7 @@ impl Nodes {
 
     pub(super) fn find(&self, ino: Ino) -> Option<Node> {
         if let Some(fixed) = FIXED.into_iter().find(|fixed| fixed.ino() == ino) {
-            return Some(Node { key: Key::Fixed(fixed), past: None, lookups: 0 });
+            return Some(Node { key: Key::Fixed(Ino::ROOT, fixed), past: None, lookups: 0 });
         }
         self.0.lock().get(&ino).cloned()
     }
@@ -153,6 +191,8 @@ impl Nodes {
 mod tests {
     use super::*;
 
+    const BY_ID: Way = Way { folder: Ino::ROOT, tag: None };
+
     fn version(byte: u8) -> VersionId {
         VersionId(uuid::Uuid::from_bytes([byte; 16]))
     }
@@ -160,7 +200,7 @@ mod tests {
     #[test]
     fn inodes_are_freed_when_forgotten_and_keep_their_numbers() {
         let nodes = Nodes::default();
-        let key = Key::Past(None, version(1), Ino(7));
+        let key = Key::Past(BY_ID, version(1), Ino(7));
         let ino = nodes.refer(&key, None);
         assert_eq!(nodes.refer(&key, None), ino);
         assert!(is_outside(ino) && ino.0 & !OUTSIDE >= FIXED_MAX);
@@ -175,18 +215,19 @@ mod tests {
     #[test]
     fn every_way_into_a_version_has_inodes_of_its_own() {
         let nodes = Nodes::default();
-        let by_id = nodes.ino(&Key::Past(None, version(1), Ino(7)));
-        let by_tag = nodes.ino(&Key::Past(Some("a".into()), version(1), Ino(7)));
-        let other = nodes.ino(&Key::Past(None, version(2), Ino(7)));
-        assert!(by_id != by_tag && by_id != other);
+        let by_id = nodes.ino(&Key::Past(BY_ID, version(1), Ino(7)));
+        let by_tag = nodes.ino(&Key::Past(Way { tag: Some("a".into()), ..BY_ID }, version(1), Ino(7)));
+        let other = nodes.ino(&Key::Past(BY_ID, version(2), Ino(7)));
+        let folder = nodes.ino(&Key::Past(Way { folder: Ino(3), tag: None }, version(1), Ino(7)));
+        assert!(by_id != by_tag && by_id != other && by_id != folder);
     }
 
     #[test]
     fn a_number_that_is_taken_is_not_given_again() {
-        let key = Key::Past(None, version(1), Ino(7));
+        let key = Key::Past(BY_ID, version(1), Ino(7));
         let mut held = HashMap::new();
         let taken = Nodes::number(&held, &key);
-        let other = Key::Past(None, version(2), Ino(9));
+        let other = Key::Past(BY_ID, version(2), Ino(9));
         held.insert(taken, Node { key: other, past: None, lookups: 1 });
         assert_eq!(Nodes::number(&held, &key), Ino(taken.0 + 1));
     }

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::handles::{Handles, Open};
+use super::handles::{Handles, Open, Talk};
+use super::jobs;
 use super::names::{Item, link_target};
-use super::nodes::{Fixed, Key, Node, Nodes};
+use super::nodes::{Fixed, JobFile, Key, Node, Nodes, Way, is_outside};
 use super::past::Past;
 use crate::base::clock::{Clock, SystemClock};
 use crate::blob::ChunkRef;
-use crate::fs::file_system::Control;
+use crate::control::{Answer, Dispatcher, Exit, Failure, Reply};
 use crate::fs::open_files::OpenFiles;
 use crate::fs::{Caching, FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
 use crate::version::entry::{Body, Ino};
@@ -20,7 +21,7 @@ use crate::worktree::{Attr, Caller, Changes, FileKind, Wait, WorkError};
 pub(crate) struct Outside {
     pub(super) workspace: Arc<Workspace>,
     options: FsOptions,
-    control: Control,
+    pub(super) control: Arc<Dispatcher>,
     nodes: Nodes,
     handles: Handles,
     /// What was closed before a version is asked for shall be in it.
@@ -30,13 +31,21 @@ pub(crate) struct Outside {
 /// The SHA-256 of a past file, when its version knows it.
 pub(crate) const SHA256_XATTR: &[u8] = b"user.kura.sha256";
 
+/// The version that made a file what it is; of a past file, the version it is in.
+pub(crate) const VERSION_XATTR: &[u8] = b"user.kura.version";
+
 /// What waits for the store, the disk or the workspace is put off.
 fn may_wait(wait: Wait) -> Result<()> {
     if wait == Wait::No { Err(WorkError::WouldBlock.into()) } else { Ok(()) }
 }
 
 impl Outside {
-    pub(crate) fn new(workspace: Arc<Workspace>, options: FsOptions, control: Control, files: Arc<OpenFiles>) -> Self {
+    pub(crate) fn new(
+        workspace: Arc<Workspace>,
+        options: FsOptions,
+        control: Arc<Dispatcher>,
+        files: Arc<OpenFiles>,
+    ) -> Self {
         Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default(), files }
     }
 
@@ -52,13 +61,14 @@ impl Outside {
     fn past(&self, ino: Ino, node: &Node) -> Result<Arc<Past>> {
         match (&node.past, &node.key) {
             (Some(past), _) => Ok(past.clone()),
-            (None, Key::Root(tag, version)) => {
+            (None, Key::Root(Way { folder, tag }, version)) => {
                 let parent = if tag.is_some() { Fixed::Snapshots } else { Fixed::ById };
-                let past = Arc::new(Past::root(self.workspace.version(*version)?, parent.ino()));
+                let parent = self.nodes.ino(&Key::Fixed(*folder, parent));
+                let past = Arc::new(self.folder_at(self.workspace.version(*version)?, *folder, parent)?);
                 self.nodes.set_past(ino, past.clone());
                 Ok(past)
             }
-            (None, Key::Fixed(_) | Key::Link(..) | Key::Past(..)) => Err(WorkError::Invalid.into()),
+            (None, _) => Err(WorkError::Invalid.into()),
         }
     }
 
@@ -67,7 +77,7 @@ impl Outside {
         match self.nodes.find(ino).map(|node| node.key) {
             Some(Key::Root(_, version)) => format!("version {version}"),
             Some(Key::Past(_, version, inside)) => format!("inode {} of version {version}", inside.0),
-            Some(Key::Fixed(_) | Key::Link(..)) | None => "a control file".to_owned(),
+            _ => "a control file".to_owned(),
         }
     }
 
@@ -75,25 +85,33 @@ impl Outside {
     pub(crate) fn refusal(&self, ino: Ino) -> FsError {
         match self.nodes.find(ino).map(|node| node.key) {
             Some(Key::Root(..) | Key::Past(..)) => WorkError::ReadOnly.into(),
-            Some(Key::Fixed(_) | Key::Link(..)) | None => WorkError::NotPermitted.into(),
+            _ => WorkError::NotPermitted.into(),
         }
     }
 
     pub(crate) fn lookup(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Named> {
         self.check_owner(caller)?;
-        if parent == Ino::ROOT {
-            return self.enter(&Key::Fixed(Fixed::Control), None);
+        if !is_outside(parent) {
+            return self.enter(&Key::Fixed(parent, Fixed::Control), None);
         }
         let node = self.node(parent)?;
-        if let Key::Fixed(dir) = node.key
-            && let Some(key) = dir.child(name)
+        if let Key::Fixed(folder, dir) = node.key
+            && let Some(key) = dir.child(folder, name)
         {
             return self.enter(&key, None);
         }
+        if let Key::Job(_, job) = node.key {
+            let file = jobs::files(job).find(|(known, _)| known == name).map(|(_, key)| key);
+            return self.enter(&file.ok_or(WorkError::NotFound)?, None);
+        }
         may_wait(wait)?;
-        if let Key::Fixed(dir) = node.key {
-            let key = self.find_name(dir, name)?.ok_or(WorkError::NotFound)?;
+        if let Key::Fixed(folder, dir) = node.key {
+            let key = self.find_name(folder, dir, name)?.ok_or(WorkError::NotFound)?;
             return self.enter(&key, None);
+        }
+        if let Key::History(folder, path) = &node.key {
+            let (key, past) = self.history_name(*folder, path, name)?.ok_or(WorkError::NotFound)?;
+            return self.enter(&key, past.map(Arc::new));
         }
         let past = self.past(parent, &node)?;
         let found = past.find(&*self.workspace.pages(), parent, name)?.ok_or(WorkError::NotFound)?;
@@ -123,10 +141,19 @@ impl Outside {
     fn show(&self, ino: Ino, key: &Key, past: Option<&Past>) -> Shown {
         match (key, past) {
             // A tag can be taken away; everything else about a version stays.
-            (Key::Root(tag, _), Some(past)) => Shown { attr: past.attr(ino), lasting: tag.is_none() },
+            (Key::Root(Way { folder, tag }, _), Some(past)) => {
+                Shown { attr: past.attr(ino), lasting: tag.is_none() && *folder == Ino::ROOT }
+            }
             (_, Some(past)) => Shown { attr: past.attr(ino), lasting: true },
-            (Key::Fixed(fixed), None) => {
+            (Key::Fixed(_, fixed), None) => {
                 Shown { attr: self.own_attr(ino, fixed.kind(), fixed.mode(), 0), lasting: false }
+            }
+            (Key::Command(..), None) => Shown { attr: self.own_attr(ino, FileKind::File, 0o600, 0), lasting: false },
+            (Key::Job(..) | Key::History(..), None) => {
+                Shown { attr: self.own_attr(ino, FileKind::Directory, 0o500, 0), lasting: false }
+            }
+            (Key::JobFile(_, file), None) => {
+                Shown { attr: self.own_attr(ino, FileKind::File, file.mode(), 0), lasting: false }
             }
             (Key::Link(dir, version), None) => {
                 let len = link_target(*dir, *version).len() as u64;
@@ -162,7 +189,9 @@ impl Outside {
         let node = self.node(ino)?;
         // A shell cuts a file before it writes to it.
         let cuts_only = changes.mode.is_none() && changes.uid.is_none() && changes.gid.is_none();
-        if node.key == Key::Fixed(Fixed::Run) && cuts_only {
+        let takes_requests =
+            matches!(node.key, Key::Fixed(_, Fixed::Run) | Key::Command(..) | Key::JobFile(_, JobFile::Cancel));
+        if takes_requests && cuts_only {
             return self.getattr(ino, wait);
         }
         Err(self.refusal(ino))
@@ -179,20 +208,16 @@ impl Outside {
 
     pub(crate) fn mkdir(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Named> {
         self.check_owner(caller)?;
-        if parent != Fixed::Snapshots.ino() {
-            return Err(self.refusal(parent));
-        }
+        let Key::Fixed(folder, Fixed::Snapshots) = self.node(parent)?.key else { return Err(self.refusal(parent)) };
         may_wait(wait)?;
         self.files.settle();
-        let key = self.record(name)?;
+        let key = self.record(folder, name)?;
         self.enter(&key, None)
     }
 
     pub(crate) fn rmdir(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<()> {
         self.check_owner(caller)?;
-        if parent != Fixed::Snapshots.ino() {
-            return Err(self.refusal(parent));
-        }
+        let Key::Fixed(_, Fixed::Snapshots) = self.node(parent)?.key else { return Err(self.refusal(parent)) };
         may_wait(wait)?;
         self.unrecord(name)
     }
@@ -202,17 +227,35 @@ impl Outside {
         let node = self.node(ino)?;
         let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
         match node.key {
-            Key::Fixed(Fixed::Run) => Ok(opened(self.handles.open(Open::conversation()), Caching::Stream)),
+            Key::Fixed(folder, Fixed::Run) => {
+                let talk = Talk::new(None, folder, Vec::new());
+                Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
+            }
+            Key::Command(folder, command) => {
+                let talk = Talk::new(Some(command), folder, self.control.last(command));
+                Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
+            }
+            Key::JobFile(job, JobFile::Cancel) => Ok(opened(self.handles.open(Open::Button(job)), Caching::Stream)),
             _ if how.write || how.truncate => Err(self.refusal(ino)),
             // Told at once: whoever asks may want to know why nothing else is.
-            Key::Fixed(fixed @ (Fixed::Status | Fixed::StatusJson)) => {
+            Key::Fixed(_, fixed @ (Fixed::Status | Fixed::StatusJson)) => {
                 let text = self.status(fixed == Fixed::StatusJson);
                 Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
-            Key::Fixed(Fixed::Events) => {
+            Key::Fixed(_, Fixed::Events) => {
                 let (lines, _) = self.workspace.events(0);
                 let text = lines.into_iter().map(|line| line + "\n").collect::<String>();
                 Ok(opened(self.handles.open(Open::Text(text.into_bytes())), Caching::Never))
+            }
+            Key::Fixed(_, Fixed::Metrics) => {
+                Ok(opened(self.handles.open(Open::Text(self.control.prometheus())), Caching::Never))
+            }
+            Key::Fixed(_, Fixed::LastError) => {
+                Ok(opened(self.handles.open(Open::Text(self.control.last_error())), Caching::Never))
+            }
+            Key::JobFile(job, file) => {
+                let text = self.job_text(job, file).ok_or(WorkError::NotFound)?;
+                Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
             }
             _ => Ok(opened(Handle(0), Caching::Kept)),
         }
@@ -229,7 +272,37 @@ impl Outside {
     }
 
     pub(crate) fn release(&self, handle: Handle) {
-        self.handles.close(handle);
+        let Some(open) = self.handles.close(handle) else { return };
+        // A request that still runs has it locked, and is complete.
+        if let Some(open) = open.try_lock()
+            && let Open::Talk(talk) = &*open
+            && talk.is_unfinished()
+        {
+            self.control.abandoned(talk.command);
+        }
+    }
+
+    /// A descriptor of a control file is closed.
+    pub(crate) fn flush(&self, handle: Handle, wait: Wait) -> Result<()> {
+        if handle == Handle(0) {
+            return Ok(());
+        }
+        may_wait(wait)?;
+        match &mut *self.handles.find(handle)?.lock() {
+            Open::Talk(talk) => talk.close(|talk, request| self.answer(talk, request)),
+            Open::Text(_) | Open::Button(_) => Ok(()),
+        }
+    }
+
+    fn answer(&self, talk: &Talk, request: &[u8]) -> Answer {
+        self.files.settle();
+        match self.base(talk.folder) {
+            Ok(base) => self.control.answer(talk.command, &base, request),
+            Err(error) => {
+                let failure = Failure::new(Exit::Other, format!("the folder of this `.kura` is gone: {error}"));
+                Answer { exit: failure.exit, bytes: Reply::from(failure).line() }
+            }
+        }
     }
 
     pub(crate) fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
@@ -252,11 +325,14 @@ impl Outside {
             return Err(self.refusal(ino));
         }
         may_wait(wait)?;
-        let open = self.handles.find(handle)?;
-        open.lock().write(data, |request| {
-            self.files.settle();
-            (self.control)(request)
-        })
+        match &mut *self.handles.find(handle)?.lock() {
+            Open::Talk(talk) => talk.write(data, |talk, request| self.answer(talk, request)),
+            Open::Button(job) => {
+                self.control.jobs().cancel(*job);
+                Ok(())
+            }
+            Open::Text(_) => Err(FsError::BadHandle),
+        }
     }
 
     pub(crate) fn seek(&self, ino: Ino, offset: u64, data: bool, wait: Wait) -> Result<u64> {
@@ -272,8 +348,11 @@ impl Outside {
 
     pub(crate) fn getxattr(&self, ino: Ino, name: &[u8], wait: Wait) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        if matches!(node.key, Key::Fixed(_) | Key::Link(..)) {
+        if !is_past(&node.key) {
             return Err(WorkError::NoData.into());
+        }
+        if let (Key::Root(_, version) | Key::Past(_, version, _), VERSION_XATTR) = (&node.key, name) {
+            return Ok(version.to_string().into_bytes());
         }
         may_wait(wait)?;
         let past = self.past(ino, &node)?;
@@ -286,7 +365,7 @@ impl Outside {
 
     pub(crate) fn listxattr(&self, ino: Ino, wait: Wait) -> Result<Vec<Vec<u8>>> {
         let node = self.node(ino)?;
-        if matches!(node.key, Key::Fixed(_) | Key::Link(..)) {
+        if !is_past(&node.key) {
             return Ok(Vec::new());
         }
         may_wait(wait)?;
@@ -296,10 +375,24 @@ impl Outside {
     pub(crate) fn list(&self, dir: Ino, offset: u64, wait: Wait) -> Result<Listing> {
         may_wait(wait)?;
         let node = self.node(dir)?;
-        let (items, parent): (Vec<Item>, Ino) = if let Key::Fixed(fixed) = node.key {
-            let names = self.names(fixed)?.into_iter().zip(3..);
-            let items = names.map(|((name, key), offset)| Item { name, offset, key, past: None });
-            (items.filter(|item| item.offset > offset).collect(), fixed.parent())
+        let own = match &node.key {
+            Key::Fixed(folder, fixed) => {
+                let parent = fixed.parent().map_or(*folder, |parent| self.nodes.ino(&Key::Fixed(*folder, parent)));
+                Some((self.names(*folder, *fixed)?, parent))
+            }
+            Key::Job(folder, job) => {
+                Some((jobs::files(*job).collect(), self.nodes.ino(&Key::Fixed(*folder, Fixed::Jobs))))
+            }
+            Key::History(folder, path) => {
+                let parent = self.nodes.ino(&Key::Fixed(*folder, Fixed::History));
+                Some((self.history_names(*folder, path)?, parent))
+            }
+            _ => None,
+        };
+        let (items, parent): (Vec<Item>, Ino) = if let Some((names, parent)) = own {
+            let items = names.into_iter().zip(3..);
+            let items = items.map(|((name, key), offset)| Item { name, offset, key, past: None });
+            (items.filter(|item| item.offset > offset).collect(), parent)
         } else {
             let past = self.past(dir, &node)?;
             let listed = past.list(&*self.workspace.pages(), dir, offset)?;
@@ -329,7 +422,11 @@ impl Outside {
 /// The key of an inode of the same version, entered the same way.
 fn key_inside(dir: &Key, ino: Ino) -> Key {
     match dir {
-        Key::Root(tag, version) | Key::Past(tag, version, _) => Key::Past(tag.clone(), *version, ino),
-        Key::Fixed(_) | Key::Link(..) => dir.clone(),
+        Key::Root(way, version) | Key::Past(way, version, _) => Key::Past(way.clone(), *version, ino),
+        _ => dir.clone(),
     }
+}
+
+fn is_past(key: &Key) -> bool {
+    matches!(key, Key::Root(..) | Key::Past(..))
 }

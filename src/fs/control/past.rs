@@ -30,8 +30,8 @@ const LIST_MAX: usize = 256;
 const DOTS: u64 = 2;
 
 impl Past {
-    pub(super) fn root(record: Arc<IndexRecord>, parent: Ino) -> Self {
-        let entry = record.root.dir.clone();
+    /// An inode of a version, found elsewhere.
+    pub(super) fn of(record: Arc<IndexRecord>, entry: Entry, parent: Ino) -> Self {
         Self { nlink: links_of(&entry), record, entry, parent, listed: Mutex::default() }
     }
 

@@ -81,8 +81,8 @@ fn a_request_that_is_not_understood_is_answered() {
     let mount = home.mount(&store, "mnt");
     for bad in [
         "{}",
-        "[1]",
-        "nonsense",
+        "[1]\n",
+        "nonsense\n",
         r#"{"op": "frobnicate"}"#,
         r#"{"op": "status", "more": 1}"#,
         r#"{"op": "snapshot", "massage": "x"}"#,

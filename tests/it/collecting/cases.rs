@@ -388,10 +388,7 @@ fn a_policy_is_kept_and_named_versions_stay() {
         w.snapshot(None, (round == 2).then(|| "release".to_owned())).unwrap();
     }
     publish(&w);
-    let ask = |json: &str| -> Reply {
-        serde_json::from_slice(&kura::control::run_json(json.as_bytes(), |request| kura::control::run(&w, request)))
-            .unwrap()
-    };
+    let ask = |json: &str| -> Reply { kura::control::run(&w, &serde_json::from_str(json).unwrap()) };
     assert_eq!(ask(r#"{"op": "forget"}"#).exit, Exit::Usage.code(), "there is no policy");
     assert!(ask(r#"{"op": "forget", "keep": {"last": 2}, "mode": "set-policy"}"#).ok);
     assert_eq!(w.versions().unwrap().len(), 7);

@@ -1,12 +1,12 @@
 //! `.kura`: status, past versions, snapshots, requests.
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::guard::{Place, python, sh, shell};
+use super::guard::{Place, python, sh};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -21,7 +21,10 @@ fn the_control_directory_is_hidden_and_its_name_is_taken() {
     let mount = place.mount();
     fs::write(mount.at("f"), "").unwrap();
     assert_eq!(names(mount.path()), ["f"]);
-    assert_eq!(names(&mount.at(".kura")), ["ctl", "events", "snapshots", "status", "status.json", "versions"]);
+    assert_eq!(
+        names(&mount.at(".kura")),
+        ["ctl", "events", "history", "jobs", "metrics", "snapshots", "status", "status.json", "versions"]
+    );
     assert_eq!(names(&mount.at(".kura/versions")), ["by-id", "by-tag", "by-time", "latest"]);
     let status = fs::read_to_string(mount.at(".kura/status")).unwrap();
     assert!(status.contains(&mount.workspace.id().to_string()), "{status}");
@@ -29,18 +32,24 @@ fn the_control_directory_is_hidden_and_its_name_is_taken() {
     assert_eq!(json["workspace"], mount.workspace.id().to_string());
     fs::create_dir(mount.at("d")).unwrap();
     for refused in [
-        fs::rename(mount.at("f"), mount.at("d/.kura")),
         fs::rename(mount.at("d"), mount.at(".kura")),
         fs::rename(mount.at(".kura"), mount.at("elsewhere")),
         fs::remove_dir(mount.at(".kura")),
-        fs::create_dir(mount.at("d/.kura")),
-        fs::write(mount.at("d/.kura"), "x"),
-        fs::hard_link(mount.at("f"), mount.at("d/.kura")),
+        fs::rename(mount.at("d/.kura"), mount.at("elsewhere")),
+        fs::remove_dir(mount.at("d/.kura")),
         fs::create_dir(mount.at(".kura/new")),
         fs::remove_file(mount.at(".kura/status")),
         fs::create_dir(mount.at(".kura/versions/new")),
     ] {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+    for (taken, kind) in [
+        (fs::create_dir(mount.at("d/.kura")), ErrorKind::AlreadyExists),
+        (fs::hard_link(mount.at("f"), mount.at("d/.kura")), ErrorKind::AlreadyExists),
+        (fs::write(mount.at("d/.kura"), "x"), ErrorKind::IsADirectory),
+        (fs::rename(mount.at("f"), mount.at("d/.kura")), ErrorKind::IsADirectory),
+    ] {
+        assert_eq!(taken.unwrap_err().kind(), kind);
     }
     assert_eq!(fs::create_dir(mount.at(".kura")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(fs::metadata(mount.at(".kura/nothing")).unwrap_err().kind(), ErrorKind::NotFound);
@@ -143,34 +152,5 @@ fn a_big_directory_of_a_past_version_is_listed_whole() {
     }
     let listed = names(&mount.at(".kura/versions/latest/d"));
     assert_eq!(listed.into_iter().collect::<HashSet<_>>(), expected);
-    mount.end();
-}
-
-#[test]
-fn a_request_is_answered_on_the_handle_that_asked() {
-    let place = Place::new();
-    let mount = place.mount();
-    let open = || OpenOptions::new().read(true).write(true).open(mount.at(".kura/ctl/run")).unwrap();
-    let (mut one, mut two) = (open(), open());
-    one.write_all(b"{\"op\": \"status\"}").unwrap();
-    two.write_all(b"{\"op\":").unwrap();
-    two.write_all(b" \"log\"}").unwrap();
-    let mut text = String::new();
-    one.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "{\"asked\":{\"op\": \"status\"}}\n");
-    text.clear();
-    two.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "{\"asked\":{\"op\": \"log\"}}\n");
-    let long = format!("{{\"text\": \"{}\"}}", "x".repeat(900_000));
-    one.write_all(long.as_bytes()).unwrap();
-    text.clear();
-    one.read_to_string(&mut text).unwrap();
-    assert_eq!(text.len(), long.len() + 11);
-    let too_long = "[".repeat(1_100_000);
-    assert!(one.write_all(too_long.as_bytes()).is_err());
-    let reply = sh(mount.path(), "exec 3<>.kura/ctl/run; echo '{\"op\":\"x\"}' >&3; cat <&3");
-    assert!(reply.contains("{\"op\":\"x\"}"), "{reply}");
-    assert!(shell(mount.path(), "echo {} > .kura/ctl/run").status.success());
-    drop((one, two));
     mount.end();
 }

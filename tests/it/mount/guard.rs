@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kura::control::Dispatcher;
 use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret};
 use kura::fs::{Fs, FsOptions};
 use kura::fuse::{MountOptions, Mounted, Operation, mount};
@@ -20,6 +21,7 @@ pub struct Place {
 /// A mounted workspace.
 pub struct Mount {
     pub workspace: Arc<Workspace>,
+    pub control: Arc<Dispatcher>,
     mounted: Option<Mounted>,
     mountpoint: PathBuf,
 }
@@ -89,18 +91,28 @@ impl Place {
     pub fn mount_with(&self, change: impl Fn(&mut OpenOptions), options: MountOptions, xattrs: bool) -> Mount {
         let workspace = self.open(change);
         workspace.start();
-        let fs = file_system(&workspace, xattrs);
+        let control = dispatcher(&workspace);
+        control.jobs().start();
+        let fs = file_system_with(&workspace, xattrs, control.clone());
         let mounted = mount(fs, &self.mountpoint(), &options).unwrap();
-        Mount { workspace, mounted: Some(mounted), mountpoint: self.mountpoint() }
+        Mount { workspace, control, mounted: Some(mounted), mountpoint: self.mountpoint() }
     }
 }
 
-/// The file system of a workspace, with a control that answers what it was asked.
+/// The file system of a workspace. A request to stop does nothing.
 pub fn file_system(workspace: &Arc<Workspace>, xattrs: bool) -> Arc<Fs> {
-    let options =
-        FsOptions { owner_uid: nix::unistd::geteuid().as_raw(), owner_gid: nix::unistd::getegid().as_raw(), xattrs };
-    let echo = |request: &[u8]| [b"{\"asked\":", request, b"}\n"].concat();
-    Arc::new(Fs::new(workspace.clone(), options, Arc::new(echo)))
+    file_system_with(workspace, xattrs, dispatcher(workspace))
+}
+
+/// What answers control files.
+pub fn dispatcher(workspace: &Arc<Workspace>) -> Arc<Dispatcher> {
+    Dispatcher::new(workspace.clone(), || {}).unwrap()
+}
+
+/// The file system of a workspace with a dispatcher.
+pub fn file_system_with(workspace: &Arc<Workspace>, xattrs: bool, control: Arc<Dispatcher>) -> Arc<Fs> {
+    let (owner_uid, owner_gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    Arc::new(Fs::new(workspace.clone(), FsOptions { owner_uid, owner_gid, xattrs }, control))
 }
 
 impl Mount {
@@ -137,6 +149,7 @@ impl Mount {
         let mounted = self.mounted.take().unwrap();
         assert_eq!(mounted.unmount().unwrap(), kura::fuse::Unmounted::Clean, "a test left a file open");
         mounted.wait().unwrap();
+        self.control.jobs().close();
         self.workspace.close(true).unwrap();
     }
 }
@@ -144,6 +157,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         drop(self.mounted.take());
+        self.control.jobs().close();
         self.workspace.close(false).ok();
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kura::fuse::{MountError, MountOptions, Unmounted, mount};
 
-use super::guard::{Place, file_system, is_root, sh, shell};
+use super::guard::{Place, file_system, file_system_with, is_root, sh, shell};
 
 fn is_mounted(path: &Path) -> bool {
     fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path.to_str().unwrap())
@@ -125,23 +125,17 @@ fn mount_over(place: &Place, workspace: &std::sync::Arc<kura::workspace::Workspa
 
 #[test]
 fn a_control_that_panics_or_takes_too_long_harms_nobody_else() {
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use kura::fs::{Fs, FsOptions};
+    use kura::control::Dispatcher;
     let place = Place::new();
     let workspace = place.open(|_| {});
-    let control = |request: &[u8]| {
-        assert!(!request.starts_with(b"{\"panic"), "as asked for");
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let control = Dispatcher::new(workspace.clone(), move || {
+        assert!(asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0, "the first to ask meets a panic");
         std::thread::sleep(Duration::from_secs(4));
-        b"late".to_vec()
-    };
-    let owner = FsOptions {
-        owner_uid: nix::unistd::geteuid().as_raw(),
-        owner_gid: nix::unistd::getegid().as_raw(),
-        xattrs: true,
-    };
-    let fs_of = Arc::new(Fs::new(workspace.clone(), owner, Arc::new(control)));
+    });
+    let fs_of = file_system_with(&workspace, true, control.unwrap());
     // Control requests get ten times this.
     let options = MountOptions { deadline: Duration::from_millis(100), ..MountOptions::default() };
     let mounted = mount(fs_of, &place.mountpoint(), &options).unwrap();
@@ -149,9 +143,9 @@ fn a_control_that_panics_or_takes_too_long_harms_nobody_else() {
         let path = place.mountpoint().join(".kura/ctl/run");
         fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
     };
-    let panicked = open().write_all(b"{\"panic\": true}").unwrap_err();
+    let panicked = open().write_all(b"{\"op\": \"stop\"}").unwrap_err();
     assert_eq!(panicked.raw_os_error(), Some(libc::EIO));
-    let late = open().write_all(b"{\"slow\": true}").unwrap_err();
+    let late = open().write_all(b"{\"op\": \"stop\"}").unwrap_err();
     assert_eq!(late.raw_os_error(), Some(libc::ETIMEDOUT));
     fs::write(place.mountpoint().join("f"), "alive").unwrap();
     let mut text = String::new();
