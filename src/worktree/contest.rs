@@ -138,6 +138,7 @@ impl Worktree {
             Some(aside) if !path.is_empty() => Some(put_aside(table, &mut plan, &path, &aside)?),
             _ => None,
         };
+        self.share_content(ino, &mut plan);
         if let Some((body, mtime)) = outcome.stays {
             plan.records.push(Record::Publish { ino, layer, body, mtime });
             plan.invalidations.push(Invalidation::Inode(ino));
@@ -149,6 +150,19 @@ impl Worktree {
             self.settled.lock().push(Conflict { path: path.join(&b'/'), clash: Clash::Edited, beside });
         }
         Ok(plan.invalidations)
+    }
+
+    /// What is put aside needs the content of the file, too, which may be known by its owner alone.
+    fn share_content(&self, ino: Ino, plan: &mut Plan) {
+        let put = plan.records.iter().find_map(|record| match record {
+            Record::Graft { inode, .. } if matches!(inode.body, Body::File(_)) => Some(inode.ino),
+            _ => None,
+        });
+        let Some(owner) = put else { return };
+        let mut owned = Vec::new();
+        self.local.each(&mut |id, blob| owned.extend(blob.owners.contains(&ino).then_some(*id)));
+        let shared = owned.into_iter().filter(|id| matches!(self.local.own(id, owner), Own::New));
+        plan.records.extend(shared.map(|id| Record::Share { owner, id }));
     }
 
     /// Conflicts that were settled when a file was closed, since this was asked last.

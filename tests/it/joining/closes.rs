@@ -146,3 +146,21 @@ fn ours_and_theirs_are_as_they_say_at_the_close() {
     let [copy] = backups(&b).try_into().unwrap();
     assert_eq!(read(&b, &copy), b"I\n2\n3\n4\n5\n", "no version has it");
 }
+
+#[test]
+fn a_large_loser_keeps_its_content() {
+    let (rig, a, b) = two("d/f", Policy::Theirs, 0);
+    let large = noise(40_000_000);
+    let file = begin(&b, "d/f", 0, &large);
+    write(&a, "d/f", b"by a");
+    publish(&a);
+    b.pull().unwrap();
+    b.tree().release(file, true);
+    publish(&b);
+    assert_eq!(read(&b, "d/f"), b"by a");
+    let [copy] = backups(&b).try_into().unwrap();
+    assert!(read(&b, &copy) == large);
+    a.pull().unwrap();
+    assert!(read(&a, &copy) == large, "all of it is in the store");
+    whole(&rig.memory);
+}
