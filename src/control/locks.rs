@@ -19,9 +19,15 @@ pub(super) fn lock(
 }
 
 pub(super) fn unlock(workspace: &Workspace, paths: &[Vec<u8>]) -> Result<Reply, Failure> {
-    workspace.unlock(paths)?;
-    let names: Vec<PathText> = paths.iter().map(|path| PathText(path.clone())).collect();
-    Ok(Reply::done(format!("unlocked {} paths", names.len()), json!({ "paths": names })))
+    let names = |paths: &[Vec<u8>]| paths.iter().cloned().map(PathText).collect::<Vec<PathText>>();
+    let lost = names(&workspace.unlock(paths)?);
+    let message = format!("unlocked {} paths", paths.len());
+    let data = json!({ "paths": names(paths), "lost": lost });
+    if lost.is_empty() {
+        return Ok(Reply::done(message, data));
+    }
+    let list = lost.iter().map(PathText::to_string).collect::<Vec<String>>().join(", ");
+    Ok(Reply::partly(format!("{message}; lost before: {list}; see `kura conflicts`"), data))
 }
 
 pub(super) fn locks(workspace: &Workspace) -> Result<Reply, Failure> {

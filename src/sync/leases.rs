@@ -32,6 +32,8 @@ const FILE_LEN_MAX: usize = HELD_MAX * (lease::PATH_LEN_MAX + 64);
 const SEEN_MAX: usize = 10_000;
 /// How often somebody else may be faster before taking a lease is given up.
 const ATTEMPTS_MAX: u32 = 4;
+/// After so long without a renewal, others may take a lock that is renewed, in milliseconds.
+const LENGTH_MS: u64 = 300_000;
 /// Renewed so many times in its length, so that a few may fail.
 const RENEWALS: u32 = 4;
 
@@ -261,22 +263,25 @@ impl Leases {
 
     fn give_back(&self, path: &[u8]) -> Result<bool, SyncError> {
         let parts = &self.parts;
-        let Some(held) = self.held(path) else {
-            return Err(SyncError::NotLocked { path: String::from_utf8_lossy(path).into_owned() });
-        };
+        let held = self.held(path);
         let (key, me) = (lease::key(&parts.keys, path), parts.memory.get().client);
         let mut is_released = false;
         for _ in 0..ATTEMPTS_MAX {
             let found = Lease::read(&*parts.store, &parts.keys, &key)?;
-            let is_ours =
-                |(lease, _): &(Lease, ETag)| lease.fencing == held.fencing && is_held_by(lease.holder.as_ref(), me);
-            let Some((_, etag)) = found.filter(is_ours) else { break };
-            let free = Lease { fencing: held.fencing, holder: None };
+            // One that could not be written down when it was taken is ours, too.
+            let is_ours = |(lease, _): &(Lease, ETag)| {
+                is_held_by(lease.holder.as_ref(), me) && held.as_ref().is_none_or(|held| held.fencing == lease.fencing)
+            };
+            let Some((lease, etag)) = found.filter(is_ours) else { break };
+            let free = Lease { fencing: lease.fencing, holder: None };
             let written = free.write(&*parts.store, &parts.keys, &key, Some(etag), parts.conditional_writes)?;
             if written.is_some() {
                 is_released = true;
                 break;
             }
+        }
+        if held.is_none() && !is_released {
+            return Err(SyncError::NotLocked { path: String::from_utf8_lossy(path).into_owned() });
         }
         self.state.lock().seen.remove(&key);
         self.change_held(|all| all.retain(|held| held.path != path))?;
@@ -290,22 +295,33 @@ impl Leases {
         let now = self.parts.clock.elapsed();
         let held: Vec<Held> =
             self.state.lock().held.iter().filter(|held| !held.is_lost && held.path != WRITER).cloned().collect();
+        let mut outcome = Ok(());
         for one in held {
-            let length = Duration::from_millis(one.length_ms);
-            let since = |moment: Option<Duration>| moment.map(|moment| now.saturating_sub(moment));
-            match (one.is_kept, since(one.written)) {
-                (true, Some(age)) if age < length / RENEWALS => {}
-                (true, _) if since(one.tried).is_some_and(|age| age < length / (4 * RENEWALS)) => {}
-                (true, _) => self.renew(&one, now)?,
-                (false, None) => self.change_one(&one.path, |held| held.written = Some(now)),
-                (false, Some(age)) if age < length => {}
-                (false, Some(_)) => {
-                    self.give_back(&one.path)?;
-                    (self.told)(&LockEvent::Ended { path: one.path });
-                }
+            outcome = self.keep_up_one(one, now);
+            match &outcome {
+                Err(error @ SyncError::Version(_)) => tracing::warn!("{error}"),
+                Err(_) => break,
+                Ok(()) => {}
             }
         }
         self.tell();
+        outcome
+    }
+
+    fn keep_up_one(&self, one: Held, now: Duration) -> Result<(), SyncError> {
+        let length = Duration::from_millis(one.length_ms);
+        let since = |moment: Option<Duration>| moment.map(|moment| now.saturating_sub(moment));
+        match (one.is_kept, since(one.written)) {
+            (true, Some(age)) if age < length / RENEWALS => {}
+            (true, _) if since(one.tried).is_some_and(|age| age < length / (4 * RENEWALS)) => {}
+            (true, _) => self.renew(&one, now)?,
+            (false, None) => self.change_one(&one.path, |held| held.written = Some(now)),
+            (false, Some(age)) if age < length => {}
+            (false, Some(_)) => {
+                self.give_back(&one.path)?;
+                (self.told)(&LockEvent::Ended { path: one.path });
+            }
+        }
         Ok(())
     }
 
@@ -334,11 +350,13 @@ impl Leases {
         Ok(())
     }
 
+    /// Whether locks were lost that still matter.
+    pub fn has_lost(&self) -> bool {
+        self.state.lock().held.iter().any(|held| held.is_lost && held.path != WRITER)
+    }
+
     /// Everything that was changed here under locks that were lost is published.
     pub fn forget_lost(&self) -> Result<(), SyncError> {
-        if !self.state.lock().held.iter().any(|held| held.is_lost && held.path != WRITER) {
-            return Ok(());
-        }
         self.change_held(|all| all.retain(|held| !held.is_lost || held.path == WRITER))?;
         self.tell();
         Ok(())
@@ -487,9 +505,6 @@ impl Leases {
         }
     }
 }
-
-/// After so long without a renewal, others may take a lock that is renewed, in milliseconds.
-pub const LENGTH_MS: u64 = 300_000;
 
 fn is_held_by(holder: Option<&Holder>, client: crate::base::ids::ClientId) -> bool {
     holder.is_some_and(|holder| holder.client == client)

@@ -28,7 +28,7 @@ mod settle;
 pub use collect::{CollectOptions, CollectReport, Collector, CollectorParts, Garbage, Waits};
 pub use condemned::{Condemned, Name};
 pub use error::{Rollback, SyncError};
-pub use leases::{LENGTH_MS, LeaseParts, Leases};
+pub use leases::{LeaseParts, Leases};
 pub use lock::{LockEvent, LockInfo, Term};
 pub use memory::{ClientMemory, Memory, Seen};
 pub use publisher::{Published, Publisher, PublisherParts, Waiting, read_head};

@@ -114,7 +114,7 @@ impl Workspace {
     /// [`close`](Self::close).
     pub fn start(self: &Arc<Self>) {
         if self.is_read_only() {
-            return;
+            return self.spawn("kura-near", Self::keep_near);
         }
         if self.trouble.lock().offline.is_some() {
             self.parts.events.note("offline", "the store cannot be reached", &[]);
@@ -137,14 +137,18 @@ impl Workspace {
         let fsyncs: Option<(&str, Work)> =
             self.fsync_waits_for_store().then_some(("kura-fsync", Self::keep_publishing_fsyncs));
         for (name, run) in work.into_iter().chain(fsyncs) {
-            let workspace = self.clone();
-            match std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&workspace)) {
-                Ok(thread) => self.background.threads.lock().push(thread),
-                Err(error) => tracing::error!("{name} cannot be started: {error}"),
-            }
+            self.spawn(name, run);
         }
         self.background.is_started.store(true, Ordering::Release);
         self.background.publish_now();
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, run: Work) {
+        let workspace = self.clone();
+        match std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&workspace)) {
+            Ok(thread) => self.background.threads.lock().push(thread),
+            Err(error) => tracing::error!("{name} cannot be started: {error}"),
+        }
     }
 
     fn keep_absorbing(&self) {

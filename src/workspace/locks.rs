@@ -57,21 +57,21 @@ impl Workspace {
         Ok(locks.into_iter().filter(|lock| lock.is_ours && paths.contains(&lock.path)).collect())
     }
 
-    /// Publishes what was changed, then gives up locks of this client.
-    pub fn unlock(&self, paths: &[Vec<u8>]) -> Result<()> {
+    /// Publishes what was changed, then gives up locks of this client; says which of them had been lost before.
+    pub fn unlock(&self, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
         self.check_writable()?;
         let time = Duration::from_millis(self.parts.options.intervals.close_publish_ms);
         let flushed = self.flush(Some(time))?;
         if let Some(reason) = flushed.reason.filter(|_| flushed.unpublished_versions > 0) {
             return Err(WorkspaceError::NotInStore { reason });
         }
+        let mut lost = Vec::new();
         for path in paths {
             if !self.parts.leases.release(path)? {
-                let message = format!("the lock on `{}` had been lost before", text(path));
-                self.parts.events.note("unlock", &message, &[("path", json!(text(path)))]);
+                lost.push(path.clone());
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// The locks of all clients.
@@ -118,6 +118,9 @@ impl Workspace {
 
     /// All that was changed here is published, so that locks which were lost matter no more.
     pub(super) fn settle_lost_locks(&self) -> std::result::Result<(), SyncError> {
+        if !self.parts.leases.has_lost() {
+            return Ok(());
+        }
         let is_settled = !self.tree().has_unrecorded() && self.tree().activity().drafts == 0;
         if is_settled && self.parts.publisher.waiting()?.versions == 0 {
             self.parts.leases.forget_lost()?;

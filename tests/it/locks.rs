@@ -56,7 +56,7 @@ fn lock(w: &Workspace, path: &str) -> Result<(), WorkspaceError> {
 }
 
 fn unlock(w: &Workspace, path: &str) -> Result<(), WorkspaceError> {
-    w.unlock(&[path.as_bytes().to_vec()])
+    w.unlock(&[path.as_bytes().to_vec()]).map(|lost| assert!(lost.is_empty()))
 }
 
 /// Whether a path can be opened for writing; opening changes nothing.

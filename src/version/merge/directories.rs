@@ -16,7 +16,7 @@ impl Merger<'_> {
         for (key, _) in dirs().filter(|(_, node)| node.is_moved()) {
             let place = self.dir_places.get(key).cloned();
             if let (Some(place), true) = (place, self.ours.nodes.get(key).is_some_and(NodeChange::is_moved))
-                && (self.with.policy)(&self.path(&place)?) != Policy::Theirs
+                && !matches!((self.with.policy)(&self.path(&place)?), Policy::Theirs | Policy::Yield)
             {
                 stay.insert(*key);
             }
