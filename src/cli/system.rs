@@ -2,7 +2,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,10 +186,14 @@ fn clock() -> Finding {
     bad("clock", "it stands before 2023", "set it: signatures of requests to S3 and times of versions depend on it")
 }
 
+fn new_file(path: &Path) -> std::io::Result<()> {
+    std::fs::File::options().write(true).create_new(true).open(path).map(drop)
+}
+
 fn directory((what, dir): (&'static str, &PathBuf)) -> Finding {
     let made = std::fs::create_dir_all(dir);
     let probe = dir.join(format!(".tmp-doctor-{}", std::process::id()));
-    let written = made.and_then(|()| std::fs::write(&probe, b"")).and_then(|()| std::fs::remove_file(&probe));
+    let written = made.and_then(|()| new_file(&probe)).and_then(|()| std::fs::remove_file(&probe));
     match written {
         Ok(()) => fine(what, dir.display().to_string()),
         Err(error) => {
