@@ -77,7 +77,7 @@ impl Worktree {
             let (Some(contest), Some(ours)) = (table.contests.get(&ino), table.settled_body(ino)) else {
                 return Ok(None);
             };
-            if policies.of(&table.home_path(ino).join(&b'/')) != Policy::Merge {
+            if Table::policy_of(&table.locks, policies, &table.home_path(ino).join(&b'/')) != Policy::Merge {
                 return Ok(None);
             }
             (contest.clone(), ours)
