@@ -14,7 +14,7 @@ use kura::store::{Fault, Operation};
 use kura::sync::{CollectOptions, CollectReport, Collector, CollectorParts, SyncError, read_head};
 use kura::version::head::CollectionState;
 use kura::version::retention::Retention;
-use kura::workspace::{Maintenance, Sample, Workspace, WorkspaceError};
+use kura::workspace::{Maintenance, OpenOptions, Sample, Workspace, WorkspaceError};
 
 use super::support::read_all;
 use crate::workspace_rig::*;
@@ -288,17 +288,19 @@ fn what_a_writer_took_for_stored_is_stored_anew() {
 fn what_is_gone_for_good_is_never_published() {
     let rig = Rig::new();
     let collector = with_garbage(&rig);
-    let writer = rig.open("writer");
+    let cache_dir = rig.dir.path().join("a cache of its own");
+    let writer = rig.try_open(OpenOptions { cache_dir, ..rig.options("writer") }).unwrap();
     write(&writer, "old", &bytes(101, 400_000));
     snapshot(&writer);
     collector.forget(&last(1), false).unwrap();
     publish(&collector);
     assert!(collect(&collector, NOW).unwrap().deleted > 0);
-    let report = writer.flush(Some(Duration::from_millis(300))).unwrap();
-    if report.unpublished_versions > 0 {
-        let reason = report.reason.unwrap();
-        assert!(reason.contains("was collected"), "{reason}");
+    for _ in 0..2 {
+        let error = writer.pull().unwrap_err();
+        assert!(matches!(error, SyncError::Collected { .. }), "{error}");
+        read_all(&rig.memory, &rig.keys()).unwrap();
     }
+    assert!(writer.flush(Some(Duration::from_millis(100))).unwrap().unpublished_versions > 0);
     read_all(&rig.memory, &rig.keys()).unwrap();
 }
 
