@@ -11,6 +11,7 @@
 //!
 //! Lock order: none; the workspace locks itself.
 
+mod batch;
 mod changes;
 mod failure;
 mod health;
@@ -20,6 +21,7 @@ mod reply;
 mod request;
 mod run;
 
+pub use batch::batch_done;
 pub use changes::ChangeInfo;
 pub use failure::{Exit, Failure};
 pub use health::{parse_size, reencryption_text};
