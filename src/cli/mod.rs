@@ -149,6 +149,9 @@ pub(crate) struct Context {
 /// Runs the program.
 pub fn main() -> ExitCode {
     harden::forbid_core_dumps();
+    if let Some(password) = std::env::var_os(crate::apps::batch::PASSWORD_VAR) {
+        return batch::answer_ssh(&password);
+    }
     if let Err(failure) = harden::take_passphrase_out_of_environment() {
         output::print_failure(&failure, false);
         return ExitCode::from(failure.exit.code());

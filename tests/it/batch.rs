@@ -5,5 +5,8 @@ mod faults;
 mod flow;
 mod glob;
 mod kill;
+mod memory;
 mod process;
+mod remote;
 mod rig;
+mod servers;

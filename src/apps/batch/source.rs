@@ -10,9 +10,18 @@ use super::filesystem::FileSystem;
 use super::job::Job;
 use super::key_value::{DiskKeyValue, KeyValue, MemoryKeyValue};
 use super::local::LocalFiles;
+use super::redis::RedisKeyValue;
+use super::s3::S3Files;
+use super::sftp::SftpFiles;
+use super::ssh::SshAddress;
 use super::status::StatusMemory;
+use super::url::Url;
 use super::workflow::{ProcessingWorkflow, Setup, memory_path};
+use crate::store::{S3Config, StoreUrl};
 use crate::workspace::Workspace;
+
+/// Holds the password of a Redis server.
+const REDIS_PASSWORD_VAR: &str = "KURA_REDIS_PASSWORD";
 
 /// Opens a job: its files, its memory, and the lock of its source.
 pub fn open(
@@ -35,19 +44,39 @@ pub fn open_memory(setup: &Setup, job: &Job) -> Result<StatusMemory> {
             Box::new(DiskKeyValue::open(&*setup.disk, &memory_path(setup, job))?)
         }
         Some("memory") => Box::new(MemoryKeyValue::default()),
-        Some(other) => return Err(BatchError::Job(format!("`{other}` is no memory; `disk` or `memory` is"))),
+        Some(url) if url.starts_with("redis://") => Box::new(RedisKeyValue::open(url, redis_password())?),
+        Some(other) => {
+            let reason = format!("`{other}` is no memory; `disk`, `memory` and redis://HOST:PORT/DATABASE are");
+            return Err(BatchError::Job(reason));
+        }
     };
     Ok(StatusMemory::new(setup.keys.clone(), job.identity().into_bytes(), store))
+}
+
+fn redis_password() -> Option<Zeroizing<String>> {
+    std::env::var(REDIS_PASSWORD_VAR).ok().map(Zeroizing::new)
 }
 
 fn open_files(
     job: &Job,
     _workspace: Option<&Arc<Workspace>>,
-    _password: Option<Zeroizing<String>>,
+    password: Option<Zeroizing<String>>,
 ) -> Result<Arc<dyn FileSystem>> {
-    let url = &job.source.url;
-    if let Some(path) = url.strip_prefix("file://") {
-        return Ok(Arc::new(LocalFiles::open(Path::new(path))?));
-    }
-    Err(BatchError::Job(format!("`{url}` names no source; `file:///DIR` does")))
+    let source = &job.source;
+    let url = Url::parse(&source.url)?;
+    Ok(match url.scheme.as_str() {
+        "file" => Arc::new(LocalFiles::open(Path::new(&url.path))?),
+        "s3" => match source.url.parse() {
+            Ok(StoreUrl::S3(address)) => Arc::new(S3Files::open(S3Config::new(address))?),
+            Ok(StoreUrl::Dir(_)) => return Err(BatchError::Job("not the address of a bucket".to_owned())),
+            Err(error) => return Err(BatchError::Job(error.to_string())),
+        },
+        "sftp" => {
+            let (key_file, known_hosts) = (source.key_file.clone(), source.known_hosts.clone());
+            let at = SshAddress { host: url.host, port: url.port, user: url.user, key_file, known_hosts };
+            let askpass = std::env::current_exe().map_err(BatchError::disk("finding this program"))?;
+            Arc::new(SftpFiles::new(at, &url.path, password.map(|password| (password, askpass)))?)
+        }
+        other => return Err(BatchError::Job(format!("sources of kind `{other}:` are not known"))),
+    })
 }
