@@ -30,7 +30,7 @@ use crate::workspace::{KeySlots, Workspace};
 A job is a file in TOML or JSON:
   name = \"prices\"
   [source]
-  url = \"file:///srv/reports\"          # workspace:/DIR, s3://, sftp://, ftp://, ftps://, http(s)://, conn:NAME
+  url = \"file:///srv/reports\"          # or workspace:/DIR, s3://BUCKET/PREFIX, sftp://HOST/DIR
   [walk]
   include = [\"**/*.csv\"]
   exclude = [\"tmp/**\"]
@@ -143,7 +143,9 @@ impl Place {
         }
         if let Target::Mount(mount) = target {
             let message = format!("the workspace is mounted at {}", mount.display());
-            return Err(Failure::new(Exit::Locked, message).hint("write the job to .kura/ctl/batch, or unmount first"));
+            return Err(
+                Failure::new(Exit::Locked, message).hint("unmount it, since a batch inside of it is one version")
+            );
         }
         let workspace = Workspace::open(options)?;
         Ok(Self { setup: setup(workspace.keys()), workspace: Some(workspace) })

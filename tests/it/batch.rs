@@ -10,3 +10,4 @@ mod process;
 mod remote;
 mod rig;
 mod servers;
+mod version;

@@ -212,8 +212,7 @@ impl Filter {
 
     /// Whether to hand out a path.
     pub fn takes(&self, path: &[u8], is_dir: bool) -> bool {
-        !(is_dir && self.options.files_only)
-            && !is_partial(path)
+        !(is_dir && self.options.files_only || is_partial(path))
             && (self.include.is_empty() || self.include.iter().any(|glob| glob.matches(path)))
             && !self.excludes(path)
     }

@@ -24,6 +24,11 @@ const PATTERN_LEN_MAX: usize = 4096;
 const STATES_MAX: usize = 4096;
 const BRACES_MAX: usize = 256;
 
+/// What compiling makes, or what is wrong with the pattern.
+type Compiled<T> = std::result::Result<T, &'static str>;
+/// Where a part of the pattern begins and ends.
+type Range = (usize, usize);
+
 /// What a state of the machine takes.
 #[derive(Clone, Debug)]
 enum Take {
@@ -112,7 +117,7 @@ fn characters(path: &[u8]) -> Vec<char> {
 }
 
 /// Replaces braces by all that they stand for.
-fn expand(text: &str, out: &mut Vec<String>) -> std::result::Result<(), &'static str> {
+fn expand(text: &str, out: &mut Vec<String>) -> Compiled<()> {
     if out.len() >= BRACES_MAX {
         return Err("its braces stand for too many patterns");
     }
@@ -200,7 +205,7 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn add(&mut self, take: Take) -> std::result::Result<usize, &'static str> {
+    fn add(&mut self, take: Take) -> Compiled<usize> {
         if self.states.len() >= STATES_MAX {
             return Err("it is too large");
         }
@@ -210,13 +215,7 @@ impl Compiler<'_> {
 
     /// Compiles `from..to`, leading on to the state `next`. A state that takes something stands behind a `Split` that
     /// leads on from it.
-    fn sequence(
-        &mut self,
-        from: usize,
-        to: usize,
-        next: usize,
-        whole: bool,
-    ) -> std::result::Result<usize, &'static str> {
+    fn sequence(&mut self, from: usize, to: usize, next: usize, whole: bool) -> Compiled<usize> {
         let mut pieces = Vec::new();
         let mut at = from;
         while at < to {
@@ -231,7 +230,7 @@ impl Compiler<'_> {
         Ok(next)
     }
 
-    fn emit(&mut self, piece: Piece, next: usize) -> std::result::Result<usize, &'static str> {
+    fn emit(&mut self, piece: Piece, next: usize) -> Compiled<usize> {
         match piece {
             Piece::Take(take) => {
                 self.add(Take::Split(vec![next]))?;
@@ -241,7 +240,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn group(&mut self, kind: char, parts: &[(usize, usize)], next: usize) -> std::result::Result<usize, &'static str> {
+    fn group(&mut self, kind: char, parts: &[Range], next: usize) -> Compiled<usize> {
         if self.depth >= DEPTH_MAX {
             return Err("its groups are nested too deeply");
         }
@@ -264,7 +263,7 @@ impl Compiler<'_> {
     }
 
     /// The piece of the pattern at `at`, and where the next one begins.
-    fn piece(&self, at: usize, to: usize, whole: bool) -> std::result::Result<(Piece, usize), &'static str> {
+    fn piece(&self, at: usize, to: usize, whole: bool) -> Compiled<(Piece, usize)> {
         let c = self.chars[at];
         let following = (at + 1 < to).then(|| self.chars[at + 1]);
         if following == Some('(') && matches!(c, '?' | '*' | '+' | '@' | '!') {
@@ -302,7 +301,7 @@ impl Compiler<'_> {
     }
 
     /// The alternatives of a group that begins at `at`.
-    fn parts(&self, at: usize, to: usize) -> std::result::Result<(Vec<(usize, usize)>, usize), &'static str> {
+    fn parts(&self, at: usize, to: usize) -> Compiled<(Vec<Range>, usize)> {
         let (mut depth, mut begin, mut i, mut parts) = (1, at, at, Vec::new());
         while i < to {
             match self.chars[i] {
@@ -387,7 +386,7 @@ impl Compiler<'_> {
 
 enum Piece {
     Take(Take),
-    Group { kind: char, parts: Vec<(usize, usize)> },
+    Group { kind: char, parts: Vec<Range> },
 }
 
 impl Machine {
@@ -411,10 +410,12 @@ impl Machine {
                 let on = *state;
                 match &self.states[on] {
                     Take::One(wanted) if wanted == c => self.enter(on - 1, (chars, at + 1, dot), &mut then),
-                    Take::Set { negated, items } if *c != '/' && !hidden => {
-                        if items.iter().any(|(low, high)| low <= c && c <= high) != *negated {
-                            self.enter(on - 1, (chars, at + 1, dot), &mut then);
-                        }
+                    Take::Set { negated, items }
+                        if *c != '/'
+                            && !hidden
+                            && items.iter().any(|(low, high)| low <= c && c <= high) != *negated =>
+                    {
+                        self.enter(on - 1, (chars, at + 1, dot), &mut then);
                     }
                     Take::Any if *c != '/' && !hidden => self.enter(on - 1, (chars, at + 1, dot), &mut then),
                     Take::Star if *c != '/' && !hidden => self.enter(on, (chars, at + 1, dot), &mut then),

@@ -12,6 +12,8 @@ use super::retry::RetryPolicy;
 /// Longest job, in bytes.
 pub const JOB_LEN_MAX: usize = 256 * 1024;
 const NAME_LEN_MAX: usize = 64;
+/// What the address of a directory of the workspace begins with.
+pub const WORKSPACE_SCHEME: &str = "workspace:";
 const WORKERS_MAX: usize = 256;
 
 /// One job.
@@ -36,7 +38,7 @@ pub struct Job {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
-    /// `file:///DIR`, `workspace:/DIR`, `s3://…`, `sftp://…`, `ftp://…`, `ftps://…`, `http(s)://…`, or `conn:NAME`.
+    /// `file:///DIR`, `workspace:/DIR`, `s3://BUCKET/PREFIX?…`, `sftp://[USER@]HOST[:PORT]/DIR`.
     pub url: String,
     /// The environment variable that holds the password.
     pub password_env: Option<String>,
@@ -48,8 +50,6 @@ pub struct Source {
     pub key_file: Option<PathBuf>,
     /// The known host keys (SFTP); those of the user when missing.
     pub known_hosts: Option<PathBuf>,
-    /// Certificates to trust (PEM) instead of the system's.
-    pub ca_file: Option<PathBuf>,
 }
 
 /// Whether results count when some files failed. Only where a run appears as a whole: in a workspace.
@@ -123,7 +123,7 @@ impl Job {
 
     /// Whether its files are in the workspace itself.
     pub fn is_in_workspace(&self) -> bool {
-        self.source.url.starts_with("workspace:")
+        self.source.url.starts_with(WORKSPACE_SCHEME)
     }
 
     /// What tells this job's memory from that of others: another processing, or another source, is another job.

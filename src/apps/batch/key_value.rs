@@ -11,6 +11,9 @@ use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use super::error::{BatchError, Result};
 use crate::base::disk::{Disk, DiskFile, OpenMode};
 
+/// Takes a name and its value; whether to go on.
+pub type EachValue<'a> = dyn FnMut(&[u8], Vec<u8>) -> Result<bool> + 'a;
+
 /// Names and values, both unreadable to whoever keeps them.
 pub trait KeyValue: Send + Sync {
     /// The values of several names, in their order.
@@ -21,7 +24,7 @@ pub trait KeyValue: Send + Sync {
     /// Makes what was written durable.
     fn flush(&self) -> Result<()>;
     /// Hands out all names that begin with `prefix` and their values; ends when `each` says false.
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<bool>) -> Result<()>;
+    fn scan(&self, prefix: &[u8], each: &mut EachValue<'_>) -> Result<()>;
 }
 
 /// In memory: forgotten with the process.
@@ -49,7 +52,7 @@ impl KeyValue for MemoryKeyValue {
         Ok(())
     }
 
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<bool>) -> Result<()> {
+    fn scan(&self, prefix: &[u8], each: &mut EachValue<'_>) -> Result<()> {
         let found: Vec<_> = {
             let map = self.0.lock();
             let from = map.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
@@ -139,7 +142,7 @@ impl KeyValue for DiskKeyValue {
         self.commit(&mut self.pending.lock())
     }
 
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<bool>) -> Result<()> {
+    fn scan(&self, prefix: &[u8], each: &mut EachValue<'_>) -> Result<()> {
         self.flush()?;
         let read = self.database.begin_read().map_err(failed)?;
         let table = read.open_table(TABLE).map_err(failed)?;

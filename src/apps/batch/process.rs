@@ -71,12 +71,15 @@ pub enum LineEnding {
     Crlf,
 }
 
+/// Makes a new content of a whole one, or says why not.
+type WholeContent = dyn Fn(Vec<u8>) -> std::result::Result<Vec<u8>, String> + Send + Sync;
+
 /// A processing that is ready to be used by many threads.
 pub enum Processor {
     /// Does nothing.
     None,
     /// Works on the whole content in memory.
-    Whole(Box<dyn Fn(Vec<u8>) -> std::result::Result<Vec<u8>, String> + Send + Sync>),
+    Whole(Box<WholeContent>),
     /// Makes all ends of lines the same.
     LineEndings(LineEnding),
     /// Compresses.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::error::{BatchError, Result};
-use super::key_value::KeyValue;
+use super::key_value::{EachValue, KeyValue};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest value that is taken, in bytes, and most values of one answer.
@@ -201,7 +201,7 @@ impl KeyValue for RedisKeyValue {
         Ok(())
     }
 
-    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<bool>) -> Result<()> {
+    fn scan(&self, prefix: &[u8], each: &mut EachValue<'_>) -> Result<()> {
         let mut cursor = b"0".to_vec();
         // Prefixes are words and a colon, which no pattern of Redis takes for anything else.
         let pattern = [&full(prefix), &b"*"[..]].concat();

@@ -123,7 +123,7 @@ impl Retrier<'_> {
             };
             let asked = Duration::from_millis(error.wait_ms().unwrap_or(0).min(self.policy.cap_ms));
             let delay = self.policy.delay(attempt).max(asked);
-            tracing::info!(component = "retry", attempt, delay_ms = delay.as_millis() as u64, "trying again: {error}");
+            tracing::info!(component = "retry", attempt, ?delay, "trying again: {error}");
             if !self.cancel.wait(delay) {
                 return Err(BatchError::cancelled());
             }

@@ -83,6 +83,9 @@ impl SftpFiles {
         });
         if is_fit {
             self.idle.lock().push(ssh);
+        } else if outcome.as_ref().is_err_and(|error| error.code() == Code::Network) {
+            // The others were made at about the same time, and may be as dead.
+            self.idle.lock().clear();
         }
         outcome
     }
@@ -164,7 +167,8 @@ fn attrs(fields: &mut Fields<'_>) -> Option<Attrs> {
         found.size = fields.u64()?;
     }
     if flags & 0x2 != 0 {
-        (fields.u32()?, fields.u32()?);
+        fields.u32()?;
+        fields.u32()?;
     }
     if flags & 0x4 != 0 {
         found.mode = fields.u32()?;
@@ -175,7 +179,8 @@ fn attrs(fields: &mut Fields<'_>) -> Option<Attrs> {
     }
     if flags & 0x8000_0000 != 0 {
         for _ in 0..fields.u32()?.min(1000) {
-            (fields.bytes()?, fields.bytes()?);
+            fields.bytes()?;
+            fields.bytes()?;
         }
     }
     Some(found)

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::error::{BatchError, Result};
 use super::filesystem::FileSystem;
-use super::job::Job;
+use super::job::{Job, WORKSPACE_SCHEME};
 use super::key_value::{DiskKeyValue, KeyValue, MemoryKeyValue};
 use super::local::LocalFiles;
 use super::redis::RedisKeyValue;
@@ -17,6 +17,7 @@ use super::ssh::SshAddress;
 use super::status::StatusMemory;
 use super::url::Url;
 use super::workflow::{ProcessingWorkflow, Setup, memory_path};
+use super::workspace_files::WorkspaceFiles;
 use crate::store::{S3Config, StoreUrl};
 use crate::workspace::Workspace;
 
@@ -59,10 +60,14 @@ fn redis_password() -> Option<Zeroizing<String>> {
 
 fn open_files(
     job: &Job,
-    _workspace: Option<&Arc<Workspace>>,
+    workspace: Option<&Arc<Workspace>>,
     password: Option<Zeroizing<String>>,
 ) -> Result<Arc<dyn FileSystem>> {
     let source = &job.source;
+    if let Some(dir) = source.url.strip_prefix(WORKSPACE_SCHEME) {
+        let workspace = workspace.ok_or_else(|| BatchError::Job("the workspace is not open here".to_owned()))?;
+        return Ok(Arc::new(WorkspaceFiles::open(workspace, dir)?));
+    }
     let url = Url::parse(&source.url)?;
     Ok(match url.scheme.as_str() {
         "file" => Arc::new(LocalFiles::open(Path::new(&url.path))?),

@@ -142,7 +142,7 @@ fn denied_and_missing_are_told_apart() {
     use std::os::unix::fs::PermissionsExt;
     let rig = Rig::new();
     rig.put("a", b"x");
-    std::fs::set_permissions(rig.dir.path().join("files/a"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(rig.dir.path().join("files/a"), std::fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(rig.run(&marking(), rig.files()).failures[0].code, "denied");
 }
 

@@ -37,7 +37,7 @@ fn suite(rig: &Rig, open: &dyn Fn() -> Box<dyn KeyValue>) {
     assert_eq!(status.needs_processing(vec![a.clone(), b.clone()]).unwrap(), [a.clone(), b.clone()]);
     assert!(status.needs_processing(Vec::new()).unwrap().is_empty());
     status.report_done(&done(a.clone())).unwrap();
-    assert_eq!(status.needs_processing(vec![a.clone(), b.clone()]).unwrap(), [b.clone()]);
+    assert_eq!(status.needs_processing(vec![a.clone(), b.clone()]).unwrap(), vec![b.clone()]);
     status.report_error(failed(b.clone())).unwrap();
     status.report_error(failed(b.clone())).unwrap();
     let known = status.recall(&b.path).unwrap().failed.unwrap();
@@ -84,11 +84,7 @@ impl KeyValue for Shared {
     fn flush(&self) -> kura::apps::batch::Result<()> {
         self.0.flush()
     }
-    fn scan(
-        &self,
-        prefix: &[u8],
-        each: &mut dyn FnMut(&[u8], Vec<u8>) -> kura::apps::batch::Result<bool>,
-    ) -> kura::apps::batch::Result<()> {
+    fn scan(&self, prefix: &[u8], each: &mut kura::apps::batch::EachValue<'_>) -> kura::apps::batch::Result<()> {
         self.0.scan(prefix, each)
     }
 }
