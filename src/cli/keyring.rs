@@ -65,3 +65,17 @@ pub fn load_or_make(workspace: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     collection.create_item(&label, attributes(workspace), text.as_bytes(), false, "text/plain").map_err(failed)?;
     Ok(key)
 }
+
+/// The password that lies there under a name of its own, for the source of a batch.
+pub fn load_password(name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let service = SecretService::connect(EncryptionType::Plain).map_err(failed)?;
+    let attributes = HashMap::from([("application", "kura"), ("batch", name)]);
+    let found = service.search_items(attributes).map_err(failed)?;
+    let Some(item) = found.unlocked.first().or(found.locked.first()) else {
+        let message = format!("the keyring of this session holds no password `{name}`");
+        let hint = format!("`secret-tool store --label=kura application kura batch {name}` puts one there");
+        return Err(Failure::new(Exit::Usage, message).hint(hint));
+    };
+    item.ensure_unlocked().map_err(failed)?;
+    Ok(Zeroizing::new(item.get_secret().map_err(failed)?))
+}

@@ -10,6 +10,7 @@
 //!
 //! Lock order: none.
 
+mod batch;
 mod config;
 mod conflicts;
 mod daemon;
@@ -153,6 +154,7 @@ enum Command {
     Jobs(jobs::JobsArgs),
     Wait(jobs::WaitArgs),
     Cancel(jobs::CancelArgs),
+    Batch(batch::BatchArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
     Forget(maintain::ForgetArgs),
@@ -179,6 +181,9 @@ pub(crate) struct Context {
 /// Runs the program.
 pub fn main() -> ExitCode {
     harden::forbid_core_dumps();
+    if let Some(password) = std::env::var_os(crate::apps::batch::PASSWORD_VAR) {
+        return batch::answer_ssh(&password);
+    }
     if let Err(failure) = harden::take_passphrase_out_of_environment() {
         output::print_failure(&failure, false);
         return ExitCode::from(failure.exit.code());
@@ -244,6 +249,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Jobs(args) => jobs::jobs(context, &args),
         Command::Wait(args) => jobs::wait(context, &args),
         Command::Cancel(args) => jobs::cancel(context, args),
+        Command::Batch(args) => batch::run(context, &args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
         Command::Forget(args) => maintain::forget(context, args),

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{Disk, OpenMode, RealDisk, read_file, replace_file};
+use crate::control::{Exit, Failure};
 use crate::fuse::mountpoints;
+use crate::store::StoreUrl;
 
 /// Longest record of a mount, in bytes.
 const RECORD_LEN_MAX: usize = 64 * 1024;
@@ -98,6 +100,15 @@ pub fn closing_mount_of_store(state_root: &Path, store: &str) -> Option<Record> 
     records(state_root)
         .into_iter()
         .find(|record| record.store == store && is_running(record.pid) && !record.is_live() && is_open(record))
+}
+
+/// The store of what is mounted somewhere.
+pub fn store_of_mount(state_root: &Path, mountpoint: &Path) -> Result<StoreUrl, Failure> {
+    let record = record_of_mountpoint(state_root, mountpoint).ok_or_else(|| {
+        Failure::new(Exit::Other, format!("it is not known which store is mounted at {}", mountpoint.display()))
+            .hint("name the store with -w")
+    })?;
+    super::config::store_url(&record.store)
 }
 
 /// The record of a mountpoint, live or not.

@@ -59,6 +59,11 @@ impl Output {
         self.line(&text)
     }
 
+    /// A value for programs, or a text for people.
+    pub fn json_or(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.json { self.json(value) } else { self.line(&text()) }
+    }
+
     /// Text in a colour, where colours are wanted.
     pub fn paint(&self, colour: Colour, text: &str) -> String {
         if !self.colours {

@@ -275,3 +275,23 @@ pub fn obtain_password(vars: &PasswordVars, what: &str, is_new: bool) -> Result<
     }
     Ok(Secret::new(password.to_vec()))
 }
+
+/// The password of a batch's source, if it names one. No password stands in a job.
+pub fn of_source(source: &crate::apps::batch::Source) -> Result<Option<Zeroizing<String>>, Failure> {
+    let bytes = if let Some(var) = &source.password_env {
+        let password = std::env::var(var).map_err(|_| {
+            Failure::new(Exit::Usage, format!("{var}, which the job names, does not hold the password"))
+        })?;
+        Zeroizing::new(password.into_bytes())
+    } else if let Some(name) = &source.password_keyring {
+        super::keyring::load_password(name)?
+    } else if let Some(path) = &source.password_file {
+        first_line(read_key_file(path)?)
+    } else {
+        return Ok(None);
+    };
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
+        Err(_) => Err(Failure::new(Exit::Usage, "the password of the job's source is not UTF-8")),
+    }
+}

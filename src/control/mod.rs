@@ -11,6 +11,7 @@
 //!
 //! Lock order: none; the workspace locks itself.
 
+mod batch;
 mod changes;
 mod conflicts;
 mod failure;
@@ -34,6 +35,7 @@ mod text;
 mod trace;
 mod words;
 
+pub use batch::batch_done;
 pub use changes::ChangeInfo;
 pub use dispatch::{Answer, Dispatcher};
 pub use envelope::{is_complete, understands};

@@ -60,6 +60,8 @@ pub enum IdDomain {
     Page,
     /// Names of leases.
     Lease,
+    /// Names in the records of applications.
+    App,
 }
 
 /// Why an envelope could not be opened.
@@ -103,7 +105,7 @@ struct Ring {
     id_key: KeyBytes,
     /// Oldest first; the index is the epoch number. Never empty; epochs are added and never taken away.
     epochs: RwLock<Vec<Arc<EpochKeys>>>,
-    ids: [Hmac<Sha2>; 3],
+    ids: [Hmac<Sha2>; 4],
     chunk_seed: u64,
 }
 
@@ -128,7 +130,7 @@ impl Keys {
         Self(Arc::new(Ring {
             workspace,
             epochs: RwLock::new(epoch_keys.into_iter().map(|key| Arc::new(EpochKeys::new(workspace, key))).collect()),
-            ids: [id("content"), id("page"), id("lease")],
+            ids: [id("content"), id("page"), id("lease"), id("app")],
             chunk_seed: u64::from_le_bytes(seed_bytes),
             id_key,
         }))

@@ -34,7 +34,7 @@ pub use metrics::{MetricsStore, OperationMetrics, StoreMetrics};
 pub use policy::{Role, policy};
 pub use probe::{Capabilities, probe};
 pub use retry::{RetryPolicy, RetryStore};
-pub use s3::{Credentials, S3Config, S3Store};
+pub use s3::{Bucket, BucketError, BucketFault, BucketFile, Credentials, S3Config, S3Store};
 pub use url::{S3Address, StoreUrl, UrlError, create, expect, open};
 pub use watch::{Silence, WatchStore};
 

@@ -141,6 +141,11 @@ impl Workspace {
         }
     }
 
+    /// The id of the newest version, after recording what changed since.
+    pub fn newest(&self) -> Result<VersionId> {
+        Ok(self.present()?.id)
+    }
+
     /// The newest version, after recording what changed since.
     pub(super) fn present(&self) -> Result<Arc<IndexRecord>> {
         if !self.is_read_only() {

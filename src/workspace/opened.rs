@@ -13,8 +13,8 @@ use super::events::Events;
 use super::near::Near;
 use super::status::Offline;
 use super::{InitOptions, InitReport, OpenOptions, Result, init, open};
-use crate::base::clock::Timestamp;
-use crate::base::disk::DiskFile;
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::disk::{Disk, DiskFile};
 use crate::base::ids::{VersionId, WorkspaceId};
 use crate::blob::Blobs;
 use crate::crypto::Keys;
@@ -115,6 +115,21 @@ impl Workspace {
     /// The workspace's id.
     pub fn id(&self) -> WorkspaceId {
         self.parts.id
+    }
+
+    /// The opened key ring, which applications seal their records with.
+    pub fn keys(&self) -> &Keys {
+        &self.parts.keys
+    }
+
+    /// The local disk.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.parts.options.disk
+    }
+
+    /// Time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.parts.options.clock
     }
 
     /// The state directory of this workspace.

@@ -96,6 +96,11 @@ impl KeySlots {
         })
     }
 
+    /// The opened key ring.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// The newest key epoch.
     pub fn epoch(&self) -> u32 {
         self.keys.epoch()

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and writes files of its own"
 )]
 
+mod batch;
 mod blob;
 mod cli;
 mod collecting;

@@ -30,7 +30,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("dbg!", &[]),
 ];
 /// Rooms that write files of the user's own, outside kura's local state.
-const FILES_OF_THE_USER: [&str; 2] = ["workspace/export.rs", "workspace/import.rs"];
+const FILES_OF_THE_USER: [&str; 4] =
+    ["workspace/export.rs", "workspace/import.rs", "apps/batch/local.rs", "apps/batch/work.rs"];
 /// What is no write: all that is allowed of `std::fs` outside the disk and the command line.
 const READING: [&str; 8] =
     ["read", "read_to_string", "read_dir", "read_link", "metadata", "symlink_metadata", "canonicalize", "exists"];

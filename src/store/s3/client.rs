@@ -102,10 +102,10 @@ pub(super) struct Page {
 
 /// The client and what its requests need.
 pub(super) struct Inner {
-    client: Client,
-    config: S3Config,
+    pub client: Client,
+    pub config: S3Config,
     /// Before every object's name: empty, or ending in `/`.
-    prefix: String,
+    pub prefix: String,
     pub address: String,
     pub concurrency: usize,
     pub unquoted_etags: AtomicBool,
@@ -159,7 +159,7 @@ impl Inner {
     }
 
     /// Settings for a request with a body of this length.
-    fn patience(&self, body_len: usize, attempts_max: u32) -> Builder {
+    pub fn patience(&self, body_len: usize, attempts_max: u32) -> Builder {
         Patience::of(&self.config, body_len, attempts_max).apply(Builder::new())
     }
 

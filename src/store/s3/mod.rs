@@ -4,6 +4,7 @@
 //! blocks until its requests are answered. Ordinary requests are repeated by the SDK; conditional
 //! puts are sent once, because a repetition of one that succeeded looks like a lost race.
 
+mod bucket;
 mod client;
 mod errors;
 
@@ -17,6 +18,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+pub use bucket::{Bucket, BucketError, BucketFault, BucketFile};
 pub use client::{Credentials, S3Config};
 use client::{Inner, new_runtime};
 

@@ -1,0 +1,13 @@
+//! Batches: patterns, backlogs, the flow and its faults, processing, and being killed.
+
+mod backlog;
+mod faults;
+mod flow;
+mod glob;
+mod kill;
+mod memory;
+mod process;
+mod remote;
+mod rig;
+mod servers;
+mod version;

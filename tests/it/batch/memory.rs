@@ -1,0 +1,169 @@
+//! The memory of what was processed: one suite for all places where it is kept.
+
+use kura::apps::batch::{
+    Attempt, Completed, DiskKeyValue, Failed, FileInfo, FilePath, KeyValue, MemoryKeyValue, Modified, RedisKeyValue,
+    StatusMemory,
+};
+use kura::base::clock::Timestamp;
+use kura::base::ids::Sha256;
+use zeroize::Zeroizing;
+
+use super::rig::Rig;
+use super::servers;
+
+fn file(path: &str, unix_ns: i64, step_ns: i64) -> FileInfo {
+    let modified = Some(Modified { unix_ns, step_ns });
+    FileInfo { path: FilePath::new(path).unwrap(), size: 7, modified, etag: None, is_dir: false }
+}
+
+fn memory(rig: &Rig, store: Box<dyn KeyValue>) -> StatusMemory {
+    StatusMemory::new(rig.setup.keys.clone(), b"job".to_vec(), store)
+}
+
+fn done(file: FileInfo) -> Completed {
+    Completed { file, sha256: Sha256([1; 32]), processed_at: Timestamp::from_unix_ns(5), run: 1 }
+}
+
+fn failed(file: FileInfo) -> Failed {
+    let attempt = Some(Attempt { before: Sha256([2; 32]), after: Sha256([3; 32]) });
+    let (code, error) = ("network".to_owned(), "it broke".to_owned());
+    Failed { file, code, error, timestamp: Timestamp::from_unix_ns(6), retry_count: 0, run: 1, attempt }
+}
+
+/// What every memory has to do.
+fn suite(rig: &Rig, open: &dyn Fn() -> Box<dyn KeyValue>) {
+    let status = memory(rig, open());
+    let (a, b) = (file("d/a", 10, 1), file("d/b", 20, 1));
+    assert_eq!(status.needs_processing(vec![a.clone(), b.clone()]).unwrap(), [a.clone(), b.clone()]);
+    assert!(status.needs_processing(Vec::new()).unwrap().is_empty());
+    status.report_done(&done(a.clone())).unwrap();
+    assert_eq!(status.needs_processing(vec![a.clone(), b.clone()]).unwrap(), vec![b.clone()]);
+    status.report_error(failed(b.clone())).unwrap();
+    status.report_error(failed(b.clone())).unwrap();
+    let known = status.recall(&b.path).unwrap().failed.unwrap();
+    assert_eq!((known.retry_count, known.attempt.is_some()), (2, true));
+    status.flush().unwrap();
+    drop(status);
+    let status = memory(rig, open());
+    let mut found = Vec::new();
+    let mut each = |failed: Failed| {
+        found.push((failed.file.path.to_string(), failed.retry_count));
+        Ok(true)
+    };
+    status.failures(&mut each).unwrap();
+    assert_eq!(found, [("d/b".to_owned(), 2)]);
+    status.report_done(&done(b.clone())).unwrap();
+    status.failures(&mut |_| panic!("it was done since")).unwrap();
+    assert!(status.needs_processing(vec![a, b]).unwrap().is_empty());
+    for number in 0..2000 {
+        status.report_error(failed(file(&format!("many/{number}"), 1, 1))).unwrap();
+    }
+    let mut count = 0;
+    status
+        .failures(&mut |_| {
+            count += 1;
+            Ok(count < 1500)
+        })
+        .unwrap();
+    assert_eq!(count, 1500, "ended when it was told to");
+    // Another job in the same place sees nothing of it.
+    let other = StatusMemory::new(rig.setup.keys.clone(), b"other".to_vec(), Box::new(MemoryKeyValue::default()));
+    assert!(other.recall(&FilePath::new("d/a").unwrap()).unwrap().completed.is_none());
+}
+
+/// A store that outlives those who opened it.
+struct Shared(std::sync::Arc<MemoryKeyValue>);
+
+impl KeyValue for Shared {
+    fn get(&self, keys: &[Vec<u8>]) -> kura::apps::batch::Result<Vec<Option<Vec<u8>>>> {
+        self.0.get(keys)
+    }
+    fn write(&self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> kura::apps::batch::Result<()> {
+        self.0.write(changes)
+    }
+    fn flush(&self) -> kura::apps::batch::Result<()> {
+        self.0.flush()
+    }
+    fn scan(&self, prefix: &[u8], each: &mut kura::apps::batch::EachValue<'_>) -> kura::apps::batch::Result<()> {
+        self.0.scan(prefix, each)
+    }
+}
+
+#[test]
+fn in_memory() {
+    let store = std::sync::Arc::new(MemoryKeyValue::default());
+    suite(&Rig::new(), &|| Box::new(Shared(store.clone())));
+}
+
+#[test]
+fn on_the_disk_sealed() {
+    let rig = Rig::new();
+    let path = rig.dir.path().join("status");
+    suite(&rig, &|| Box::new(DiskKeyValue::open(&*rig.setup.disk, &path).unwrap()));
+    let bytes = std::fs::read(&path).unwrap();
+    for readable in [&b"many/"[..], b"it broke", b"network", b"retry_count"] {
+        assert!(!bytes.windows(readable.len()).any(|part| part == readable));
+    }
+    let held = DiskKeyValue::open(&*rig.setup.disk, &path).unwrap();
+    assert!(DiskKeyValue::open(&*rig.setup.disk, &path).is_err(), "one at a time");
+    drop(held);
+    std::fs::write(&path, b"something else altogether, and long enough to be looked at".repeat(200)).unwrap();
+    assert!(DiskKeyValue::open(&*rig.setup.disk, &path).is_err());
+}
+
+#[test]
+fn in_redis_sealed() {
+    let rig = Rig::new();
+    let server = servers::redis();
+    let url = format!("redis://127.0.0.1:{}/1", server.port);
+    let password = || Some(Zeroizing::new("secret-of-redis".to_owned()));
+    suite(&rig, &|| Box::new(RedisKeyValue::open(&url, password()).unwrap()));
+    let wrong = RedisKeyValue::open(&url, Some(Zeroizing::new("wrong".to_owned()))).err().unwrap().to_string();
+    assert!(!wrong.contains("wrong") || wrong.contains("WRONGPASS"), "{wrong}");
+    assert!(RedisKeyValue::open(&url, None).is_err());
+    let mut keys = Vec::new();
+    let store = RedisKeyValue::open(&url, password()).unwrap();
+    store
+        .scan(b"", &mut |key, value| {
+            keys.push((key.to_vec(), value));
+            Ok(true)
+        })
+        .unwrap();
+    assert!(keys.len() >= 2000);
+    assert!(
+        keys.iter()
+            .all(|(key, value)| !contains(key, b"many") && !contains(value, b"many") && !contains(value, b"code"))
+    );
+    drop(server);
+    assert!(store.get(&[b"x".to_vec()]).is_err());
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|found| found == part)
+}
+
+#[test]
+fn times_are_compared_as_finely_as_both_are_known() {
+    let rig = Rig::new();
+    let status = memory(&rig, Box::new(MemoryKeyValue::default()));
+    let second = 1_000_000_000;
+    status.report_done(&done(file("a", 5 * second + 123, 1))).unwrap();
+    let needed = |file: FileInfo| !status.needs_processing(vec![file]).unwrap().is_empty();
+    assert!(!needed(file("a", 5 * second, second)), "a server of seconds says the same");
+    assert!(!needed(file("a", 0, 60 * second)), "and one of minutes");
+    assert!(needed(file("a", 6 * second, second)));
+    assert!(needed(file("a", 5 * second + 124, 1)));
+    let without = |mut file: FileInfo| {
+        file.modified = None;
+        file
+    };
+    assert!(needed(without(file("a", 0, 1))), "only the content can tell");
+    let mut tagged = file("b", 1, 1);
+    tagged.etag = Some("x".to_owned());
+    status.report_done(&done(tagged.clone())).unwrap();
+    tagged.modified = None;
+    assert!(!needed(tagged.clone()), "a tag decides");
+    tagged.etag = Some("y".to_owned());
+    tagged.modified = Some(Modified { unix_ns: 1, step_ns: 1 });
+    assert!(needed(tagged));
+}

@@ -1,0 +1,243 @@
+//! Every protocol against a real server: one suite for all, and what each has of its own.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use kura::apps::batch::{
+    BatchError, Code, FileInfo, FilePath, FileSystem, LocalFiles, S3Files, SftpFiles, SshAddress, TempFile, Url,
+    WorkDir,
+};
+use kura::store::Bucket;
+
+use super::rig::{Rig, balanced, marking};
+use super::servers;
+use crate::s3_server::{Fault, S3Server};
+
+/// A file system and the way round it.
+struct Side<'a> {
+    files: Arc<dyn FileSystem>,
+    put: &'a dyn Fn(&str, &[u8]),
+    get: &'a dyn Fn(&str) -> Vec<u8>,
+    /// All names there are, temporary ones too.
+    names: &'a dyn Fn() -> Vec<String>,
+}
+
+fn path(text: &str) -> FilePath {
+    FilePath::new(text).unwrap()
+}
+
+fn download(files: &dyn FileSystem, name: &str) -> Result<(FileInfo, Vec<u8>), BatchError> {
+    let mut content = Vec::new();
+    let info = files.download(&path(name), &mut content)?;
+    Ok((info, content))
+}
+
+fn temporary(work: &WorkDir, content: &[u8]) -> TempFile {
+    let mut file = work.file().unwrap();
+    file.fill(|to| to.write_all(content).map_err(|error| BatchError::of_io("test", &error))).unwrap();
+    file
+}
+
+/// What every file system has to do.
+fn suite(side: &Side<'_>) {
+    let files = &*side.files;
+    let work = WorkDir::make(None).unwrap();
+    let large = crate::workspace_rig::noise(3 << 20);
+    let odd = ["sp ace", "#?%41&+=;,@:", "e\u{301}", "蔵", "'\"\\", "<>&amp;", "-rf", "~", "*"];
+    (side.put)("empty", b"");
+    (side.put)("d/e/large", &large);
+    for name in odd {
+        (side.put)(&format!("odd/{name}"), name.as_bytes());
+    }
+    assert_eq!(files.stat(&path("missing")).unwrap_err().code(), Code::Vanished);
+    assert_eq!(download(files, "missing").unwrap_err().code(), Code::Vanished);
+    assert_eq!(download(files, "missing/deeper").unwrap_err().code(), Code::Vanished);
+    let (info, content) = download(files, "d/e/large").unwrap();
+    assert_eq!((info.size, content == large), (large.len() as u64, true));
+    assert_eq!(files.stat(&path("d/e/large")).unwrap(), info);
+    assert_eq!(download(files, "empty").unwrap().1, b"");
+    // Replaced by something longer, shorter, empty.
+    for content in [&large[..], b"short", b"", &large[..100_000]] {
+        let expected = files.stat(&path("d/e/large")).unwrap();
+        let now = files.replace(&expected, &temporary(&work, content)).unwrap();
+        assert_eq!((now.size, (side.get)("d/e/large") == content), (content.len() as u64, true));
+        assert_eq!(files.stat(&path("d/e/large")).unwrap(), now);
+    }
+    // Somebody else was there meanwhile; somebody took it away.
+    let expected = files.stat(&path("empty")).unwrap();
+    (side.put)("empty", b"theirs");
+    assert_eq!(files.replace(&expected, &temporary(&work, b"x")).unwrap_err().code(), Code::SourceChanged);
+    assert_eq!((side.get)("empty"), b"theirs");
+    let expected = FileInfo { path: path("missing"), ..expected };
+    assert_eq!(files.replace(&expected, &temporary(&work, b"x")).unwrap_err().code(), Code::Vanished);
+    flow(side, odd.len() as u64 + 2);
+    for name in odd {
+        assert_eq!((side.get)(&format!("odd/{name}")), format!("mark:{name}").as_bytes(), "{name}");
+    }
+    assert!(!(side.names)().iter().any(|name| name.contains(".kura-part-")), "no temporary file is left");
+}
+
+/// The whole flow, twice.
+fn flow(side: &Side<'_>, count: u64) {
+    let rig = Rig::new();
+    let first = rig.run(&marking(), side.files.clone());
+    assert_eq!((first.scan.scanned, first.done, first.failed), (count, count, 0), "{first:?}");
+    let second = rig.run(&marking(), side.files.clone());
+    assert_eq!((second.scan.scanned, second.scan.skipped), (count, count), "{second:?}");
+    (side.put)("d/e/large", b"new content");
+    let third = rig.run(&marking(), side.files.clone());
+    assert_eq!((third.scan.backlogged, third.done), (1, 1), "{third:?}");
+    assert_eq!((side.get)("d/e/large"), b"mark:new content");
+}
+
+/// The suite over a server whose files lie in a directory here.
+fn suite_in(files: Arc<dyn FileSystem>, dir: &Path) {
+    let put = |name: &str, content: &[u8]| {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    let get = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    let names = || crate::cli::support::tree(dir).into_iter().map(|(name, _)| name).collect();
+    suite(&Side { files, put: &put, get: &get, names: &names });
+}
+
+#[test]
+fn local() {
+    let rig = Rig::new();
+    let dir = rig.dir.path().join("files");
+    suite_in(Arc::new(LocalFiles::open(&dir).unwrap()), &dir);
+}
+
+fn s3_side(server: &S3Server, test: impl FnOnce(Arc<S3Files>, &dyn Fn(&str, &[u8]))) {
+    let files = Arc::new(S3Files::open(server.config("in")).unwrap());
+    let bucket = Bucket::open(server.config("in")).unwrap();
+    let work = WorkDir::make(None).unwrap();
+    test(files, &|name: &str, content: &[u8]| {
+        let file = temporary(&work, content);
+        bucket.replace(name, None, file.path(), file.len()).unwrap();
+    });
+}
+
+#[test]
+fn s3() {
+    let server = S3Server::start();
+    s3_side(&server, |files, put| {
+        let get = |name: &str| server.objects()[&format!("in/{name}")].to_vec();
+        let names = || server.objects().into_keys().collect();
+        suite(&Side { files, put, get: &get, names: &names });
+    });
+}
+
+#[test]
+fn s3_lists_page_by_page_and_passes_over_what_is_no_file() {
+    let server = S3Server::start();
+    server.set_page_len(7);
+    s3_side(&server, |files, put| {
+        for number in 0..100 {
+            put(&format!("d{}/f{number}", number % 3), b"x");
+        }
+        put("d0/", b"");
+        put("a", b"x");
+        put("a/b", b"x");
+        put("a//c", b"x");
+        let report = Rig::new().run(&marking(), files);
+        assert_eq!((report.done, report.scan.unreadable), (102, 1), "{report:?}");
+    });
+}
+
+#[test]
+fn s3_answers_that_are_lost_or_busy_are_survived() {
+    let server = S3Server::start();
+    s3_side(&server, |files, put| {
+        for number in 0..30 {
+            put(&format!("f{number}"), number.to_string().as_bytes());
+        }
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        server.set_fault(move |operation, _| {
+            let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            match (operation, number % 5) {
+                ("PutObject", 0) => Fault::CommitThenCut,
+                ("PutObject", 2) => Fault::CommitThenStatus(500),
+                ("PutObject", 3) => Fault::Status(503),
+                ("GetObject", 1) => Fault::CutBody,
+                _ => Fault::Pass,
+            }
+        });
+        let mut patient = marking();
+        patient.run.retry.max = 20;
+        let report = balanced(Rig::new().run(&patient, files));
+        assert_eq!((report.done, report.failed), (30, 0), "{report:?}");
+        for (key, content) in server.objects() {
+            let number = key.strip_prefix("in/f").unwrap();
+            assert_eq!(content, format!("mark:{number}").as_bytes(), "{key}: processed once");
+        }
+    });
+}
+
+fn sftp(at: SshAddress, root: &Path) -> Arc<SftpFiles> {
+    Arc::new(SftpFiles::new(at, root.to_str().unwrap(), None).unwrap())
+}
+
+#[test]
+fn sftp_with_a_key() {
+    let server = servers::sshd();
+    let files = sftp(server.ssh(), &server.files());
+    suite_in(files.clone(), &server.files());
+    let work = WorkDir::make(None).unwrap();
+    let place = server.files().join("odd/蔵");
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let expected = files.stat(&path("odd/蔵")).unwrap();
+    files.replace(&expected, &temporary(&work, b"y")).unwrap();
+    assert_eq!(std::fs::metadata(&place).unwrap().permissions().mode() & 0o7777, 0o640, "the mode is kept");
+    std::os::unix::fs::symlink("蔵", server.files().join("odd/link")).unwrap();
+    assert_eq!(files.stat(&path("odd/link")).unwrap_err().code(), Code::NotAFile, "links are not followed");
+    assert_eq!(download(&*files, "odd").unwrap_err().code(), Code::NotAFile);
+}
+
+#[test]
+fn sftp_refuses_hosts_it_does_not_know_and_keys_that_are_not_known() {
+    let server = servers::sshd();
+    let other = servers::sshd();
+    let mut at = server.ssh();
+    at.known_hosts = Some(server.dir.path().join("nobody"));
+    assert_eq!(sftp(at, &server.files()).stat(&path("x")).unwrap_err().code(), Code::Untrusted);
+    let stranger = std::fs::read_to_string(other.dir.path().join("host.pub")).unwrap();
+    std::fs::write(server.dir.path().join("wrong"), format!("[127.0.0.1]:{} {stranger}", server.port)).unwrap();
+    let mut at = server.ssh();
+    at.known_hosts = Some(server.dir.path().join("wrong"));
+    assert_eq!(sftp(at, &server.files()).stat(&path("x")).unwrap_err().code(), Code::Untrusted);
+    let mut at = server.ssh();
+    at.key_file = Some(other.dir.path().join("client"));
+    assert_eq!(sftp(at, &server.files()).stat(&path("x")).unwrap_err().code(), Code::Login);
+}
+
+#[test]
+fn sftp_to_nobody_is_an_unreachable_host() {
+    let server = servers::sshd();
+    let mut at = server.ssh();
+    let files = server.files();
+    at.port = Some(1);
+    assert_eq!(sftp(at, &files).stat(&path("x")).unwrap_err().code(), Code::Network);
+    let (at, connected) = (server.ssh(), sftp(server.ssh(), &files));
+    assert_eq!(connected.stat(&path("x")).unwrap_err().code(), Code::Vanished);
+    for host in ["-oProxyCommand=x", "", "a b"] {
+        assert!(SftpFiles::new(SshAddress { host: host.to_owned(), ..at.clone() }, "/", None).is_err());
+    }
+}
+
+#[test]
+fn addresses_hold_no_password() {
+    let url = Url::parse("sftp://me@example.org:2222/a%20b/c").unwrap();
+    assert_eq!(
+        (url.user.as_deref(), url.host.as_str(), url.port, url.path.as_str()),
+        (Some("me"), "example.org", Some(2222), "/a b/c")
+    );
+    assert_eq!(Url::parse("ftp://[::1]:21/x").unwrap().host, "::1");
+    let refused = Url::parse("ftp://me:hunter2@example.org/x").unwrap_err().to_string();
+    assert!(!refused.contains("hunter2"));
+    for bad in ["", "x", "ftp:/x", "ftp://h:notaport/", "ftp://h/%zz", "ftp://h/%0", "ftp://h/%00"] {
+        assert!(Url::parse(bad).is_err(), "{bad}");
+    }
+}
