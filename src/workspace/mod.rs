@@ -15,6 +15,7 @@ mod affected;
 mod background;
 mod check;
 mod close;
+mod deploy;
 mod error;
 mod export;
 mod fsync;
@@ -36,6 +37,10 @@ mod slots;
 mod status;
 mod xattr;
 
+pub use deploy::{
+    Action, Change, Clash, Class, ContentReader, Facts, Incoming, Now, Owned, PathFault, PutError, SidecarFile, Spot,
+    check_path, decide, fold, integrity_of_file, integrity_of_files, parse_integrity, sidecar_name,
+};
 pub use check::{Affected, CheckReport, Sample};
 pub use error::WorkspaceError;
 pub use keep::is_known;

@@ -90,11 +90,15 @@ impl Worktree {
     /// Records a version of the published state.
     pub fn checkpoint(&self, reason: &Reason) -> Result<Checkpoint> {
         let mut state = self.checkpoint.lock();
+        self.checkpoint_with(&mut state, reason)
+    }
+
+    pub(super) fn checkpoint_with(&self, state: &mut CheckpointState, reason: &Reason) -> Result<Checkpoint> {
         self.room_for_checkpoint()?;
         // What cannot be absorbed now is tried again while the pages are made.
         self.absorb_all().ok();
-        let Some(captured) = self.capture(&state, reason.always)? else { return Ok(Checkpoint::Unchanged) };
-        match self.record(&mut state, reason, &captured) {
+        let Some(captured) = self.capture(state, reason.always)? else { return Ok(Checkpoint::Unchanged) };
+        match self.record(state, reason, &captured) {
             Ok(recorded) => {
                 self.table().shrink(self.parts.limits.inodes_max);
                 Ok(Checkpoint::Recorded(Box::new(recorded)))

@@ -44,6 +44,7 @@ mod publication;
 mod record;
 mod refs;
 mod room;
+mod stage;
 mod table;
 mod tree;
 mod used;
@@ -58,6 +59,7 @@ pub use live::{Activity, FileState, Space, Wait, Worktree, WorktreeParts};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
 pub use room::Limits;
+pub use stage::{Seen, Sight, StageError, Staging};
 pub use table::DirItem;
 
 /// The result of an operation of this room.
