@@ -6,4 +6,5 @@
 //!
 //! Lock order: each application has its own, named in its module.
 
+pub mod profile;
 pub mod sealed;

@@ -27,6 +27,7 @@ mod mount;
 mod mounts;
 mod options;
 mod output;
+mod profile;
 mod progress;
 mod restore;
 mod sealed;
@@ -128,6 +129,7 @@ enum Command {
     Export(files::ExportArgs),
     Import(files::ImportArgs),
     Sealed(sealed::SealedArgs),
+    Profile(profile::ProfileArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
     Key(key::KeyArgs),
@@ -195,6 +197,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Export(args) => files::export(context, args),
         Command::Import(args) => files::import(context, &args),
         Command::Sealed(args) => sealed::run(context, args),
+        Command::Profile(args) => profile::run(context, args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
         Command::Key(args) => key::run(context, &args),

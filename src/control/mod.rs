@@ -15,6 +15,7 @@ mod changes;
 mod failure;
 mod health;
 mod path;
+mod profile;
 mod patch;
 mod reply;
 mod request;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::path::PathText;
+use crate::apps::profile;
 
 /// Longest request, in bytes.
 pub const REQUEST_LEN_MAX: usize = 1024 * 1024;
@@ -108,6 +109,11 @@ pub enum Request {
         /// At most so many bytes a second; as fast as possible when missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
+    },
+    /// Installs sets of files.
+    Profile {
+        /// What to do.
+        args: profile::Request,
     },
     /// Makes ready for unmounting: refused while something written exists in memory alone.
     Leave {

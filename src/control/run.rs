@@ -12,6 +12,7 @@ use super::failure::{Exit, Failure};
 use super::health::{checked, reencrypt, repaired, sample};
 use super::patch::patch;
 use super::path::PathText;
+use super::profile;
 use super::reply::{Reply, VersionInfo};
 use super::request::{REQUEST_LEN_MAX, Request};
 use crate::version::diff::ChangeKind;
@@ -91,6 +92,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Check { read_data } => Ok(checked(&workspace.check(sample(read_data.as_deref())?)?)),
         Request::Repair { read_data, cut } => Ok(repaired(&workspace.repair(sample(read_data.as_deref())?, *cut)?)),
         Request::Reencrypt { limit } => reencrypt(workspace, *limit),
+        Request::Profile { args } => Ok(profile::profile(workspace, args)),
         Request::Leave { wait_ms } => {
             workspace.leave(Duration::from_millis(*wait_ms)).map_err(|error| {
                 let message = format!("what was written last is in memory alone: {error}");

@@ -37,11 +37,11 @@ mod slots;
 mod status;
 mod xattr;
 
+pub use check::{Affected, CheckReport, Sample};
 pub use deploy::{
     Action, Change, Clash, Class, ContentReader, Facts, Incoming, Now, Owned, PathFault, PutError, SidecarFile, Spot,
     check_path, decide, fold, integrity_of_file, integrity_of_files, parse_integrity, sidecar_name,
 };
-pub use check::{Affected, CheckReport, Sample};
 pub use error::WorkspaceError;
 pub use keep::is_known;
 pub use opened::Workspace;

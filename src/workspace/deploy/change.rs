@@ -10,8 +10,10 @@ use crate::base::clock::Timestamp;
 use crate::base::ids::{FileId, Sha256, VersionId};
 use crate::version::entry::{Body, Content, Entry, FileBody, Ino, Xattrs};
 use crate::version::index::{IndexRecord, Origin};
+use crate::version::pages::Pages;
 use crate::version::tree::TreeRef;
 use crate::workspace::opened::Workspace;
+use crate::workspace::restore::entries;
 use crate::workspace::{Result, WorkspaceError, split_path};
 use crate::worktree::{Checkpoint, GraftOp, Reason, Seen, Sight, StageError, Staging};
 
@@ -81,8 +83,16 @@ impl Workspace {
     }
 
     /// Reads a file of some version from its beginning.
-    pub fn content<'a>(&'a self, body: &'a FileBody) -> ContentReader<'a> {
+    pub fn content(&self, body: FileBody) -> ContentReader<'_> {
         ContentReader { workspace: self, body, offset: 0 }
+    }
+
+    /// The names in a directory of a version with what they stand for; none when it is no directory.
+    pub fn names_in(&self, version: &IndexRecord, path: &str) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let Some(dir) = self.find(version, &split_path(path.as_bytes()))? else { return Ok(Vec::new()) };
+        let pages = Pages(self.blobs());
+        let resolve = |(name, entry)| Ok((name, version.root.resolve(&pages, entry)?));
+        entries(&pages, &dir)?.into_iter().map(resolve).collect()
     }
 
     /// The SHA-256 of a file's content; computed when it is not known.
@@ -115,14 +125,14 @@ impl Workspace {
 /// Content of a file of some version.
 pub struct ContentReader<'a> {
     workspace: &'a Workspace,
-    body: &'a FileBody,
+    body: FileBody,
     offset: u64,
 }
 
 impl Read for ContentReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let len = buffer.len().min(PIECE_LEN);
-        let bytes = self.workspace.read_file(self.body, self.offset, len).map_err(std::io::Error::other)?;
+        let bytes = self.workspace.read_file(&self.body, self.offset, len).map_err(std::io::Error::other)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         self.offset += bytes.len() as u64;
         Ok(bytes.len())
@@ -133,6 +143,11 @@ impl Change<'_> {
     /// The version that the change starts from.
     pub fn base(&self) -> VersionId {
         self.present.id
+    }
+
+    /// The record of that version.
+    pub fn record(&self) -> &IndexRecord {
+        &self.present
     }
 
     /// What is at a path; the change rests on its staying so.

@@ -15,7 +15,7 @@ mod path;
 mod sidecar;
 
 pub use change::{Change, ContentReader, PutError, Spot};
-pub use decide::{Action, Class, Clash, Facts, Incoming, Now, Owned, SidecarFile, decide};
+pub use decide::{Action, Clash, Class, Facts, Incoming, Now, Owned, SidecarFile, decide};
 pub use integrity::{integrity_of_file, integrity_of_files, parse_integrity};
 pub use path::{PathFault, check_path, fold};
 pub use sidecar::sidecar_name;
