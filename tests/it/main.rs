@@ -25,6 +25,7 @@ mod model;
 mod mount;
 mod publish;
 mod page_trees;
+mod profile;
 mod reencrypt;
 mod rig;
 mod s3_server;

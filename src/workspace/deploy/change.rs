@@ -311,6 +311,8 @@ impl Change<'_> {
             }
             Ok(Checkpoint::Unchanged) => Ok(None),
             Err(error) => {
+                // Then it has to be durable by itself.
+                self.workspace.tree().sync()?;
                 tracing::warn!("done, and in no version yet: {error}");
                 Ok(None)
             }
