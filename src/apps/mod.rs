@@ -7,4 +7,5 @@
 //! Lock order: each application has its own, named in its module.
 
 pub mod batch;
+pub mod profile;
 pub mod sealed;

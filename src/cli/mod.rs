@@ -34,6 +34,7 @@ mod near;
 mod notify;
 mod options;
 mod output;
+mod profile;
 mod progress;
 mod restore;
 mod sealed;
@@ -155,6 +156,7 @@ enum Command {
     Wait(jobs::WaitArgs),
     Cancel(jobs::CancelArgs),
     Batch(batch::BatchArgs),
+    Profile(profile::ProfileArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
     Forget(maintain::ForgetArgs),
@@ -250,6 +252,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Wait(args) => jobs::wait(context, &args),
         Command::Cancel(args) => jobs::cancel(context, args),
         Command::Batch(args) => batch::run(context, &args),
+        Command::Profile(args) => profile::run(context, args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
         Command::Forget(args) => maintain::forget(context, args),

@@ -25,6 +25,7 @@ mod envelope;
 mod ids;
 mod jobs;
 mod metrics;
+mod profile;
 mod patch;
 mod reference;
 mod reply;

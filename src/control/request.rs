@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::maintain::{ForgetMode, KeepRules};
 use super::path::PathText;
+use crate::apps::profile;
 
 /// Longest request, in bytes.
 pub const REQUEST_LEN_MAX: usize = 1024 * 1024;
@@ -186,6 +187,11 @@ pub enum Request {
         /// How long objects stay after nobody needs them any more, in milliseconds; a day when missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grace_ms: Option<u64>,
+    },
+    /// Installs sets of files.
+    Profile {
+        /// What to do.
+        args: profile::Request,
     },
     /// Makes ready for unmounting: refused while something written exists in memory alone.
     Leave {

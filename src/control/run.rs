@@ -18,6 +18,7 @@ use super::metrics;
 use super::near;
 use super::patch::patch;
 use super::path::PathText;
+use super::profile;
 use super::reply::{Reply, VersionInfo};
 use super::request::Request;
 use super::trace;
@@ -99,6 +100,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Policy { policy, pattern } => conflicts::policy(workspace, policy.as_deref(), pattern),
         Request::Forget { keep, mode } => forget(workspace, keep, *mode),
         Request::Gc { delete, grace_ms } => gc(workspace, *delete, *grace_ms),
+        Request::Profile { args } => Ok(profile::profile(workspace, args)),
         Request::Leave { wait_ms } => {
             workspace.leave(Duration::from_millis(*wait_ms)).map_err(|error| {
                 let message = format!("what was written last is in memory alone: {error}");

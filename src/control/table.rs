@@ -227,6 +227,11 @@ pub const COMMANDS: &[Command] = &[
             Arg::option("pattern", ArgKind::Text, "for these paths only, with `*` and `?`"),
         ],
     ),
+    change(
+        "profile",
+        "Installs, upgrades, lists and takes away sets of files, each change as one version",
+        &[Arg { required: true, ..Arg::option("args", ArgKind::Json, "what to do, as `kura profile` sends it") }],
+    ),
     change("prefetch", "Fetches the content of paths into the cache of this machine", &[SOME_PATHS]),
     change(
         "reencrypt",

@@ -17,6 +17,7 @@ mod check;
 mod close;
 mod conflicts;
 mod collect;
+mod deploy;
 mod error;
 mod events;
 mod export;
@@ -49,6 +50,10 @@ mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
 pub use conflicts::{Beside, Take};
+pub use deploy::{
+    Action, Change, Clash, Class, ContentReader, Facts, Incoming, Now, Owned, PathFault, PutError, SidecarFile, Spot,
+    check_path, decide, fold, integrity_of_file, integrity_of_files, parse_integrity, sidecar_name,
+};
 pub use error::WorkspaceError;
 pub use files::WorkspaceFiles;
 pub use forget::ForgetReport;

@@ -143,7 +143,8 @@ impl Worktree {
             file.and_then(|file| file.draft.as_ref()).is_some_and(|draft| draft.base.is_some())
         };
         let drafts = table.drafts.iter().filter(staged);
-        let wanted: HashSet<Ino> = drafts.chain(&table.frozen).chain(&table.orphans).copied().collect();
+        let wanted: HashSet<Ino> =
+            drafts.chain(&table.frozen).chain(&table.orphans).chain(&table.staging).copied().collect();
         if wanted.is_empty() {
             return Ok(());
         }

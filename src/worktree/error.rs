@@ -66,6 +66,12 @@ pub enum WorkError {
     /// The answer would have to wait for the store; ask again where waiting is fine.
     #[error("would block")]
     WouldBlock,
+    /// A change rested on what is no longer so.
+    #[error("{path} was changed, or is being written, at the same time")]
+    Changed {
+        /// Where, from the root.
+        path: String,
+    },
     /// Content or a page cannot be read.
     #[error("{0}")]
     Version(#[from] VersionError),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::live::{Wait, Worktree};
 use super::load::load;
 use super::record::{AttrSet, Record};
+use super::stage::{Seen, check_seen};
 use super::table::{Attempt, Stop, Table};
 use super::{Name, Result, WorkError};
 use crate::base::clock::Timestamp;
@@ -80,16 +81,22 @@ impl Worktree {
     /// Applies all changes in one step: other operations see none of them or all, and so does whoever opens the
     /// tree after a crash. When it fails, nothing has changed. Nothing is put at or below the reserved name `.kura`.
     pub fn graft(&self, ops: &[GraftOp]) -> Result<()> {
+        self.graft_if(ops, &[])
+    }
+
+    /// The same, unless a path is no longer as it was seen.
+    pub(super) fn graft_if(&self, ops: &[GraftOp], seen: &[Seen]) -> Result<()> {
         self.writable()?;
         let _kept = KeepLoaded::new(self);
-        for op in ops {
-            self.load_ahead(op.path())?;
+        for path in ops.iter().map(GraftOp::path).chain(seen.iter().map(|seen| &*seen.path)) {
+            self.load_ahead(path)?;
         }
         let invalidations = self.run(Wait::Yes, |table| {
             for op in ops {
                 load_path(table, op.path())?;
                 table.check_path_unlocked(&op.path().join(&b'/'), matches!(op, GraftOp::Remove { .. }))?;
             }
+            check_seen(table, seen)?;
             let mut plan = Plan::new(self.now());
             for op in ops.iter().filter(|op| !op.puts_reserved()) {
                 plan.add(table, op)?;
@@ -283,7 +290,8 @@ impl Plan {
             return Ok(());
         }
         let mut inode = Box::new(entry.clone());
-        (inode.ino, inode.ctime) = (table.allocate_ino(), time);
+        let is_staged = table.staging.contains(&entry.ino) && !self.made.contains_key(&entry.ino);
+        (inode.ino, inode.ctime) = (if is_staged { entry.ino } else { table.allocate_ino() }, time);
         if let Body::Directory { names, subdirs } = &mut inode.body {
             (*names, *subdirs) = (TreeRef::default(), 0);
         }

@@ -48,6 +48,7 @@ mod publication;
 mod record;
 mod refs;
 mod room;
+mod stage;
 mod table;
 mod tree;
 mod used;
@@ -64,6 +65,7 @@ pub use locks::{Lock, Owner, is_within};
 pub use namespace::{RenameMode, XattrMode};
 pub use open::{Base, Queued};
 pub use room::Limits;
+pub use stage::{Seen, Sight, StageError, Staging};
 pub use table::DirItem;
 
 /// The result of an operation of this room.

@@ -107,6 +107,8 @@ pub(super) struct Table {
     pub(super) frozen: HashSet<Ino>,
     /// Inodes without a name that are still open or known to the kernel.
     pub(super) orphans: HashSet<Ino>,
+    /// Owners of content that no name stands for yet.
+    pub(super) staging: HashSet<Ino>,
     /// Files with drafts.
     pub(super) drafts: HashSet<Ino>,
     pub(super) links: TreeRef,
@@ -152,6 +154,7 @@ impl Table {
             dirty_root: false,
             frozen: HashSet::new(),
             drafts: HashSet::new(),
+            staging: HashSet::new(),
             links,
             counts,
             ino_prefix: u64::from(ino_prefix) << 32,

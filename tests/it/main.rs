@@ -32,6 +32,7 @@ mod near;
 mod mount;
 mod publish;
 mod page_trees;
+mod profile;
 mod reencrypt;
 mod retention;
 mod rig;

@@ -1,0 +1,47 @@
+//! `kura profile`, on a mounted and an unmounted workspace.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::cli::support::{Home, json_lines, run};
+
+#[test]
+fn profiles_are_installed_upgraded_and_taken_away_through_both_doors() {
+    for mounted in [false, true] {
+        let home = Home::new();
+        let store = home.store("store");
+        let mount = mounted.then(|| home.mount(&store, "mnt"));
+        let kura = |args: &[&str]| run(home.kura(["profile"]).args(args).arg("-w").arg(&store));
+        let dir = home.dir("profiles/webapp");
+        fs::write(dir.join("profile.json"), r#"{"version": "1.0.0", "provider": "team"}"#).unwrap();
+        fs::write(dir.join("app.conf"), "port 1\n").unwrap();
+        let text = kura(&["plan", "webapp", "--from", "profiles"]).ok();
+        assert!(text.contains("install") && text.contains("app.conf"), "{text}");
+        let out = kura(&["install", "webapp", "--from", "profiles", "--commit", "abc", "--json"]).ok();
+        let out: Value = json_lines(&out).remove(0);
+        assert_eq!((&out["changed"], &out["profile_version"]), (&Value::Bool(true), &Value::from("1.0.0")));
+        assert!(kura(&["list"]).ok().starts_with("webapp 1.0.0  1 files, installed 2"));
+        if let Some(mount) = &mount {
+            assert_eq!(fs::read(mount.file("app.conf")).unwrap(), b"port 1\n");
+            fs::write(mount.file("app.conf"), "port 2\n").unwrap();
+            let drift = kura(&["verify"]);
+            assert_eq!(drift.code, Some(3));
+            assert!(drift.out.contains("modified   app.conf") || drift.err.contains("not as they were"), "{drift:?}");
+            fs::write(dir.join("app.conf"), "port 3\n").unwrap();
+            kura(&["upgrade", "webapp"]).fails(17, &["planning", "app.conf was changed", "--force"]);
+            let conflicts = kura(&["upgrade", "webapp", "--json"]);
+            assert_eq!(json_lines(&conflicts.out)[0]["conflicts"][0]["kind"], "modified");
+            assert_eq!(fs::read(mount.file("app.conf")).unwrap(), b"port 2\n");
+            kura(&["upgrade", "webapp", "--force"]).ok();
+            assert_eq!(fs::read(mount.file("app.conf")).unwrap(), b"port 3\n", "the kernel was told");
+            kura(&["rollback", "webapp", "--force"]).ok();
+            assert_eq!(fs::read(mount.file("app.conf")).unwrap(), b"port 1\n");
+        }
+        kura(&["verify", "webapp"]).ok();
+        kura(&["install", "../webapp", "--from", "profiles"]).fails(2, &["no name of a profile"]);
+        kura(&["upgrade", "absent", "--from", "profiles"]).fails(1, &["not installed"]);
+        kura(&["uninstall", "webapp"]).ok();
+        assert_eq!(kura(&["list"]).ok(), "0 profiles\n");
+    }
+}

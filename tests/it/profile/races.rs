@@ -1,0 +1,185 @@
+//! Kills at every step, full disks, edits meanwhile, two installers at once.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use kura::apps::profile::{ProfileError, Request, run};
+use kura::base::sim_disk::{Crash, Keep, SimDisk};
+use kura::workspace::{Spot, Workspace, WorkspaceError};
+use kura::worktree::{Wait, WorkError};
+
+use super::support::{Site, expect, files};
+use crate::workspace_rig::{self as ws, ME, Rig};
+
+fn open_on(rig: &Rig, sim: &SimDisk) -> Arc<Workspace> {
+    let mut options = rig.options("state");
+    options.state_dir = "/state".into();
+    options.cache_dir = "/cache".into();
+    options.disk = Arc::new(sim.clone());
+    rig.try_open(options).unwrap()
+}
+
+#[test]
+fn a_kill_in_any_step_leaves_the_state_before_or_after() {
+    let old = [("a", "old"), ("gone", "old"), ("unrelated", "u")];
+    let large = "large ".repeat(60_000);
+    let new = [("a", "new"), ("d/e", &*large), ("unrelated", "u")];
+    let cuts = [Crash::Kill, Crash::PowerCut { keep: Keep::None }, Crash::PowerCut { keep: Keep::Seeded }];
+    for (seed, crash) in cuts.into_iter().enumerate() {
+        let mut seen = [0, 0];
+        for step in 0.. {
+            let site = Site::new();
+            let sim = SimDisk::new(seed as u64);
+            let workspace = open_on(&site.rig, &sim);
+            ws::write(&workspace, "unrelated", b"u");
+            site.profile("p", "1", &old[..2]);
+            run(&workspace, &Request::Install(site.want("p"))).unwrap();
+            workspace.tree().sync().unwrap();
+            site.profile("p", "2", &new[..2]);
+            sim.crash_at(sim.steps() + step);
+            let done = run(&workspace, &Request::Upgrade(site.want("p"))).is_ok();
+            let is_over = done && !sim.has_crashed();
+            drop(workspace);
+            let workspace = open_on(&site.rig, &sim.reopen(crash));
+            let what = format!("{crash:?} in step {step}");
+            let found = files(&workspace);
+            let is_after = found["a"] == "new";
+            let expected = if is_after { expect(&new) } else { expect(&old) };
+            let short = |text: &String| text.len() <= 64;
+            let same = |(path, text): (&String, &String)| !short(text) || found.get(path) == Some(text);
+            assert!(found.len() == expected.len() && expected.iter().all(same), "{what}: {found:?}");
+            assert!(is_after || !done, "{what}: it was told to be done");
+            let lock = String::from_utf8(ws::read(&workspace, kura::apps::profile::LOCK_PATH)).unwrap();
+            assert!(lock.contains(if is_after { "\"version\": \"2\"" } else { "\"version\": \"1\"" }), "{what}");
+            // It can be done again, and what was left behind harms nothing.
+            run(&workspace, &Request::Upgrade(site.want("p"))).unwrap();
+            assert_eq!(ws::read(&workspace, "d/e"), large.as_bytes(), "{what}");
+            seen[usize::from(is_after)] += 1;
+            if is_over {
+                break;
+            }
+        }
+        assert!(seen[0] > 2 && seen[1] > 1, "{crash:?}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_state_before_and_the_install_can_be_repeated() {
+    let mut refused = 0;
+    for room in (0..400_000).step_by(40_009) {
+        let site = Site::new();
+        let sim = SimDisk::new(1);
+        let workspace = open_on(&site.rig, &sim);
+        site.profile("p", "1", &[("a", &"x1".repeat(30_000)), ("b", &"y2".repeat(30_000)), ("c", "z")]);
+        sim.fail_writes_with(libc::ENOSPC, room);
+        let outcome = run(&workspace, &Request::Install(site.want("p")));
+        sim.allow_writes();
+        let names = ws::live(&workspace).len();
+        assert_eq!(names, if outcome.is_ok() { 5 } else { 0 }, "{room}: {outcome:?}");
+        refused += usize::from(outcome.is_err());
+        run(&workspace, &Request::Install(site.want("p"))).unwrap();
+        assert_eq!(ws::live(&workspace).len(), 5);
+    }
+    assert!(refused > 1, "{refused}");
+}
+
+#[test]
+fn what_changes_meanwhile_is_never_overwritten() {
+    let site = Site::new();
+    let workspace = &site.workspace;
+    ws::write(workspace, "a", b"1");
+    ws::write(workspace, "b", b"1");
+    let put = |meanwhile: &dyn Fn()| {
+        let mut change = workspace.begin_change().unwrap();
+        assert!(matches!(change.look("a").unwrap(), Spot::Taken(_)));
+        change.put("a", &mut Cursor::new(b"new"), 0o644, None).unwrap();
+        change.put("d/new", &mut Cursor::new(b"new"), 0o644, None).unwrap();
+        meanwhile();
+        change.commit("test")
+    };
+    let overtaken = |outcome| matches!(outcome, Err(WorkspaceError::Work(WorkError::Changed { .. })));
+    assert!(overtaken(put(&|| ws::write(workspace, "a", b"edited"))));
+    assert!(overtaken(put(&|| ws::remove(workspace, "a"))));
+    ws::write(workspace, "a", b"1");
+    assert!(overtaken(put(&|| ws::mkdir(workspace, "d"))), "it was to be made");
+    workspace.tree().rmdir(ws::ino(workspace, ""), b"d", Wait::Yes).unwrap();
+    assert!(overtaken(put(&|| ws::write(workspace, "d", b"a file where a directory was to be"))));
+    ws::remove(workspace, "d");
+    // A program that has begun to write, and has not closed the file.
+    let ino = ws::ino(workspace, "a");
+    workspace.tree().open(ino, true, false, ME.uid, Wait::Yes).unwrap();
+    workspace.tree().write(ino, 0, b"half", ME.uid, Wait::Yes).unwrap();
+    assert!(overtaken(put(&|| ())), "what is being written is not in the version before");
+    workspace.tree().release(ino, true);
+    // What nothing rests on may change.
+    put(&|| ws::write(workspace, "b", b"2")).unwrap();
+    assert_eq!(files(workspace), expect(&[("a", "new"), ("b", "2"), ("d/new", "new")]));
+}
+
+#[test]
+fn content_that_waits_for_its_name_outlives_versions_and_goes_without_one() {
+    let site = Site::new();
+    let workspace = &site.workspace;
+    // Enough chunks for a list in pages.
+    let large = ws::noise(24 << 20);
+    let (small, inline) = (ws::noise(5000), b"inline".to_vec());
+    {
+        let mut change = workspace.begin_change().unwrap();
+        for (path, content) in [("large", &large), ("small", &small), ("inline", &inline)] {
+            change.put(path, &mut Cursor::new(content), 0o600, None).unwrap();
+            ws::write(workspace, "other", path.as_bytes());
+            ws::snapshot(workspace);
+        }
+        change.commit("all").unwrap().unwrap();
+    }
+    workspace.close(true).unwrap();
+    let fresh = site.rig.open("fresh");
+    for (path, content) in [("large", &large), ("small", &small), ("inline", &inline)] {
+        assert!(ws::read(&fresh, path) == *content, "{path}");
+    }
+    // Given up, it is in no version and takes no room in the store.
+    fresh.close(true).unwrap();
+    let workspace = site.rig.open("third");
+    let mut change = workspace.begin_change().unwrap();
+    change.put("never", &mut Cursor::new(ws::noise(900_001)), 0o600, None).unwrap();
+    drop(change);
+    site.rig.uploads.take();
+    ws::write(&workspace, "other", b"later");
+    ws::snapshot(&workspace);
+    workspace.close(true).unwrap();
+    assert!(site.rig.uploads.take().1 < 100_000);
+}
+
+#[test]
+fn content_that_was_changed_meanwhile_is_not_installed() {
+    let site = Site::new();
+    let mut change = site.workspace.begin_change().unwrap();
+    let wanted = crate::rig::sha256(b"expected");
+    let put = change.put("a", &mut Cursor::new(b"something else"), 0o644, Some(wanted));
+    assert!(matches!(put, Err(kura::workspace::PutError::Digest { .. })));
+    assert!(change.is_empty());
+}
+
+#[test]
+fn installers_at_the_same_time_follow_each_other() {
+    let site = Site::new();
+    let names: Vec<String> = (0..6).map(|number| format!("p{number}")).collect();
+    for name in &names {
+        site.profile(name, "1", &[(&format!("{name}.txt"), "own"), ("shared", name)]);
+    }
+    let outcomes: Vec<Result<_, ProfileError>> = std::thread::scope(|scope| {
+        let start = |name: &String| {
+            let wanted = site.want(name);
+            let workspace = &site.workspace;
+            scope.spawn(move || run(workspace, &Request::Install(wanted)))
+        };
+        let running: Vec<_> = names.iter().map(start).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    // They want the same path: one gets it, and the others leave nothing behind.
+    let winners: Vec<usize> = (0..6).filter(|number| outcomes[*number].is_ok()).collect();
+    assert_eq!(winners.len(), 1, "{outcomes:?}");
+    let name = &names[winners[0]];
+    assert_eq!(site.files(), expect(&[(&format!("{name}.txt"), "own"), ("shared", name)]));
+    assert_eq!(site.lock().profiles.len(), 1);
+}
