@@ -34,28 +34,30 @@ const HEAD: &str = r#"# Control files
 
 Made from the command table of the program; a test keeps it true.
 
-Each command has a file in `.kura/ctl`, for the owner of the mount alone. Write a request, read the answer from the same
-descriptor; another descriptor reads the file's last answer. `.kura/ctl/run` takes any command: a JSON object with `op`, or
-a line that begins with the command's name; it always answers with JSON, and its writes do not fail for what was asked.
+Each command has a file in `.kura/ctl`, for the owner of the mount alone. Write a request, read the answer from
+the same descriptor; another descriptor reads the file's last answer. `.kura/ctl/run` takes any command: a JSON
+object with `op`, or a line that begins with the command's name; it always answers with JSON, and its writes do
+not fail for what was asked.
 
-A request is **a line** (the arguments, with the quoting of a shell and nothing expanded) or **one JSON object**. A line is
-complete with a newline outside of quotes, or when a descriptor is closed; an object with its last brace. It may come in
-several writes, through duplicated descriptors, at any offset; `O_TRUNC` and `O_APPEND` change nothing. No other file can
-be made in `.kura/ctl` and none renamed to a command, so an editor has to save in place. What is
-not complete when the last descriptor is closed is not run, and `.kura/ctl/last_error` says so.
+A request is **a line** (the arguments, with the quoting of a shell and nothing expanded) or **one JSON
+object**. A line is complete with a newline outside of quotes, or when a descriptor is closed; an object with
+its last brace. It may come in several writes, through duplicated descriptors, at any offset; `O_TRUNC` and
+`O_APPEND` change nothing. No other file can be made in `.kura/ctl` and none renamed to a command, so an editor
+has to save in place. What is not complete when the last descriptor is closed is not run, and
+`.kura/ctl/last_error` says so.
 
-An answer in JSON is one line: `ok`, `code` (a stable word), `exit` (the exit code of the command line), `message`, perhaps
-`hint`, and `data`. The answer to a line is the message, the hint, and, where there is a list, its items, each a line of
-JSON.
+An answer in JSON is one line: `ok`, `code` (a stable word), `exit` (the exit code of the command line),
+`message`, perhaps `hint`, and `data`. The answer to a line is the message, the hint, and, where there is a
+list, its items, each a line of JSON.
 
-Paths are from the folder whose `.kura` it is; with a `/` before them, from the workspace's root. In JSON, a path that is not
-UTF-8 is `{"hex": "…"}`.
+Paths are from the folder whose `.kura` it is; with a `/` before them, from the workspace's root. In JSON, a
+path that is not UTF-8 is `{"hex": "…"}`.
 
 Every request can carry, in JSON or as `--id`, `--expect-parent` and `--dry-run`:
 
 | field | what |
 |---|---|
-| `id` | 1 to 128 bytes. What was asked with this id is answered and not run again, also by the next mount. For commands that change something |
+| `id` | 1 to 128 bytes. What was asked with it is answered and not run again; for commands that change |
 | `expect_parent` | selects a version. When it is not the newest, nothing is done: `conflict` |
 | `dry_run` | only checks the request, or says what it would do where the command can |
 
