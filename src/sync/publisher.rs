@@ -439,7 +439,8 @@ impl Publisher {
         }
     }
 
-    /// How long publishing what waits takes at the pace so far, in seconds; `None` when nothing waits or no pace is known.
+    /// How long publishing what waits takes at the pace so far, in seconds; `None` when nothing waits or no pace is
+    /// known.
     pub fn time_left_s(&self, waiting: &Waiting) -> Option<u64> {
         let pace = (*self.pace.lock()).filter(|_| waiting.versions > 0)?;
         Some((waiting.bytes as f64 / pace.max(1.0)).ceil() as u64)

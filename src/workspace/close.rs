@@ -166,6 +166,7 @@ impl Workspace {
             publishing_s: parts.publisher.time_left_s(&waiting).filter(|_| trouble_is_none),
             fetching: self.fetching(),
             pinned: self.pins().len(),
+            pinning: self.pinning(),
             conflicts: parts.events.open_conflicts(),
             locks: parts.leases.list().iter().filter(|lock| !lock.is_stale).map(LockStatus::of).collect(),
             read_only: failure.or_else(|| self.is_read_only().then(|| "opened so".to_owned())),

@@ -1,6 +1,7 @@
 //! Content that stays near though the store may be away: fetching paths ahead, and keeping pinned ones.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use super::opened::Workspace;
 use super::restore::entries;
 use super::{Result, WorkspaceError, split_path};
 use crate::base::disk::{read_file, replace_file};
-use crate::base::ids::VersionId;
-use crate::blob::{BlobError, BlobKind, Blobs, ChunkRef, location};
+use crate::base::ids::{RunId, VersionId};
+use crate::blob::{BlobKind, Blobs, ChunkRef, RunRef, location};
 use crate::crypto::Kind;
-use crate::store::{ObjectKey, ObjectStore};
+use crate::store::{ObjectKey, ObjectStore, StoreError};
 use crate::version::VersionError;
 use crate::version::entry::{Body, Entry};
 use crate::version::tree::PageIo;
@@ -47,6 +48,17 @@ pub struct Fetching {
     pub failure: Option<String>,
 }
 
+impl fmt::Display for Fetching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes", self.bytes, self.bytes_total)?;
+        match (&self.failure, self.is_done) {
+            (Some(reason), _) => write!(f, ", stopped: {reason}"),
+            (None, true) => f.write_str(", done"),
+            (None, false) => Ok(()),
+        }
+    }
+}
+
 /// What is to be near.
 #[derive(Default)]
 pub(super) struct Near {
@@ -54,15 +66,24 @@ pub(super) struct Near {
     /// Paths that somebody asked for and the background shall fetch.
     wanted: Mutex<Vec<Vec<u8>>>,
     fetching: Mutex<Option<Fetching>>,
+    pinning: Mutex<Option<Fetching>>,
 }
 
 /// Everything that paths need.
 #[derive(Default)]
 struct Gathered {
+    pages: Vec<ChunkRef>,
     chunks: Vec<ChunkRef>,
     objects: HashSet<ObjectKey>,
     files: u64,
-    /// What the paths are now: when that stays, so does all that they need.
+}
+
+/// What is pinned as it was fetched last.
+#[derive(Default)]
+struct Kept {
+    objects: HashSet<ObjectKey>,
+    runs: HashSet<RunId>,
+    /// What the paths were: when that stays, so does all that they need.
     entries: Vec<Option<Entry>>,
 }
 
@@ -97,8 +118,7 @@ impl Workspace {
                 let (version, path) = (index.id, String::from_utf8_lossy(path).into_owned());
                 return Err(VersionError::NoSuchPath { version, path }.into());
             }
-            waiting.extend(found.clone());
-            gathered.entries.push(found);
+            waiting.extend(found);
         }
         while let Some(entry) = waiting.pop() {
             let entry = index.root.resolve(&io, entry)?;
@@ -115,7 +135,8 @@ impl Workspace {
         }
         let mut seen = HashSet::new();
         gathered.chunks.retain(|chunk| seen.insert(*chunk));
-        let ids: Vec<_> = gathered.chunks.iter().chain(&io.1.into_inner()).map(|chunk| chunk.id).collect();
+        gathered.pages = io.1.into_inner().into_iter().collect();
+        let ids: Vec<_> = gathered.chunks.iter().chain(&gathered.pages).map(|chunk| chunk.id).collect();
         let located = self.blobs().index().lookup_many(&ids)?;
         let objects = ids.iter().zip(located).filter_map(|(id, location)| Some(location?.object(id).0));
         gathered.objects = objects.chain(self.runs()).collect();
@@ -127,47 +148,53 @@ impl Workspace {
         self.tree().base().runs.into_iter().map(|run| location::run_key(run.id))
     }
 
-    fn fetch_all(&self, gathered: &Gathered, stop: &dyn Fn() -> bool, tell: &dyn Fn(&Fetching)) -> Fetching {
-        let bytes_total = gathered.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
-        let mut state = Fetching { files: gathered.files, bytes_total, ..Fetching::default() };
-        tell(&state);
-        let mut rest = gathered.chunks.as_slice();
-        while !rest.is_empty() && !stop() {
+    /// Reads blobs, some at a time, so that the cache has them; the first failure ends it.
+    fn fetch(&self, kind: BlobKind, mut chunks: &[ChunkRef], each: &mut dyn FnMut(u64)) -> Option<String> {
+        while !chunks.is_empty() {
+            if self.background.is_stopping() {
+                return Some("stopped".to_owned());
+            }
             let mut bytes = 0;
-            let count = rest.iter().take_while(|chunk| {
-                let fits = bytes < BATCH_BYTES;
+            let fits = chunks.iter().take_while(|chunk| {
+                let has_room = bytes < BATCH_BYTES;
                 bytes += u64::from(chunk.len);
-                fits
+                has_room
             });
-            let (batch, after) = rest.split_at(count.count());
-            for (chunk, read) in batch.iter().zip(self.blobs().read_many(BlobKind::Content, batch)) {
+            let (batch, rest) = chunks.split_at(fits.count());
+            for (chunk, read) in batch.iter().zip(self.blobs().read_many(kind, batch)) {
                 match read {
-                    Ok(_) => state.bytes += u64::from(chunk.len),
-                    Err(error) => drop(state.failure.get_or_insert_with(|| error.to_string())),
+                    Ok(_) => each(u64::from(chunk.len)),
+                    Err(error) => return Some(error.to_string()),
                 }
             }
-            // Without the store, every further batch would wait in vain.
-            if state.failure.is_some() {
-                break;
-            }
-            rest = after;
-            tell(&state);
+            chunks = rest;
         }
-        if !rest.is_empty() {
-            state.failure.get_or_insert_with(|| "stopped".to_owned());
+        None
+    }
+
+    fn fetch_all(&self, gathered: &Gathered, tell: &dyn Fn(&Fetching)) -> Fetching {
+        let bytes_total = gathered.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        let mut state = Fetching { files: gathered.files, bytes_total, ..Fetching::default() };
+        if self.blobs().is_local() {
+            return Fetching { bytes: bytes_total, is_done: true, ..state };
         }
-        state.is_done = true;
+        tell(&state);
+        // Pages that were read while nothing was pinned may have gone again.
+        let mut failure = self.fetch(BlobKind::Page, &gathered.pages, &mut |_| ());
+        if failure.is_none() {
+            failure = self.fetch(BlobKind::Content, &gathered.chunks, &mut |bytes| {
+                state.bytes += bytes;
+                tell(&state);
+            });
+        }
+        (state.is_done, state.failure) = (true, failure);
         tell(&state);
         state
     }
 
     /// Fetches the content of paths into the cache, telling how far it is.
     pub fn prefetch(&self, paths: &[Vec<u8>], tell: &dyn Fn(&Fetching)) -> Result<Fetching> {
-        let gathered = self.gather(paths, true)?;
-        if self.blobs().is_local() {
-            return Ok(Fetching { files: gathered.files, is_done: true, ..Fetching::default() });
-        }
-        Ok(self.fetch_all(&gathered, &|| self.background.is_stopping(), tell))
+        Ok(self.fetch_all(&self.gather(paths, true)?, tell))
     }
 
     /// As [`prefetch`](Self::prefetch) in the background, which `status` tells of; false when nothing runs there.
@@ -231,23 +258,38 @@ impl Workspace {
             Some(pins) => *self.near.pins.lock() = pins,
             None => tracing::warn!("{}: cannot be read, so nothing is pinned", path.display()),
         }
+        if self.pins().is_empty() {
+            self.blobs().pin(HashSet::new(), self.parts.options.cache_bytes_max);
+        }
     }
 
     /// Fetches what is pinned, and lets the cache keep it.
     pub fn fetch_pinned(&self, tell: &dyn Fn(&Fetching)) -> Result<Fetching> {
         let gathered = self.gather(&self.pins(), false)?;
-        Ok(self.keep_pinned(&gathered, tell))
+        self.blobs().pin(gathered.objects.clone(), self.parts.options.cache_bytes_max);
+        self.fetch_runs(&mut HashSet::new())?;
+        Ok(self.fetch_all(&gathered, tell))
     }
 
-    fn keep_pinned(&self, gathered: &Gathered, tell: &dyn Fn(&Fetching)) -> Fetching {
-        self.blobs().pin(gathered.objects.clone(), self.parts.options.cache_bytes_max);
-        self.fetch_all(gathered, &|| self.background.is_stopping(), tell)
+    /// Reads the location runs in force that were not read yet, so that the cache has them.
+    fn fetch_runs(&self, read: &mut HashSet<RunId>) -> Result<()> {
+        let runs = if self.blobs().is_local() { Vec::new() } else { self.tree().base().runs };
+        for run in runs.into_iter().filter(|run| !read.contains(&run.id)).collect::<Vec<_>>() {
+            self.blobs().index().each_record(&RunRef { id: run.id, count: run.count }, &mut |_, _| ())?;
+            read.insert(run.id);
+        }
+        Ok(())
+    }
+
+    /// How far fetching what is pinned is.
+    pub(super) fn pinning(&self) -> Option<Fetching> {
+        self.near.pinning.lock().clone()
     }
 
     pub(super) fn keep_near(&self) {
         let tell = |state: &Fetching| *self.near.fetching.lock() = Some(state.clone());
         let mut done: Option<(VersionId, Vec<Vec<u8>>)> = None;
-        let mut kept = Gathered::default();
+        let mut kept = Kept::default();
         let mut pause_ms = TICK_MS;
         while self.background.pause(Duration::from_millis(pause_ms)) {
             pause_ms = TICK_MS;
@@ -258,7 +300,10 @@ impl Workspace {
                 tell(&Fetching { is_done: true, failure: Some(error.to_string()), ..Fetching::default() });
             }
             let now = (self.tree().base().index.id, self.pins());
-            if now.1.is_empty() && done.is_none() || done.as_ref() == Some(&now) {
+            if now.1.is_empty() && done.is_none() {
+                continue;
+            }
+            if done.as_ref() == Some(&now) {
                 continue;
             }
             let is_same_list = done.as_ref().is_some_and(|done| done.1 == now.1);
@@ -273,27 +318,26 @@ impl Workspace {
     }
 
     /// Brings what is pinned up to date; where none of the paths changed, only the location runs may be new.
-    fn follow_pins(&self, pins: &[Vec<u8>], is_same_list: bool, kept: &mut Gathered) -> Result<()> {
+    fn follow_pins(&self, pins: &[Vec<u8>], is_same_list: bool, kept: &mut Kept) -> Result<()> {
         let index = self.tree().base().index;
         let find = |path: &Vec<u8>| Ok(index.root.find(&*self.pages(), &split_path(path))?);
         let entries: Vec<Option<Entry>> = pins.iter().map(find).collect::<Result<_>>()?;
         if is_same_list && entries == kept.entries {
             kept.objects.extend(self.runs());
             self.blobs().pin(kept.objects.clone(), self.parts.options.cache_bytes_max);
-            return Ok(());
+            return self.fetch_runs(&mut kept.runs);
         }
         let gathered = self.gather(pins, false)?;
-        let state = self.keep_pinned(&gathered, &|_| ());
-        *kept = Gathered { chunks: Vec::new(), ..gathered };
+        self.blobs().pin(gathered.objects.clone(), self.parts.options.cache_bytes_max);
+        self.fetch_runs(&mut kept.runs)?;
+        let state = self.fetch_all(&gathered, &|state| *self.near.pinning.lock() = Some(state.clone()));
+        (kept.objects, kept.entries) = (gathered.objects, entries);
         match state.failure {
             None => Ok(()),
             Some(reason) => {
                 kept.entries.clear();
-                Err(BlobError::Store(crate::store::StoreError::Unreachable {
-                    store: self.parts.store.address().to_owned(),
-                    reason,
-                })
-                .into())
+                let store = self.parts.store.address().to_owned();
+                Err(StoreError::Unreachable { store, reason }.into())
             }
         }
     }

@@ -77,6 +77,8 @@ pub struct Status {
     pub fetching: Option<Fetching>,
     /// Paths whose content is kept on this machine.
     pub pinned: usize,
+    /// How far fetching that content is.
+    pub pinning: Option<Fetching>,
     /// Paths that several clients changed at once, since this was opened.
     pub conflicts: usize,
     /// When the retention policy was last applied and garbage collected here, and what came of it.
@@ -136,16 +138,12 @@ impl fmt::Display for Status {
         if let Some(text) = &self.reencryption {
             writeln!(f, "re-encrypt   {text}")?;
         }
-        if let Some(Fetching { bytes, bytes_total, is_done, failure, .. }) = &self.fetching {
-            let state = match (failure, is_done) {
-                (Some(reason), _) => format!(", stopped: {reason}"),
-                (None, true) => ", done".to_owned(),
-                (None, false) => String::new(),
-            };
-            writeln!(f, "fetching     {bytes} of {bytes_total} bytes{state}")?;
+        if let Some(state) = &self.fetching {
+            writeln!(f, "fetching     {state}")?;
         }
         if self.pinned > 0 {
-            writeln!(f, "pinned       {} paths; `kura pin` lists them", self.pinned)?;
+            let here = self.pinning.as_ref().map(|state| format!(": {state}")).unwrap_or_default();
+            writeln!(f, "pinned       {} paths{here}", self.pinned)?;
         }
         if self.conflicts > 0 {
             writeln!(f, "CONFLICTS    {} paths; `kura conflicts` lists them", self.conflicts)?;

@@ -15,7 +15,8 @@ pub struct WaitingFile {
     pub path: Arc<[u8]>,
     /// Its length in bytes.
     pub bytes: u64,
-    /// `draft` while it is written, `unrecorded` until the next version, `queued` until that is published, or `removed`.
+    /// `draft` while it is written, `unrecorded` until the next version, `queued` until that is published, or
+    /// `removed`.
     pub state: &'static str,
 }
 
@@ -27,8 +28,8 @@ fn size(entry: Option<&Entry>) -> u64 {
 }
 
 impl Workspace {
-    /// The files that wait, by path, at most `max`. Those in versions are found by comparing the newest version with the
-    /// one that is published.
+    /// The files that wait, by path, at most `max`. Those in versions are found by comparing the newest version with
+    /// the one that is published.
     pub fn unpublished_files(&self, max: usize) -> Result<Vec<WaitingFile>> {
         let mut found: BTreeMap<Arc<[u8]>, WaitingFile> = BTreeMap::new();
         let newest = self.tree().base().index.id;

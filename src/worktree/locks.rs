@@ -123,8 +123,8 @@ impl Worktree {
         })
     }
 
-    /// Files with content or attributes that no version has, at most `max`: path, length in bytes, and whether the content
-    /// is a draft.
+    /// Files with content or attributes that no version has, at most `max`: path, length in bytes, and whether the
+    /// content is a draft.
     pub fn unrecorded_files(&self, max: usize) -> Vec<(Vec<u8>, u64, bool)> {
         let table = self.table();
         let mut inos: Vec<Ino> = table.drafts.iter().chain(&table.frozen).copied().collect();
