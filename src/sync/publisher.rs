@@ -68,7 +68,7 @@ pub struct Publisher {
     /// One publishing or pulling at a time.
     pub(super) busy: Mutex<()>,
     /// Sealed bytes that are uploaded in a second, as far as it is known.
-    pace: Mutex<Option<f64>>,
+    pace: Mutex<Option<u64>>,
     /// What was uploaded since HEAD moved last.
     uploaded: Mutex<HashSet<ObjectKey>>,
     /// Told of every joining.
@@ -433,9 +433,10 @@ impl Publisher {
     /// The newest batches count most.
     fn note_pace(&self, bytes: u64, time: Duration) {
         if bytes > 0 && time > Duration::ZERO {
-            let now = bytes as f64 / time.as_secs_f64();
+            let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+            let now = bytes.saturating_mul(1_000) / time_ms;
             let mut pace = self.pace.lock();
-            *pace = Some(pace.map_or(now, |before| (before + now) / 2.0));
+            *pace = Some(pace.map_or(now, |before| before.midpoint(now)));
         }
     }
 
@@ -443,7 +444,7 @@ impl Publisher {
     /// known.
     pub fn time_left_s(&self, waiting: &Waiting) -> Option<u64> {
         let pace = (*self.pace.lock()).filter(|_| waiting.versions > 0)?;
-        Some((waiting.bytes as f64 / pace.max(1.0)).ceil() as u64)
+        Some(waiting.bytes.div_ceil(pace.max(1)))
     }
 
     /// An object that no longer waits must be in the store, from an earlier publishing.

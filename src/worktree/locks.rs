@@ -96,10 +96,12 @@ impl Table {
     /// What is decided about a path that both sides changed, locks considered.
     pub(super) fn policy_of(locks: &[Lock], policies: &Policies, path: &[u8]) -> Policy {
         let over = |owner| locks.iter().any(|lock| lock.owner == owner && is_within(path, &lock.path));
-        match () {
-            () if over(Owner::Ours) => Policy::KeepBoth,
-            () if over(Owner::Theirs) || over(Owner::Lost) => Policy::Yield,
-            () => policies.of(path),
+        if over(Owner::Ours) {
+            Policy::KeepBoth
+        } else if over(Owner::Theirs) || over(Owner::Lost) {
+            Policy::Yield
+        } else {
+            policies.of(path)
         }
     }
 }
@@ -118,8 +120,8 @@ impl Worktree {
                 return Ok(None);
             }
             let paths = table.paths_to(ino);
-            let held = table.locks.iter().filter(|lock| lock.owner != Owner::Lost);
-            Ok(held.into_iter().find(|lock| paths.iter().any(|path| is_within(path, &lock.path))).cloned())
+            let mut held = table.locks.iter().filter(|lock| lock.owner != Owner::Lost);
+            Ok(held.find(|lock| paths.iter().any(|path| is_within(path, &lock.path))).cloned())
         })
     }
 
