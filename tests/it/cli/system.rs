@@ -159,7 +159,7 @@ fn mount_t_kura_takes_the_options_of_fstab() {
     assert!(mount.is_mounted());
     fs::write(mount.file("f"), "x").unwrap();
     home.ok(&store, ["unmount", to]);
-    run(&mut helper(&home, &[from, to, "-r", "-o", &options])).ok();
+    run(&mut helper(&home, &[from, to, "-o", &options, "-r"])).ok();
     assert_eq!(fs::read(mount.file("f")).unwrap(), b"x");
     assert!(fs::write(mount.file("f"), "y").is_err());
     home.ok(&store, ["unmount", to]);
