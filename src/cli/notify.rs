@@ -10,9 +10,9 @@ const PROGRAM: &str = "notify-send";
 
 /// Shows messages in the desktop session that this process belongs to; `None` without one.
 pub(super) fn desktop() -> Option<Notice> {
-    let is_set = |var: &&str| std::env::var_os(var).is_some_and(|value| !value.is_empty());
+    let is_set = |var: &str| std::env::var_os(var).is_some_and(|value| !value.is_empty());
     let has_display = ["WAYLAND_DISPLAY", "DISPLAY"].iter().any(|var| is_set(var));
-    (has_display && is_set(&"DBUS_SESSION_BUS_ADDRESS")).then(|| Arc::new(show) as Notice)
+    (has_display && is_set("DBUS_SESSION_BUS_ADDRESS")).then(|| Arc::new(show) as Notice)
 }
 
 fn show(message: &str) {

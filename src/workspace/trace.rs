@@ -12,6 +12,12 @@ use crate::version::index::IndexRecord;
 use crate::version::pages::Pages;
 use crate::version::tree::TreeRef;
 
+/// A version, a path in it, and what is there.
+type Found = (Arc<IndexRecord>, Arc<[u8]>, Entry);
+
+/// A path, and the size of a file in bytes; `None` for what is no regular file.
+pub type PathSize = (Arc<[u8]>, Option<u64>);
+
 /// One version that changed a path.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -88,12 +94,7 @@ impl Workspace {
 
     /// Where an inode of a version was in the version before: a parent that has the very same, else the first that has
     /// it, at this path or another.
-    fn origin(
-        &self,
-        record: &IndexRecord,
-        path: &Arc<[u8]>,
-        entry: &Entry,
-    ) -> Result<Option<(Arc<IndexRecord>, Arc<[u8]>, Entry)>> {
+    fn origin(&self, record: &IndexRecord, path: &Arc<[u8]>, entry: &Entry) -> Result<Option<Found>> {
         let mut known = None;
         for parent in &record.parents {
             let parent = self.version(*parent)?;
@@ -192,7 +193,7 @@ fn names_of(entry: Option<&Entry>) -> Option<&TreeRef> {
 
 impl Workspace {
     /// All paths at and below `path` in the newest version that are no directories, with the sizes of files.
-    pub fn paths(&self, path: &[u8]) -> Result<Vec<(Arc<[u8]>, Option<u64>)>> {
+    pub fn paths(&self, path: &[u8]) -> Result<Vec<PathSize>> {
         let newest = self.present()?;
         let path = split_path(path).join(&b'/');
         let mut empty = newest.root.clone();

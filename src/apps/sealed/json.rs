@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::base::random;
 
+/// Where a name and its value lie.
+pub(super) type Member = (Range<usize>, Range<usize>);
+
 /// Deepest nesting of arrays and objects.
 const DEPTH_MAX: usize = 128;
 
@@ -52,7 +55,7 @@ pub fn check_object(text: &[u8]) -> Result<(), JsonError> {
 }
 
 /// Where the members of an object lie in its text: each name, with its quotes, and its value.
-pub(super) fn members(text: &[u8]) -> Result<Vec<(Range<usize>, Range<usize>)>, JsonError> {
+pub(super) fn members(text: &[u8]) -> Result<Vec<Member>, JsonError> {
     check_object(text)?;
     let mut reader = Reader { text, at: 0, key: [0; 32] };
     let mut members = Vec::new();

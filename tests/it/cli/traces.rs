@@ -117,7 +117,7 @@ fn a_path_has_a_history_a_blame_and_comes_back() {
     // Inside a folder, `.kura` is that folder's.
     let inside = |name: &str| mount.file("d/.kura").join(name);
     assert_eq!(names("d/.kura"), names(".kura"));
-    assert_eq!(names("d"), [String::new(); 0]);
+    assert!(names("d").is_empty());
     assert_eq!(fs::read_to_string(inside("versions/by-tag/v1/old name.txt")).unwrap(), "one\ntwo\nthree\n");
     assert_eq!(fs::read_to_string(inside("snapshots/v2/old name.txt")).unwrap(), "one\n2\nthree\n");
     assert_eq!(fs::read_dir(inside("versions/latest")).unwrap().count(), 0);

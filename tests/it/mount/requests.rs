@@ -84,8 +84,7 @@ fn a_line_or_an_object_is_a_request_and_what_fails_fails_the_write() {
         ("{]}", "key must be"),
         ("'open\n", ""),
     ] {
-        let failed =
-            restore.write_all(bad.as_bytes()).and_then(|()| if wanted.is_empty() { Ok(()) } else { panic!("{bad}") });
+        let failed = restore.write_all(bad.as_bytes());
         if wanted.is_empty() {
             assert!(failed.is_ok(), "an open quote waits for its end");
             continue;

@@ -19,7 +19,8 @@ fn three_digests_decide() {
     let conflict = |clash| Action::Conflict(clash);
     let other = || conflict(Clash::Owned { owner: "other".into() });
     // Installed, now, new, other owner, what becomes of it, and with force.
-    let rows: [(Option<&Owned>, Now, &Incoming, Option<&str>, Action, Action); 13] = [
+    type Row<'a> = (Option<&'a Owned>, Now, &'a Incoming, Option<&'a str>, Action, Action);
+    let rows: [Row; 13] = [
         (None, Now::Absent, &data, None, Action::Install, Action::Install),
         (None, Now::File(new), &data, None, Action::Adopt, Action::Adopt),
         (Some(&was_old), Now::File(new), &data, None, Action::Adopt, Action::Adopt),
