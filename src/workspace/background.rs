@@ -240,9 +240,7 @@ impl Workspace {
             if !is_due {
                 continue;
             }
-            let checkpoint = self.tree().checkpoint(&Reason::automatic());
-            self.tell_settled();
-            match checkpoint {
+            match self.checkpoint(&Reason::automatic()) {
                 Ok(outcome) => {
                     self.trouble.lock().unrecorded = None;
                     (recorded, first, failures) = (Some(activity.changes), None, 0);

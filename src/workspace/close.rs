@@ -26,7 +26,7 @@ impl Workspace {
         if self.is_read_only() {
             return Ok(FlushReport::default());
         }
-        let recorded = match self.tree().checkpoint(&Reason::automatic())? {
+        let recorded = match self.checkpoint(&Reason::automatic())? {
             Checkpoint::Recorded(recorded) => Some(*recorded),
             Checkpoint::Unchanged => None,
         };
@@ -90,7 +90,7 @@ impl Workspace {
         let Some(_lock) = self.parts.lock.lock().take().filter(|_| !self.is_read_only()) else {
             return Ok(CloseReport::default());
         };
-        let recorded = self.tree().checkpoint(&Reason::automatic());
+        let recorded = self.checkpoint(&Reason::automatic());
         // What is in no version (drafts) is in the journal.
         let logged = self.tree().log_drafts().and_then(|()| self.tree().sync());
         let mut reason = recorded.as_ref().err().map(ToString::to_string);

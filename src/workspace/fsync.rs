@@ -105,7 +105,7 @@ impl Workspace {
     pub(super) fn keep_publishing_fsyncs(&self) {
         let limit = Duration::from_millis(self.parts.options.intervals.fsync_publish_ms);
         self.background.fsyncs.run(|| {
-            self.tree().checkpoint(&Reason::automatic()).map_err(|error| error.to_string())?;
+            self.checkpoint(&Reason::automatic()).map_err(|error| error.to_string())?;
             self.publish_within(limit).map_or(Ok(()), |error| Err(error.to_string()))
         });
     }

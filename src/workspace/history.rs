@@ -14,7 +14,7 @@ use crate::version::index::{IndexRecord, Origin};
 use crate::version::pages::Pages;
 use crate::version::refs::{self, Listed};
 use crate::version::tree::{Edits, PageIo};
-use crate::worktree::{Checkpoint, Reading, Reason, Recorded};
+use crate::worktree::{Checkpoint, Reading, Reason, Recorded, WorkError};
 
 impl Workspace {
     /// Pages, for reading.
@@ -156,15 +156,20 @@ impl Workspace {
 
     /// Records a version of everything published so far.
     pub(super) fn record(&self, reason: Reason) -> Result<Option<Recorded>> {
-        let checkpoint = self.tree().checkpoint(&reason);
-        self.tell_settled();
-        match checkpoint? {
+        match self.checkpoint(&reason)? {
             Checkpoint::Unchanged => Ok(None),
             Checkpoint::Recorded(recorded) => {
                 self.background.publish_now();
                 Ok(Some(*recorded))
             }
         }
+    }
+
+    /// Records a version, and tells of conflicts that closes brought.
+    pub(super) fn checkpoint(&self, reason: &Reason) -> std::result::Result<Checkpoint, WorkError> {
+        let checkpoint = self.tree().checkpoint(reason);
+        self.tell_settled();
+        checkpoint
     }
 
     /// Tells of conflicts that closes brought.

@@ -38,6 +38,8 @@ pub(super) struct Merger<'a> {
     pub(super) reserved: HashSet<Place>,
     /// Numbers of inodes in our tree that did not have them in the ancestor's.
     pub(super) our_inos: HashMap<Ino, Key>,
+    /// Numbers of inodes that theirs changed.
+    their_inos: HashSet<Ino>,
     /// Directories that our tree does not have.
     pub(super) new_dirs: BTreeSet<Key>,
 }
@@ -66,6 +68,7 @@ impl<'a> Merger<'a> {
             kept_dirs: HashSet::new(),
             reserved: HashSet::new(),
             our_inos,
+            their_inos: theirs.nodes.values().filter_map(|node| Some(node.after.as_ref()?.ino)).collect(),
             new_dirs: BTreeSet::new(),
         };
         for (key, node) in theirs.nodes.iter().filter(|(key, _)| key.is_dir) {
@@ -201,7 +204,7 @@ impl<'a> Merger<'a> {
 
     /// An inode of its own with the state of another.
     pub(super) fn copy_of(&self, entry: &Entry) -> Entry {
-        let fresh = Entry { ino: (self.with.next_ino)(), ..entry.clone() };
+        let fresh = Entry { ino: self.fresh_ino(), ..entry.clone() };
         Entry { file_id: derived_id(&fresh.encode()), ..fresh }
     }
 
@@ -267,10 +270,21 @@ impl<'a> Merger<'a> {
         }
     }
 
+    /// A number for a new inode, which theirs have not given out: a client whose state comes from a backup gives out
+    /// its numbers a second time.
+    fn fresh_ino(&self) -> Ino {
+        loop {
+            let ino = (self.with.next_ino)();
+            if !self.their_inos.contains(&ino) {
+                return ino;
+            }
+        }
+    }
+
     /// The number that an inode of theirs gets: its own, unless our tree has given that to another.
     pub(super) fn ino_for(&self, key: Key, wanted: Ino) -> Ino {
         match self.our_inos.get(&wanted) {
-            Some(other) if *other != key => (self.with.next_ino)(),
+            Some(other) if *other != key => self.fresh_ino(),
             _ => wanted,
         }
     }

@@ -353,13 +353,16 @@ fn two_lines_of_versions_are_joined_and_nothing_is_lost() {
     let home = Home::new();
     let store = home.store("store");
     let mount = home.mount(&store, "mnt");
+    // While it is open it stays ours, so that it does not matter when theirs comes in.
+    let mut written = fs::File::create(mount.file("theirs")).unwrap();
+    written.write_all(b"ours, too").unwrap();
     let source = home.dir("source");
     fs::write(source.join("theirs"), "theirs").unwrap();
     let mut other = home.kura(["import"]);
     other.arg(&source).arg("-w").arg(&store).env("KURA_STATE_DIR", home.path("other"));
     run(&mut other).ok();
     fs::write(mount.file("ours"), "ours").unwrap();
-    fs::write(mount.file("theirs"), "ours, too").unwrap();
+    drop(written);
     run(home.kura(["flush", "--wait=20s", "-w"]).arg(&mount.path)).ok();
     assert_eq!(fs::read(mount.file("ours")).unwrap(), b"ours");
     assert_eq!(fs::read(mount.file("theirs")).unwrap(), b"ours, too");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -114,12 +115,15 @@ fn the_desktop_is_told_of_a_conflict_once_and_without_names() {
     command.arg(&store).arg(&mount.path).env("PATH", path);
     command.env("DISPLAY", ":7").env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
     run(&mut command).ok();
+    // While it is open it stays ours, so that it does not matter when theirs comes in.
+    let mut ours = fs::File::create(mount.file("secret-name")).unwrap();
+    ours.write_all(b"ours").unwrap();
     let source = home.dir("source");
     fs::write(source.join("secret-name"), "theirs").unwrap();
     let mut other = home.kura(["import"]);
     other.arg(&source).arg("-w").arg(&store).env("KURA_STATE_DIR", home.path("other"));
     run(&mut other).ok();
-    fs::write(mount.file("secret-name"), "ours").unwrap();
+    drop(ours);
     run(home.kura(["flush", "--wait=60s", "-w"]).arg(&mount.path)).ok();
     let lines = || fs::read_to_string(&told).unwrap_or_default();
     assert!(wait_for(SOON, || lines().contains('\n')), "nobody was told");

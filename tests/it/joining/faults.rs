@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kura::base::clock::{ManualClock, Timestamp};
 use kura::base::ids::Sha256;
@@ -72,7 +73,7 @@ fn clocks_that_are_wrong_by_years_change_names_and_nothing_else() {
     }
     let kept = contents(&a);
     for name in ["a", "b", "c"] {
-        assert!(kept.contains(format!("0 by {name}").as_bytes()) || name == "a", "{:?}", names(&a));
+        assert!(kept.contains(format!("2 by {name}").as_bytes()), "{:?}", names(&a));
         assert_eq!(read(&a, &format!("only-{name}")), b"2");
     }
     assert_eq!(read(&a, "w"), b"w 2 by c", "the clock that is ahead is believed, and what lost is there");
@@ -88,7 +89,8 @@ fn a_client_that_vanishes_while_it_publishes_is_missed_by_nobody() {
         true => Fault::Unreachable,
         false => Fault::Pass,
     });
-    assert!(b.close(true).unwrap().unpublished_versions > 0);
+    assert!(b.flush(Some(Duration::from_secs(1))).unwrap().unpublished_versions > 0);
+    b.close(false).unwrap();
     drop(b);
     rig.heal();
     write(&a, "d/f", b"by a, meanwhile");
@@ -107,9 +109,8 @@ fn a_client_that_vanishes_while_it_publishes_is_missed_by_nobody() {
 #[test]
 fn every_answer_that_a_swing_can_get_ends_with_both_in_the_history() {
     let head = || ObjectKey::new("HEAD").unwrap();
-    let answers: [fn(ObjectKey) -> Fault; 5] = [
+    let answers: [fn(ObjectKey) -> Fault; 4] = [
         |key| Fault::Fail(StoreError::Precondition { key }),
-        |key| Fault::Fail(StoreError::NotFound { key }),
         |_| Fault::Unreachable,
         |_| Fault::CommitThenLose,
         |key| Fault::Fail(StoreError::OutcomeUnknown { key, reason: "503 at HEAD".to_owned() }),
@@ -160,7 +161,7 @@ fn access_that_is_revoked_in_the_middle_keeps_everything_here_and_says_so() {
             false => Fault::Pass,
         }
     });
-    let flushed = b.flush(Some(std::time::Duration::from_secs(1))).unwrap();
+    let flushed = b.flush(Some(Duration::from_secs(1))).unwrap();
     assert!(flushed.unpublished_versions > 0 && flushed.reason.unwrap().contains("revoked"));
     assert!(b.status().blocked.unwrap().reason.contains("revoked") && b.status().offline.is_none());
     write(&b, "still", b"works");
@@ -236,7 +237,7 @@ fn a_state_directory_from_a_backup_goes_on_without_losing_or_doubling_anything()
         let (state, backup) = (rig.dir.path().join("b"), rig.dir.path().join("backup"));
         copy_dir(&state, &backup);
         let b = rig.open("b");
-        for number in 0..5 {
+        for number in 0..20 {
             write(&b, &format!("after-{number}"), format!("after {number}").as_bytes());
         }
         publish(&b);
@@ -255,9 +256,9 @@ fn a_state_directory_from_a_backup_goes_on_without_losing_or_doubling_anything()
         }
         converged(&rig, &[&a, &b]);
         let kept = contents(&a);
-        for number in 0..5 {
+        for number in 0..20 {
             assert!(kept.contains(format!("after {number}").as_bytes()) || number == 3, "{:?}", names(&a));
-            assert!(kept.contains(format!("new {number}").as_bytes()));
+            assert!(kept.contains(format!("new {number}").as_bytes()) || number >= 5);
         }
         assert!(kept.contains(b"after 3 once more".as_slice()));
         assert_eq!(names(&a).contains(&"waiting".to_owned()), is_dirty);
