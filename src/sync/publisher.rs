@@ -531,9 +531,9 @@ impl Publisher {
 
 /// Whether these versions were made from the one that HEAD names, rather than joined with it by a later one.
 fn continues(head: &Head, queue: &[(u64, Queued)]) -> bool {
-    // Older runs may name what was collected since.
+    // Versions from before HEAD's runs may name what was collected since; so may all before the one that knows them.
     let has_runs = |queued: &Queued| head.runs.iter().all(|run| queued.runs.contains(run));
-    if !queue.last().is_some_and(|(_, last)| has_runs(last)) {
+    if !queue.first().is_some_and(|(_, first)| has_runs(first)) {
         return false;
     }
     queue.first().is_some_and(|(_, first)| first.record.parents.contains(&head.version))
