@@ -135,12 +135,17 @@ impl Bucket {
         Ok((answer.contents.unwrap_or_default().into_iter().filter_map(file).collect(), next))
     }
 
-    /// What a file is like.
+    /// What a file is like. By a listing, which says why it fails where a bare HEAD does not.
     pub fn stat(&self, key: &str) -> Outcome<BucketFile> {
-        let sent = self.0.inner.client.head_object().bucket(self.bucket()).key(self.full(key)).send();
+        let full = self.full(key);
+        let sent = self.0.inner.client.list_objects_v2().bucket(self.bucket()).prefix(&full).max_keys(1).send();
         let answer = self.wait(async { sent.await.map_err(|error| failed(&error)) })?;
-        let (len, modified_s) = (len(answer.content_length), seconds(answer.last_modified.as_ref()));
-        Ok(BucketFile { key: key.to_owned(), len, modified_s, etag: answer.e_tag })
+        let missing = || BucketError { fault: BucketFault::Missing, reason: "no such file in the bucket".to_owned() };
+        // A name sorts before all that it begins.
+        let first = answer.contents.unwrap_or_default().into_iter().next();
+        let found = first.filter(|object| object.key() == Some(full.as_str())).ok_or_else(missing)?;
+        let (len, modified_s) = (len(found.size()), seconds(found.last_modified()));
+        Ok(BucketFile { key: key.to_owned(), len, modified_s, etag: found.e_tag })
     }
 
     /// Writes a file's content to `to`; returns what it is like.

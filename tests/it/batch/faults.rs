@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use kura::apps::batch::{Code, RetryPolicy};
 
@@ -179,18 +178,25 @@ fn cancelling_ends_waits_at_once_and_nothing_is_lost() {
     let rig = Rig::new();
     let names: Vec<String> = (0..40).map(|number| format!("f{number}")).collect();
     let files = Faulty::new(&names.iter().map(|name| (name.as_str(), "x")).collect::<Vec<_>>());
-    files.on(|step, _| if step == Step::Replaced { fail(Code::Busy) } else { Ok(()) });
+    let refused = Arc::new(AtomicU32::new(0));
+    let count = refused.clone();
+    files.on(move |step, _| {
+        if step == Step::Replaced {
+            count.fetch_add(1, Ordering::SeqCst);
+            return fail(Code::Busy);
+        }
+        Ok(())
+    });
     let mut slow = marking();
     slow.run.retry = RetryPolicy { max: 5, base_ms: 3_600_000, cap_ms: 3_600_000 };
     let flow = rig.open(&slow, files.clone()).unwrap();
-    let start = Instant::now();
+    // Without an end to the waits this would take an hour.
     let report = std::thread::scope(|threads| {
         let running = threads.spawn(|| flow.run().unwrap());
-        std::thread::sleep(Duration::from_millis(200));
+        crate::workspace_rig::wait_until("some file waits", || refused.load(Ordering::SeqCst) > 0);
         flow.cancel().cancel();
         running.join().unwrap()
     });
-    assert!(start.elapsed() < Duration::from_secs(600), "the wait of an hour was ended");
     assert_eq!(balanced(report.clone()).pending, 40, "{report:?}");
     drop(flow);
     files.heal();

@@ -1,7 +1,5 @@
 //! The table of patterns, which is what the documentation of patterns means.
 
-use std::time::Instant;
-
 use kura::apps::batch::Glob;
 use proptest::prelude::*;
 
@@ -96,13 +94,11 @@ fn patterns_that_cannot_be_are_refused() {
 
 #[test]
 fn no_pattern_takes_for_ever() {
-    let start = Instant::now();
+    // Backtracking would take longer than anybody lives.
     let glob = Glob::new(&format!("{}b", "*a".repeat(60)), false).unwrap();
     assert!(!glob.matches("a".repeat(4000).as_bytes()));
     let glob = Glob::new(&format!("{}b", "*(a|*(a))".repeat(6)), false).unwrap();
     assert!(!glob.matches("a".repeat(2000).as_bytes()));
-    // Backtracking would take longer than anybody lives.
-    assert!(start.elapsed().as_secs() < 60);
 }
 
 proptest! {

@@ -45,10 +45,12 @@ fn killed_at_any_moment_and_resumed_every_file_is_processed_once() {
             std::fs::write(path.join(format!("f{number}")), number.to_string()).unwrap();
         }
         let mut verb = "run";
-        // The time until it is done is not known, so each kill waits a little longer than the one before.
-        for step in 0..1000 {
+        // The time until it is done is not known, so each kill waits longer than the one before.
+        let mut wait_ms = 20;
+        for step in 0..60 {
             let mut child = batch(verb).spawn().unwrap();
-            let wait = Duration::from_millis(20 + step * 40 + kura::base::random::number() % 60);
+            let wait = Duration::from_millis(wait_ms / 2 + kura::base::random::number() % wait_ms);
+            wait_ms += wait_ms / 2;
             let until = std::time::Instant::now() + wait;
             let mut ended = None;
             while ended.is_none() && std::time::Instant::now() < until {

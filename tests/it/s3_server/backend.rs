@@ -147,7 +147,12 @@ impl State {
         let contents: Vec<Object> = found
             .by_ref()
             .take(page_len)
-            .map(|(key, bytes)| Object { key: Some(key.clone()), size: Some(bytes.len() as i64), ..Object::default() })
+            .map(|(key, bytes)| Object {
+                key: Some(key.clone()),
+                size: Some(bytes.len() as i64),
+                e_tag: Some(ETag::Strong(tag(bytes))),
+                ..Object::default()
+            })
             .collect();
         let truncated = found.next().is_some();
         Ok(ListObjectsV2Output {
