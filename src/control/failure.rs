@@ -134,7 +134,8 @@ impl Failure {
     }
 }
 
-const CHECK_STORE: &str = "`kura check` lists what is damaged, `kura repair` puts back what this machine has; else restore the object from a copy of the store";
+const CHECK_STORE: &str = "`kura check` lists what is damaged, `kura repair` puts back what this machine has; \
+                           else restore the object from a copy of the store";
 const LOCKED: &str = "wait until it is unlocked, or break the lock with `kura lock --break`";
 const NOT_WRITER: &str =
     "unmount it there; if that machine is gone for good, `kura mount --take-over` here; or mount --read-only";

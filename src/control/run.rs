@@ -55,14 +55,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             let report = workspace.flush((*wait_ms > 0).then(|| Duration::from_millis(*wait_ms)))?;
             flushed(workspace, &report)
         }
-        Request::Tag { version, name } => {
-            let id = workspace.select(version)?;
-            workspace.tag(id, name)?;
-            Ok(Reply::done(
-                format!("version {id} is called `{name}`"),
-                json!({ "version": id.to_string(), "name": name }),
-            ))
-        }
+        Request::Tag { version, name } => tag(workspace, version, name),
         Request::Blame { path } => trace::blame(workspace, &clean(path)?),
         Request::Find { pattern, below, deleted } => trace::find(workspace, pattern, &clean(below)?, *deleted),
         Request::Undelete { paths, dry_run } => {
@@ -101,14 +94,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Forget { keep, mode } => forget(workspace, keep, *mode),
         Request::Gc { delete, grace_ms } => gc(workspace, *delete, *grace_ms),
         Request::Profile { args } => Ok(profile::profile(workspace, args)),
-        Request::Leave { wait_ms } => {
-            workspace.leave(Duration::from_millis(*wait_ms)).map_err(|error| {
-                let message = format!("what was written last is in memory alone: {error}");
-                let hint = "free space on the disk that holds the local state; `kura unmount --force` gives it up";
-                Failure::new(Exit::Partial, message).hint(hint)
-            })?;
-            Ok(Reply::done("ready to be unmounted", json!({})))
-        }
+        Request::Leave { wait_ms } => leave(workspace, *wait_ms),
         Request::Lock { paths, for_ms, by_force } => locks::lock(workspace, &clean_all(paths)?, *for_ms, *by_force),
         Request::Unlock { paths } => locks::unlock(workspace, &clean_all(paths)?),
         Request::Locks {} => locks::locks(workspace),
@@ -123,6 +109,21 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Job { job } => jobs::shown_of(workspace, job),
         Request::Cancel { .. } | Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
     }
+}
+
+fn tag(workspace: &Workspace, version: &str, name: &str) -> Result<Reply, Failure> {
+    let id = workspace.select(version)?;
+    workspace.tag(id, name)?;
+    Ok(Reply::done(format!("version {id} is called `{name}`"), json!({ "version": id.to_string(), "name": name })))
+}
+
+fn leave(workspace: &Workspace, wait_ms: u64) -> Result<Reply, Failure> {
+    workspace.leave(Duration::from_millis(wait_ms)).map_err(|error| {
+        let message = format!("what was written last is in memory alone: {error}");
+        let hint = "free space on the disk that holds the local state; `kura unmount --force` gives it up";
+        Failure::new(Exit::Partial, message).hint(hint)
+    })?;
+    Ok(Reply::done("ready to be unmounted", json!({})))
 }
 
 fn show(workspace: &Workspace, version: &str, changes: bool) -> Result<Reply, Failure> {

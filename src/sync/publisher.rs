@@ -216,7 +216,9 @@ impl Publisher {
         let Swing::Won { seen, refs, same } = swing else { return Ok(Round::Lost) };
         self.finish(&queue, (seen, refs, same), published)?;
         if is_all && !same {
+            // What comes of it may have to be published in its turn.
             self.join(&head, seen, None)?;
+            return Ok(Round::Joined);
         }
         Ok(if is_all { Round::Done } else { Round::Published })
     }

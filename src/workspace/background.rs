@@ -267,8 +267,9 @@ impl Workspace {
         }
     }
 
-    /// Reads the names at the top and the refs pages that the next version changes: pages of a local store are not kept on disk a second time,
-    /// and with these in memory a version is recorded also when the store goes away before the first.
+    /// Reads the names at the top and the refs pages that the next version changes: pages of a local store are not kept
+    /// on disk a second time, and with these in memory work goes on also when the store goes away before the first
+    /// version.
     fn fetch_ahead(&self) {
         let base = self.tree().base();
         if let Err(error) = refs::lists(&base.refs, &Pages(&self.parts.blobs), base.index.id) {

@@ -199,6 +199,8 @@ fn files_that_wait_are_named_and_a_pace_tells_how_long() {
 fn a_flush_waits_for_the_store_to_come_back_but_not_for_ever() {
     let rig = Rig::new();
     let w = rig.open("a");
+    write(&w, "before", b"written before");
+    w.flush(Some(Duration::from_secs(60))).unwrap();
     cut(&rig);
     write(&w, "f", b"written offline");
     let failed = w.flush(Some(Duration::from_millis(1))).unwrap();

@@ -20,8 +20,7 @@ fn with_documents(home: &Home) -> (std::path::PathBuf, Mount) {
     let store = home.store("store");
     let mount = home.mount(&store, "mnt");
     fs::write(home.path("one.json"), "{\"n\": 1}").unwrap();
-    let mut made =
-        sealed(home, &["create", "mnt/notes.sealed", "--ids", IDS, "--slots", "16", "--kdf-memory-mib", "8"]);
+    let mut made = sealed(home, &["init", "mnt/notes.sealed", "--ids", IDS, "--slots", "16", "--kdf-memory-mib", "8"]);
     run(made.args(["--document", "one.json"])).ok();
     (store, mount)
 }
