@@ -46,7 +46,7 @@ struct Attrs {
 
 impl SftpFiles {
     /// Prepares access to a directory; the server is not asked for anything yet. A root that begins with `/~/` is
-    /// relative to the user's home. A password comes with the program that hands it to `ssh` (see [`Ssh::connect`]).
+    /// relative to the user's home. A password comes with the program that hands it to `ssh` (see `connect`).
     pub fn new(at: SshAddress, root: &str, password: Option<(Zeroizing<String>, PathBuf)>) -> Result<Self> {
         let is_plain = |text: &str| !text.is_empty() && !text.starts_with('-') && !text.contains(char::is_whitespace);
         if !is_plain(&at.host) || at.user.as_ref().is_some_and(|user| !is_plain(user)) {
