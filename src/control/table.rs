@@ -224,15 +224,15 @@ pub const COMMANDS: &[Command] = &[
                 "`keep-both`, `last-write-wins`, `ours`, `theirs`, `merge`, or `default`",
             )
             .optional(),
-            Arg::option("pattern", ArgKind::Text, "for these paths only, with `*` and `?`"),
+            Arg::place("pattern", ArgKind::Text, "for these paths only, with `*` and `?`").optional(),
         ],
     ),
+    change("prefetch", "Fetches the content of paths into the cache of this machine", &[SOME_PATHS]),
     change(
         "profile",
         "Installs, upgrades, lists and takes away sets of files, each change as one version",
         &[Arg { required: true, ..Arg::option("args", ArgKind::Json, "what to do, as `kura profile` sends it") }],
     ),
-    change("prefetch", "Fetches the content of paths into the cache of this machine", &[SOME_PATHS]),
     change(
         "reencrypt",
         "Stores everything anew that is sealed under an earlier key epoch",
