@@ -131,9 +131,9 @@ impl Dispatcher {
 
     fn prepare(&self, work: Work) -> Result<Ready, Failure> {
         Ok(match work {
-            Work::Job(command, fields) => {
+            Work::Job(command, fields, secrets) => {
                 let Run::Job(prepare) = command.run else { return Err(not_a_job(command.name)) };
-                Ready::Job(command.name, prepare(Value::Object(fields))?)
+                Ready::Job(command.name, prepare(Value::Object(fields), secrets)?)
             }
             Work::Request(request) => Ready::Request(request),
         })

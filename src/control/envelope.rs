@@ -1,12 +1,16 @@
 //! Understanding a request, in either form, with what every request can carry.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::failure::{Exit, Failure};
+use super::jobs::update;
 use super::path::PathText;
 use super::request::{REQUEST_LEN_MAX, Request};
 use super::table::{self, ArgKind, COMMANDS, Command, Run};
 use super::text;
+use crate::apps::sealed::{RequestSecrets, take_secrets};
 
 /// What was asked.
 pub(super) struct Asked {
@@ -21,7 +25,7 @@ pub(super) struct Asked {
 
 pub(super) enum Work {
     Request(Box<Request>),
-    Job(&'static Command, Map<String, Value>),
+    Job(&'static Command, Map<String, Value>, Option<RequestSecrets>),
 }
 
 /// Longest id of a request, in bytes.
@@ -53,11 +57,15 @@ pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Re
     if bytes.len() > REQUEST_LEN_MAX {
         return Err(Failure::new(Exit::Usage, format!("the request is longer than {REQUEST_LEN_MAX} bytes")));
     }
-    let mut fields = if is_json(bytes) { of_json(command, bytes)? } else { of_text(command, bytes)? };
+    let (bytes, secrets) = without_secrets(command, bytes)?;
+    let mut fields = if is_json(&bytes) { of_json(command, &bytes)? } else { of_text(command, &bytes)? };
     let op = match fields.get("op") {
         Some(Value::String(op)) => op.clone(),
         _ => return Err(not_understood("the field `op` is missing")),
     };
+    if secrets.is_some() && op != update::COMMAND.name {
+        return Err(not_understood("only `update` takes `password`, `ids` and `document`"));
+    }
     let found = table::find(&op);
     let id = take_text(&mut fields, "id")?;
     if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > ID_LEN_MAX) {
@@ -72,13 +80,29 @@ pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Re
     let work = match found {
         Some(command @ Command { run: Run::Job(_), .. }) => {
             fields.remove("op");
-            Work::Job(command, fields)
+            Work::Job(command, fields, secrets)
         }
         _ => Work::Request(Box::new(
             serde_json::from_value(Value::Object(fields)).map_err(|error| not_understood(&error.to_string()))?,
         )),
     };
     Ok(Asked { id, expect_parent, dry_run, work })
+}
+
+/// Takes out what is secret before anything is parsed: parsers leave pieces of what they read in memory.
+fn without_secrets<'a>(
+    command: Option<&str>,
+    bytes: &'a [u8],
+) -> Result<(Cow<'a, [u8]>, Option<RequestSecrets>), Failure> {
+    let is_update = command == Some(update::COMMAND.name);
+    if !is_json(bytes) || !(is_update || command.is_none()) {
+        return Ok((Cow::Borrowed(bytes), None));
+    }
+    match take_secrets(bytes) {
+        Ok((rest, secrets)) => Ok((Cow::Owned(rest), Some(secrets))),
+        Err(error) if is_update => Err(error.into()),
+        Err(_) => Ok((Cow::Borrowed(bytes), None)),
+    }
 }
 
 fn not_understood(reason: &str) -> Failure {

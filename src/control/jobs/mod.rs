@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::failure::{Exit, Failure};
 use super::reply::Reply;
 use super::table::{self, Run};
+use crate::apps::sealed::RequestSecrets;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::random;
 use crate::workspace::{Records, Workspace, WorkspaceFiles};
@@ -43,8 +44,8 @@ const AREA: &str = "jobs";
 
 /// The work of a job.
 pub type JobWork = Box<dyn FnOnce(&JobContext) -> Result<Reply, Failure> + Send>;
-/// Checks the arguments of a request for a job (a JSON object without the fields of the envelope).
-pub type Prepare = fn(Value) -> Result<Prepared, Failure>;
+/// Checks the arguments of a request for a job: a JSON object without the fields of the envelope, and what is secret.
+pub type Prepare = fn(Value, Option<RequestSecrets>) -> Result<Prepared, Failure>;
 
 /// A job that can be begun.
 pub struct Prepared {
@@ -116,7 +117,7 @@ impl Jobs {
         let mut again = None;
         if !record.state.is_final() && !self.workspace.is_read_only() {
             let prepared = match table::find(&record.op).map(|command| command.run) {
-                Some(Run::Job(prepare)) => prepare(record.request.clone()).ok(),
+                Some(Run::Job(prepare)) => prepare(record.request.clone(), None).ok(),
                 _ => None,
             };
             match prepared.filter(|prepared| prepared.resume) {

@@ -1,21 +1,18 @@
 //! The job `update`: replaces one document of a file of sealed documents in the workspace.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use zeroize::{Zeroize, Zeroizing};
 
 use super::{JobContext, Prepared};
-use crate::apps::sealed::{Credentials, Machine, Place, ShareIds, SystemProcesses, update_file};
+use crate::apps::sealed::{Credentials, Machine, Place, RequestSecrets, SystemProcesses, update_file};
 use crate::base::clock::SystemClock;
 use crate::control::table::{Arg, ArgKind, Command, Run};
 use crate::control::{Exit, Failure, PathText, Reply};
-use crate::crypto::slots::Secret;
 
 /// The command.
 pub const COMMAND: Command = Command {
@@ -38,46 +35,22 @@ const HINT: &str =
 #[serde(deny_unknown_fields)]
 struct Request {
     file: PathText,
-    ids: Vec<u16>,
-    password: Password,
-    document: Value,
     #[serde(default)]
     no_backup: bool,
 }
 
-/// A password on its way; wiped when it is done with.
-#[derive(Deserialize)]
-struct Password(String);
-
-impl Drop for Password {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(..)")
-    }
-}
-
-fn prepare(request: Value) -> Result<Prepared, Failure> {
+fn prepare(request: Value, secrets: Option<RequestSecrets>) -> Result<Prepared, Failure> {
     // The reason is not told: it may quote what is secret.
-    let request: Request = serde_json::from_value(request)
-        .map_err(|_| Failure::new(Exit::Usage, "the update is not understood").hint(HINT))?;
+    let not_understood = || Failure::new(Exit::Usage, "the update is not understood").hint(HINT);
+    let secrets = secrets.ok_or_else(not_understood)?;
+    let request: Request = serde_json::from_value(request).map_err(|_| not_understood())?;
     let names = request.file.names().filter(|names| !names.is_empty());
     let names =
         names.ok_or_else(|| Failure::new(Exit::Usage, format!("`{}` is no file of the workspace", request.file)))?;
     let path = Path::new("/").join(OsStr::from_bytes(&names.join(&b'/')));
-    let ids = ShareIds::new(&request.ids)?;
-    let credentials = Credentials { password: Secret::new(request.password.0.as_bytes().to_vec()), ids };
-    let document = Zeroizing::new(
-        serde_json::to_vec(&request.document)
-            .map_err(|error| Failure::new(Exit::Usage, format!("the document cannot be written as JSON: {error}")))?,
-    );
     let place = Place { backup: !request.no_backup, ..Place::of(&path) };
     let shown = json!({ "file": request.file, "no_backup": request.no_backup });
-    let work = move |context: &JobContext| update(context, &place, &document, &credentials);
+    let work = move |context: &JobContext| update(context, &place, secrets.document.as_bytes(), &secrets.credentials);
     Ok(Prepared { shown, resume: false, work: Box::new(work) })
 }
 

@@ -93,7 +93,7 @@ impl Talk {
             self.request.zeroize();
             return Err(FsError::RequestTooLong);
         }
-        self.request.extend_from_slice(data);
+        self.append(data);
         // A newline may follow the brace, and lines may stand between requests that name their command.
         let is_blank = self.request.trim_ascii().is_empty();
         if is_blank && (self.after_json || self.command.is_none()) {
@@ -101,6 +101,18 @@ impl Talk {
             return Ok(());
         }
         if is_complete(&self.request) { self.run(answer) } else { Ok(()) }
+    }
+
+    /// Where the beginning of a request lay before it grew is wiped: it may hold what is secret.
+    fn append(&mut self, data: &[u8]) {
+        let len = self.request.len() + data.len();
+        if len > self.request.capacity() {
+            let mut grown = Vec::with_capacity(len.next_power_of_two());
+            grown.extend_from_slice(&self.request);
+            self.request.zeroize();
+            self.request = grown;
+        }
+        self.request.extend_from_slice(data);
     }
 
     /// A descriptor is closed: that ends a line, while JSON may go on through others.
