@@ -1,8 +1,9 @@
-//! The least that a FUSE file system costs: files in memory, nothing sealed, nothing kept. What kura needs
-//! above it is kura's own.
+//! The least that an encrypted FUSE file system costs: files in memory, nothing kept, and what is read and written
+//! sealed once (a copy of it, which is dropped). What kura needs above it is kura's own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::hint::black_box;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,9 @@ use fuser::{
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
+
+use kura::base::ids::WorkspaceId;
+use kura::crypto::{Keys, Kind};
 
 const LASTING: Duration = Duration::from_secs(1 << 30);
 const GENERATION: Generation = Generation(0);
@@ -33,7 +37,10 @@ struct Node {
 
 static NEXT: AtomicU64 = AtomicU64::new(2);
 
-struct Ceiling(Mutex<HashMap<u64, Node>>);
+/// How much is sealed together.
+const FRAME_LEN: usize = 64 * 1024;
+
+struct Ceiling(Mutex<HashMap<u64, Node>>, Keys);
 
 /// Serves an empty file system at `dir` until it is unmounted.
 pub fn serve(dir: &Path) {
@@ -42,7 +49,8 @@ pub fn serve(dir: &Path) {
     let mut config = Config::default();
     config.mount_options = vec![MountOption::FSName("ceiling".into()), MountOption::DefaultPermissions];
     config.n_threads = Some(2);
-    fuser::mount(Ceiling(Mutex::new(nodes)), dir, &config).unwrap();
+    let keys = Keys::ephemeral(WorkspaceId::random());
+    fuser::mount(Ceiling(Mutex::new(nodes), keys), dir, &config).unwrap();
 }
 
 fn node(ino: u64, kind: FileType, perm: u16) -> Node {
@@ -71,6 +79,10 @@ fn node(ino: u64, kind: FileType, perm: u16) -> Node {
 impl Ceiling {
     fn nodes(&self) -> MutexGuard<'_, HashMap<u64, Node>> {
         self.0.lock().unwrap()
+    }
+
+    fn seal(&self, data: &[u8]) {
+        data.chunks(FRAME_LEN).for_each(|frame| drop(black_box(self.1.seal(Kind::Content, b"ceiling", frame))));
     }
 
     fn make(&self, parent: INodeNo, name: &OsStr, kind: FileType, mode: u32) -> FileAttr {
@@ -213,7 +225,9 @@ impl Filesystem for Ceiling {
         let nodes = self.nodes();
         let bytes = &nodes[&ino.0].bytes;
         let from = (offset as usize).min(bytes.len());
-        reply.data(&bytes[from..(from + size as usize).min(bytes.len())]);
+        let data = &bytes[from..(from + size as usize).min(bytes.len())];
+        self.seal(data);
+        reply.data(data);
     }
 
     fn write(
@@ -228,6 +242,7 @@ impl Filesystem for Ceiling {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.seal(data);
         let mut nodes = self.nodes();
         let Some(node) = nodes.get_mut(&ino.0) else { return reply.error(Errno::ENOENT) };
         let (from, end) = (offset as usize, offset as usize + data.len());

@@ -18,14 +18,14 @@ use kura::worktree::{Caller, NewNode, Wait};
 
 use super::cpu::client_us;
 use super::report::{Report, median};
-use super::target::noise;
+use super::target::{noise, text};
 
 /// GiB per CPU second of the steps that content goes through.
 pub fn primitives(report: &mut Report) {
     const MIB: usize = 64;
     let keys = Keys::ephemeral(WorkspaceId::random());
     let bytes = noise(MIB << 20, 11);
-    let text: Vec<u8> = "fn main() { println!(\"hello\"); }\n".bytes().cycle().take(MIB << 20).collect();
+    let text = text(MIB << 20, 12);
     let blocks = || bytes.chunks(CHUNK_LEN_AVG);
     rate(report, "chunking", MIB, || {
         let chunker = Chunker::new(keys.chunk_seed());
@@ -36,6 +36,8 @@ pub fn primitives(report: &mut Report) {
     });
     rate(report, "SHA-256", MIB, || blocks().for_each(|block| _ = black_box(sha256(block))));
     rate(report, "sealing", MIB, || blocks().for_each(|block| drop(black_box(keys.seal(Kind::Content, b"id", block)))));
+    let compress = |block: &[u8]| black_box(zstd::bulk::compress(block, 1).unwrap());
+    rate(report, "compressing text", MIB, || text.chunks(CHUNK_LEN_AVG).for_each(|block| drop(compress(block))));
     rate(report, "encoding a chunk of noise", MIB, || encode(&keys, blocks()));
     rate(report, "encoding a chunk of text", MIB, || encode(&keys, text.chunks(CHUNK_LEN_AVG)));
     let chunks: Vec<_> = blocks().map(|block| ChunkRef::of(&keys, BlobKind::Content, block)).collect();

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::cpu::resident_bytes;
 use super::report::{Report, median};
-use super::target::{Cost, Target, noise, source_tree};
+use super::target::{Cost, Target, noise, source_tree, text};
 
 const ROUNDS: usize = 3;
 
@@ -30,13 +30,32 @@ fn sides(root: &Path) -> Sides {
     }
 }
 
+/// How much a workload may cost beside the same on the others; `None` where nothing is promised.
+#[derive(Clone, Copy, Default)]
+struct Bounds {
+    gocryptfs: Option<f64>,
+    gocryptfs_wall: Option<f64>,
+    native: Option<f64>,
+    ceiling: Option<f64>,
+    background_us: Option<f64>,
+}
+
+/// So many times as fast as gocryptfs, and within 1.5 times of the ceiling.
+fn faster(times: f64) -> Bounds {
+    Bounds { gocryptfs: Some(1.0 / times), ceiling: Some(1.5), ..Bounds::default() }
+}
+
+/// At least 0.8 times as fast as native.
+const AS_NATIVE: Bounds =
+    Bounds { gocryptfs: None, gocryptfs_wall: None, native: Some(1.25), ceiling: None, background_us: None };
+
 /// Runs a workload on every side, `ROUNDS` times in turn, and reports medians per operation.
 fn compare(
     report: &mut Report,
     sides: &mut Sides,
     name: &str,
     operations: usize,
-    limit: Option<f64>,
+    bounds: Bounds,
     work: &dyn Fn(&mut Target, usize) -> Cost,
 ) {
     let mut figures: [Vec<Cost>; 4] = Default::default();
@@ -48,22 +67,22 @@ fn compare(
         }
     }
     let middle = |costs: &[Cost], what: fn(&Cost) -> f64| median(costs.iter().map(what).collect());
-    let ours = middle(&figures[0], |cost| cost.request_us);
+    let (cpu, wall) = (|cost: &Cost| cost.request_us, |cost: &Cost| cost.wall_us);
+    let [kura, native, gocryptfs, ceiling] = &figures;
+    let ours = middle(kura, cpu);
     let unit = "us CPU";
-    report.note(&format!("{name}: background until published"), middle(&figures[0], |cost| cost.background_us), unit);
-    report.ratio(&format!("{name}: kura / native"), ours, middle(&figures[1], |cost| cost.request_us), unit, None);
-    let least = middle(&figures[3], |cost| cost.request_us);
-    report.ratio(&format!("{name}: kura / ceiling"), ours, least, unit, None);
-    report.note(&format!("{name}: wall, kura"), middle(&figures[0], |cost| cost.wall_us), "us");
-    if !figures[2].is_empty() {
-        report.note(&format!("{name}: wall, gocryptfs"), middle(&figures[2], |cost| cost.wall_us), "us");
-        report.ratio(
-            &format!("{name}: kura / gocryptfs"),
-            ours,
-            middle(&figures[2], |cost| cost.request_us),
-            unit,
-            limit,
-        );
+    let background_us = middle(kura, |cost| cost.background_us);
+    let background = format!("{name}: background until published");
+    match bounds.background_us {
+        Some(limit) => report.at_most(&background, background_us, unit, limit),
+        None => report.note(&background, background_us, unit),
+    }
+    report.ratio(&format!("{name}: kura / native"), ours, middle(native, cpu), unit, bounds.native);
+    report.ratio(&format!("{name}: kura / ceiling"), ours, middle(ceiling, cpu), unit, bounds.ceiling);
+    if !gocryptfs.is_empty() {
+        report.ratio(&format!("{name}: kura / gocryptfs"), ours, middle(gocryptfs, cpu), unit, bounds.gocryptfs);
+        let (ours, theirs) = (middle(kura, wall), middle(gocryptfs, wall));
+        report.ratio(&format!("{name}: wall, kura / gocryptfs"), ours, theirs, "us", bounds.gocryptfs_wall);
     }
 }
 
@@ -72,7 +91,7 @@ pub fn small_files(report: &mut Report) {
     let mut sides = sides(root.path());
     let bytes = noise(4096, 7);
     const FILES: usize = 2000;
-    compare(report, &mut sides, "create 4 KiB file", FILES, Some(1.0), &|target, round| {
+    compare(report, &mut sides, "create 4 KiB file", FILES, faster(2.0), &|target, round| {
         target.measure(|dir| {
             let dir = dir.join(format!("create{round}"));
             fs::create_dir(&dir).unwrap();
@@ -81,10 +100,11 @@ pub fn small_files(report: &mut Report) {
             }
         })
     });
-    warm_stat(report, &sides, FILES);
+    warm_stat(report, &mut sides, FILES);
     warm_read(report, &mut sides, FILES);
     untar(report, root.path(), &mut sides);
-    compare(report, &mut sides, "rename", FILES, None, &|target, round| {
+    trees(report, &mut sides);
+    compare(report, &mut sides, "rename", FILES, faster(2.0), &|target, round| {
         target.measure(|dir| {
             let dir = dir.join(format!("create{round}"));
             (0..FILES).for_each(|index| {
@@ -92,7 +112,7 @@ pub fn small_files(report: &mut Report) {
             });
         })
     });
-    compare(report, &mut sides, "unlink", FILES, None, &|target, round| {
+    compare(report, &mut sides, "unlink", FILES, faster(1.3), &|target, round| {
         target.measure(|dir| {
             let dir = dir.join(format!("create{round}"));
             (0..FILES).for_each(|index| fs::remove_file(dir.join(format!("renamed{index}"))).unwrap());
@@ -101,27 +121,21 @@ pub fn small_files(report: &mut Report) {
     fsync_append(report, &mut sides);
 }
 
-fn warm_stat(report: &mut Report, sides: &Sides, files: usize) {
-    const TIMES: usize = 5;
-    let stat = |dir: &Path| {
-        for index in 0..files {
-            fs::metadata(dir.join(format!("create0/file{index}"))).unwrap();
-        }
-    };
-    let mut figures: [Vec<f64>; 2] = Default::default();
-    for (index, target) in [&sides.kura, &sides.native].into_iter().enumerate() {
+fn warm_stat(report: &mut Report, sides: &mut Sides, files: usize) {
+    const TIMES: usize = 25;
+    compare(report, sides, "warm stat", files * TIMES, AS_NATIVE, &|target, round| {
+        let stat = |dir: &Path| {
+            for index in 0..files {
+                fs::metadata(dir.join(format!("create{round}/file{index}"))).unwrap();
+            }
+        };
         stat(&target.dir);
-        for _ in 0..TIMES {
-            let cost = target.measure(|dir| (0..5).for_each(|_| stat(dir)));
-            figures[index].push(cost.per(files * 5).request_us);
-        }
-    }
-    let [ours, native] = figures.map(median);
-    report.ratio("warm stat: kura / native", ours, native, "us CPU", Some(1.3));
+        target.measure(|dir| (0..TIMES).for_each(|_| stat(dir)))
+    });
 }
 
 fn warm_read(report: &mut Report, sides: &mut Sides, files: usize) {
-    compare(report, sides, "warm open+read+close", files, None, &|target, round| {
+    compare(report, sides, "warm open+read+close", files, faster(2.5), &|target, round| {
         let read = |dir: &Path| {
             (0..files).for_each(|index| drop(fs::read(dir.join(format!("create{round}/file{index}"))).unwrap()))
         };
@@ -130,30 +144,43 @@ fn warm_read(report: &mut Report, sides: &mut Sides, files: usize) {
     });
 }
 
+/// Files of the tree.
+const TREE_FILES: usize = 1500;
+
 fn untar(report: &mut Report, root: &Path, sides: &mut Sides) {
-    const FILES: usize = 1500;
     let tree = root.join("tree");
-    source_tree(&tree, FILES);
+    source_tree(&tree, TREE_FILES);
     let archive = root.join("tree.tar");
     assert!(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg(".").status().unwrap().success());
-    compare(report, sides, "untar, per file", FILES, Some(1.0), &|target, round| {
+    compare(report, sides, "untar, per file", TREE_FILES, faster(2.0), &|target, round| {
         target.measure(|dir| {
             let to = dir.join(format!("untar{round}"));
             fs::create_dir(&to).unwrap();
             assert!(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&to).status().unwrap().success());
         })
     });
-    compare(report, sides, "ls -lR, per file", FILES, Some(1.0 / 2.5), &|target, round| {
+}
+
+/// What is done with the trees that were unpacked.
+fn trees(report: &mut Report, sides: &mut Sides) {
+    const TIMES: usize = 5;
+    compare(report, sides, "ls -lR, per file", TREE_FILES, faster(2.5), &|target, round| {
         let list = |dir: &Path| run("ls", &["-lR", &format!("untar{round}")], dir);
         list(&target.dir);
         target.measure(list)
     });
-    compare(report, sides, "grep -r warm, per file", FILES, Some(1.0 / 2.5), &|target, round| {
+    compare(report, sides, "find -size warm, per file", TREE_FILES * TIMES, AS_NATIVE, &|target, round| {
+        let tree = format!("untar{round}");
+        let find = |dir: &Path| run("find", &[tree.as_str(), "-size", "+9999k"], dir);
+        find(&target.dir);
+        target.measure(|dir| (0..TIMES).for_each(|_| find(dir)))
+    });
+    compare(report, sides, "grep -r warm, per file", TREE_FILES, faster(2.5), &|target, round| {
         let search = |dir: &Path| run("grep", &["-rc", "static", &format!("untar{round}")], dir);
         search(&target.dir);
         target.measure(search)
     });
-    compare(report, sides, "git init+add+commit, per file", FILES, Some(1.0 / 1.7), &|target, round| {
+    compare(report, sides, "git init+add+commit, per file", TREE_FILES, faster(1.7), &|target, round| {
         target.measure(|dir| {
             let tree = dir.join(format!("untar{round}"));
             run("git", &["init", "-q"], &tree);
@@ -162,7 +189,12 @@ fn untar(report: &mut Report, root: &Path, sides: &mut Sides) {
             run("git", &[&who[..], &["commit", "-qm", "all"]].concat(), &tree);
         })
     });
-    compare(report, sides, "rm -rf, per file", FILES, None, &|target, round| {
+    compare(report, sides, "git status warm, per file", TREE_FILES * TIMES, AS_NATIVE, &|target, round| {
+        let status = |dir: &Path| run("git", &["status", "--short"], &dir.join(format!("untar{round}")));
+        status(&target.dir);
+        target.measure(|dir| (0..TIMES).for_each(|_| status(dir)))
+    });
+    compare(report, sides, "rm -rf, per file", TREE_FILES, faster(2.5), &|target, round| {
         target.measure(|dir| fs::remove_dir_all(dir.join(format!("untar{round}"))).unwrap())
     });
 }
@@ -175,7 +207,8 @@ fn run(program: &str, arguments: &[&str], dir: &Path) {
 
 fn fsync_append(report: &mut Report, sides: &mut Sides) {
     const APPENDS: usize = 200;
-    compare(report, sides, "append 128 B + fsync", APPENDS, None, &|target, round| {
+    let bounds = Bounds { gocryptfs_wall: Some(1.0 / 1.5), ..Bounds::default() };
+    compare(report, sides, "append 128 B + fsync", APPENDS, bounds, &|target, round| {
         target.measure(|dir| {
             let mut file = OpenOptions::new().append(true).create(true).open(dir.join(format!("log{round}"))).unwrap();
             for _ in 0..APPENDS {
@@ -186,22 +219,19 @@ fn fsync_append(report: &mut Report, sides: &mut Sides) {
     });
 }
 
+/// Megabytes of a large file.
+const MIB: usize = 256;
+
 pub fn large_files(report: &mut Report) {
-    const MIB: usize = 256;
     let root = tempfile::tempdir().unwrap();
     let mut sides = sides(root.path());
-    let bytes = noise(1024 * 1024, 3);
-    compare(report, &mut sides, "sequential write, per MiB", MIB, Some(1.0 / 1.5), &|target, round| {
-        target.measure(|dir| {
-            let mut file = File::create(dir.join(format!("large{round}"))).unwrap();
-            for index in 0..MIB {
-                let mut block = bytes.clone();
-                block[..8].copy_from_slice(&(index + round * MIB).to_le_bytes());
-                file.write_all(&block).unwrap();
-            }
-        })
+    let (noisy, wordy) = (Some(3_500.0), Some(5_500.0));
+    let bounds = Bounds { background_us: noisy, ..faster(1.5) };
+    compare(report, &mut sides, "sequential write, per MiB", MIB, bounds, &|target, round| {
+        let bytes = noise(MIB << 20, round as u64 + 1);
+        target.measure(|dir| write_all(&mut File::create(dir.join(format!("large{round}"))).unwrap(), &bytes))
     });
-    compare(report, &mut sides, "cold sequential read, per MiB", MIB, Some(1.0 / 1.3), &|target, round| {
+    compare(report, &mut sides, "cold sequential read, per MiB", MIB, faster(1.3), &|target, round| {
         // The ceiling forgets its files with the mount.
         if target.name != "ceiling" {
             target.remount();
@@ -210,31 +240,37 @@ pub fn large_files(report: &mut Report) {
         target.measure(|dir| read_all(&dir.join(format!("large{round}")), MIB))
     });
     const READS: usize = 8000;
-    compare(report, &mut sides, "random 4 KiB read", READS, None, &|target, round| {
+    compare(report, &mut sides, "random 4 KiB read in 256 MiB", READS, Bounds::default(), &|target, round| {
         let path = target.dir.join(format!("large{round}"));
         drop_cached(&path);
         target.measure(|_| read_at_random(&path, MIB as u64 * 256, READS))
     });
-    compare(report, &mut sides, "random 4 KiB read in 32 MiB", READS, Some(1.0 / 1.3), &|target, round| {
+    compare(report, &mut sides, "random 4 KiB read in 32 MiB", READS, faster(1.3), &|target, round| {
         let path = target.dir.join(format!("large{round}"));
         drop_cached(&path);
         target.measure(|_| read_at_random(&path, 32 * 256, READS))
     });
-    compare(report, &mut sides, "overwrite, per MiB", MIB, Some(1.0 / 1.5), &|target, round| {
-        target.measure(|dir| {
-            let mut file = OpenOptions::new().write(true).open(dir.join(format!("large{round}"))).unwrap();
-            for index in 0..MIB {
-                let mut block = bytes.clone();
-                block[..8].copy_from_slice(&(index + (round + ROUNDS) * MIB).to_le_bytes());
-                file.write_all(&block).unwrap();
-            }
-        })
+    let bounds = Bounds { background_us: noisy, ..faster(1.5) };
+    compare(report, &mut sides, "overwrite, per MiB", MIB, bounds, &|target, round| {
+        let bytes = noise(MIB << 20, (round + ROUNDS) as u64 + 1);
+        let open = |dir: &Path| OpenOptions::new().write(true).open(dir.join(format!("large{round}"))).unwrap();
+        target.measure(|dir| write_all(&mut open(dir), &bytes))
     });
-    compare(report, &mut sides, "warm sequential read, per MiB", MIB, None, &|target, round| {
+    compare(report, &mut sides, "warm sequential read, per MiB", MIB, faster(2.5), &|target, round| {
         let path = target.dir.join(format!("large{round}"));
         read_all(&path, MIB);
         target.measure(|_| read_all(&path, MIB))
     });
+    let bounds = Bounds { background_us: wordy, ..faster(1.5) };
+    compare(report, &mut sides, "sequential write of text, per MiB", MIB, bounds, &|target, round| {
+        let bytes = text(MIB << 20, round as u64 + 1);
+        target.measure(|dir| write_all(&mut File::create(dir.join(format!("text{round}"))).unwrap(), &bytes))
+    });
+}
+
+/// Writes as programs do that write much.
+fn write_all(file: &mut File, bytes: &[u8]) {
+    bytes.chunks(1 << 20).for_each(|block| file.write_all(block).unwrap());
 }
 
 fn read_all(path: &Path, mib: usize) {

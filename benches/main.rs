@@ -11,6 +11,7 @@
 )]
 #![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "a benchmark writes files of its own")]
 
+mod batch;
 mod ceiling;
 mod cpu;
 mod engine;
@@ -26,7 +27,7 @@ mod s3_server;
 
 type Section = fn(&mut report::Report);
 
-const SECTIONS: [(&str, Section); 10] = [
+const SECTIONS: [(&str, Section); 12] = [
     ("primitives", engine::primitives),
     ("commit", engine::commit_cost),
     ("insert", engine::insert_one_byte),
@@ -37,6 +38,8 @@ const SECTIONS: [(&str, Section); 10] = [
     ("scale", local::scale),
     ("million", million::million),
     ("remote", remote::slow_store),
+    ("propagation", remote::propagation),
+    ("batch", batch::batch),
 ];
 
 fn main() {

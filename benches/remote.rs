@@ -56,6 +56,37 @@ pub fn slow_store(report: &mut Report) {
     drop(server);
 }
 
+/// How long a small change takes to another mount once it is published, beyond the time between two looks at HEAD.
+pub fn propagation(report: &mut Report) {
+    const ROUNDS: usize = 10;
+    const POLL_S: f64 = 1.0;
+    let server = S3Server::start();
+    let root = tempfile::tempdir().unwrap();
+    let (first, second, config) = (root.path().join("first"), root.path().join("second"), root.path().join("config"));
+    [&first, &second].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    fs::write(&config, format!("poll = {POLL_S}s\n")).unwrap();
+    let store = StoreUrl::S3(server.address("bench")).to_string();
+    let configured = ("KURA_CONFIG", config.to_str().unwrap().to_owned());
+    let environment: Vec<_> = credentials().into_iter().chain([configured]).collect();
+    let mut writer = Target::kura(&first, &store, true, &environment);
+    let mut reader = Target::kura(&second, &store, false, &environment);
+    let mut worst: f64 = 0.0;
+    for round in 0..ROUNDS {
+        let content = format!("round {round}");
+        fs::write(writer.dir.join("f"), &content).unwrap();
+        flush(&writer, &first);
+        let published = Instant::now();
+        while fs::read_to_string(reader.dir.join("f")).ok().as_ref() != Some(&content) {
+            assert!(published.elapsed() < Duration::from_secs(120), "the other mount never shows it");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        worst = worst.max(published.elapsed().as_secs_f64());
+    }
+    report.at_most("a published change is seen elsewhere, worst of 10, beyond a poll of 1 s", worst - POLL_S, "s", 2.0);
+    writer.unmount();
+    reader.unmount();
+}
+
 fn copy_tree(from: &Path, to: &Path) -> f64 {
     let start = Instant::now();
     assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());

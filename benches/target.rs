@@ -197,6 +197,23 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// Text like source code, which compresses to a third and repeats nowhere.
+pub fn text(len: usize, seed: u64) -> Vec<u8> {
+    const WORDS: [&[u8]; 8] = [b"static ", b"int ", b"value", b" = ", b"return ", b"struct ", b"(index)", b";\n"];
+    let mut text = Vec::with_capacity(len + 64);
+    for draw in noise(len, seed) {
+        if text.len() >= len {
+            break;
+        }
+        match draw {
+            0..=191 => text.extend_from_slice(WORDS[usize::from(draw % 8)]),
+            _ => text.extend_from_slice(format!("{:x}", text.len() * 31 + usize::from(draw)).as_bytes()),
+        }
+    }
+    text.truncate(len);
+    text
+}
+
 /// A tree like a source tree: `count` files of 1 to 30 KiB of words in directories of forty.
 pub fn source_tree(dir: &Path, count: usize) {
     for index in 0..count {
