@@ -8,4 +8,5 @@
 
 pub mod batch;
 pub mod profile;
+pub mod release;
 pub mod sealed;

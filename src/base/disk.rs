@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::random;
 
@@ -59,12 +60,17 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Whether `offset..offset + len` holds no hole (a file system without hole reports says yes).
     fn is_written(&self, offset: u64, len: u64) -> io::Result<bool>;
-    /// Takes the exclusive lock of the file without waiting; false when someone else has it.
+    /// Takes the exclusive lock of the file; false when someone else has it, and keeps it.
     /// The lock goes with the file handle.
     fn try_lock(&self) -> io::Result<bool>;
     /// Takes the exclusive lock of the file, waiting for it.
     fn lock(&self) -> io::Result<()>;
 }
+
+/// A program that another thread starts keeps the locks of this process until it begins: copies of all descriptors are
+/// made for it. So who finds a file locked looks again for a moment.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// A disk. Paths are absolute.
 pub trait Disk: Send + Sync {
@@ -285,11 +291,15 @@ impl DiskFile for File {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match File::try_lock(self) {
-            Ok(()) => Ok(true),
-            Err(fs::TryLockError::WouldBlock) => Ok(false),
-            Err(fs::TryLockError::Error(error)) => Err(error),
+        for attempt in 1.. {
+            match File::try_lock(self) {
+                Ok(()) => return Ok(true),
+                Err(fs::TryLockError::WouldBlock) if attempt >= LOCK_ATTEMPTS => break,
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY_DELAY),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
         }
+        Ok(false)
     }
 
     fn lock(&self) -> io::Result<()> {

@@ -164,6 +164,16 @@ pub fn encode(keys: &Keys, kind: BlobKind, id: BlobId, plaintext: &[u8]) -> Seal
     sealed
 }
 
+/// Sealed bytes of the shortest [`padding`].
+pub(super) const PADDING_LEN_MIN: usize = FRAME_HEADER_LEN + SEAL_OVERHEAD;
+
+/// A blob of nothing whose stored form has so many bytes, at least [`PADDING_LEN_MIN`].
+pub(super) fn padding(keys: &Keys, chunk: &ChunkRef, stored_len: usize) -> Sealed {
+    let zeros = vec![0; stored_len.saturating_sub(PADDING_LEN_MIN)];
+    let parts: [&[u8]; 3] = [&[FLAG_RAW], &[0; 4], &zeros];
+    keys.seal_after(BlobKind::Content.sealed_as(), &chunk.identity(0), &parts, Sealed::empty())
+}
+
 thread_local! {
     // Making these costs more than using them on a small blob. Without memory for them, blobs are
     // stored plain.

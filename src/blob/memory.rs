@@ -82,6 +82,12 @@ impl Frames {
         Self { kept: ByteLru::new(bytes_max), spent: VecDeque::new(), buffers: Vec::new() }
     }
 
+    /// Keeps at most so many bytes from now on.
+    pub(super) fn limit(&mut self, bytes_max: usize) {
+        self.kept.bytes_max = bytes_max;
+        self.kept.shrink(drop);
+    }
+
     pub(super) fn get(&mut self, key: &FrameKey) -> Option<Frame> {
         self.kept.get(key)
     }
@@ -91,25 +97,34 @@ impl Frames {
     }
 
     pub(super) fn put(&mut self, key: FrameKey, frame: Frame) {
-        self.kept.put(key, frame);
+        let Self { kept, buffers, .. } = self;
+        kept.put_with(key, frame, |gone| reuse(buffers, gone));
     }
 
     /// Notes that a reader in order is done with a frame.
     pub(super) fn spend(&mut self, key: FrameKey) {
         self.spent.push_back(key);
         if self.spent.len() > SPENT_MAX
-            && let Some(Frame::Part(opened)) = self.spent.pop_front().and_then(|key| self.kept.take(&key))
-            && let Some(Opened { buffer, .. }) = Arc::into_inner(opened)
-            && buffer.capacity() <= BUFFER_LEN_MAX
-            && self.buffers.len() < BUFFERS_MAX
+            && let Some(gone) = self.spent.pop_front().and_then(|key| self.kept.take(&key))
         {
-            self.buffers.push(buffer);
+            reuse(&mut self.buffers, gone);
         }
     }
 
     /// A buffer with anything in it.
     pub(super) fn buffer(&mut self) -> Vec<u8> {
         self.buffers.pop().unwrap_or_default()
+    }
+}
+
+/// Keeps the buffer of a frame that is gone, when nobody else has it.
+fn reuse(buffers: &mut Vec<Vec<u8>>, gone: Frame) {
+    if let Frame::Part(opened) = gone
+        && let Some(Opened { buffer, .. }) = Arc::into_inner(opened)
+        && buffer.capacity() <= BUFFER_LEN_MAX
+        && buffers.len() < BUFFERS_MAX
+    {
+        buffers.push(buffer);
     }
 }
 
@@ -144,6 +159,11 @@ impl<K: Hash + Eq, B: Block> ByteLru<K, B> {
     }
 
     pub(super) fn put(&mut self, key: K, block: B) {
+        self.put_with(key, block, drop);
+    }
+
+    /// As [`put`](Self::put); hands `gone` what has to leave.
+    pub(super) fn put_with(&mut self, key: K, block: B, mut gone: impl FnMut(B)) {
         let cost = block.cost() + ENTRY_COST;
         if cost > self.bytes_max {
             return;
@@ -151,10 +171,16 @@ impl<K: Hash + Eq, B: Block> ByteLru<K, B> {
         self.bytes += cost;
         if let Some(replaced) = self.blocks.put(key, block) {
             self.bytes -= replaced.cost() + ENTRY_COST;
+            gone(replaced);
         }
+        self.shrink(gone);
+    }
+
+    fn shrink(&mut self, mut gone: impl FnMut(B)) {
         while self.bytes > self.bytes_max {
-            let Some((_, gone)) = self.blocks.pop_lru() else { break };
-            self.bytes -= gone.cost() + ENTRY_COST;
+            let Some((_, least_used)) = self.blocks.pop_lru() else { break };
+            self.bytes -= least_used.cost() + ENTRY_COST;
+            gone(least_used);
         }
     }
 

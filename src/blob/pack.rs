@@ -1,7 +1,7 @@
 //! Packs: many small blobs in one object. Drawn in `FORMAT.md`, "Packs".
 
 use super::Fault;
-use super::codec::{BlobKind, small};
+use super::codec::{BlobKind, ChunkRef, PADDING_LEN_MIN, padding, padme_len, small};
 use super::location::{Location, Place};
 use crate::base::ids::{BlobId, PackId};
 use crate::base::limits::PACK_LEN_TARGET;
@@ -12,6 +12,10 @@ const RECORD_LEN: usize = 41;
 const TRAILER_PLAIN_LEN: usize = 8;
 /// Sealed bytes of the trailer at the very end of a pack.
 pub const TRAILER_LEN: usize = TRAILER_PLAIN_LEN + SEAL_OVERHEAD;
+
+/// The blob of nothing at the end of a pack, by which its length tells little about what is in it. No blob has this
+/// identity: those are keyed hashes.
+const PADDING: ChunkRef = ChunkRef { id: BlobId([0; 32]), len: 0 };
 
 /// Collects blobs for one pack.
 pub struct PackBuilder {
@@ -58,8 +62,13 @@ impl PackBuilder {
         self.len() >= PACK_LEN_TARGET
     }
 
-    /// Closes the pack with its directory and trailer.
-    pub fn finish(self) -> (PackId, Sealed) {
+    /// Closes the pack with padding, its directory and a trailer.
+    pub fn finish(mut self) -> (PackId, Sealed) {
+        let behind = self.directory.len() + RECORD_LEN + SEAL_OVERHEAD + TRAILER_LEN;
+        let len_min = self.sealed.len() + PADDING_LEN_MIN + behind;
+        let len = usize::try_from(padme_len(len_min as u64)).unwrap_or(len_min);
+        let padding = padding(&self.keys, &PADDING, PADDING_LEN_MIN + len - len_min);
+        self.add(PADDING.id, BlobKind::Content, PADDING.len, &padding);
         let blobs_len = small(self.sealed.len());
         let sealed = self.keys.seal_after(Kind::PackDirectory, self.pack.as_bytes(), &[&self.directory], self.sealed);
         let directory_len = small(sealed.len()) - blobs_len;
@@ -114,7 +123,9 @@ pub fn read_directory(keys: &Keys, pack: PackId, tail: &[u8]) -> Result<Vec<(Blo
         let number = |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
         let (stored_len, len) = (number(32), number(36));
         let kind = BlobKind::from_byte(record[40]).ok_or(Fault::Malformed("a record of an unknown kind"))?;
-        blobs.push((BlobId(id), Location { kind, stored_len, len, place: Place::Pack { pack, offset } }));
+        if id != PADDING.id.0 {
+            blobs.push((BlobId(id), Location { kind, stored_len, len, place: Place::Pack { pack, offset } }));
+        }
         offset = offset.checked_add(stored_len).ok_or(Fault::Malformed("stored lengths that overflow"))?;
     }
     if offset != blobs_len {

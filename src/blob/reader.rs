@@ -122,6 +122,11 @@ impl Blobs {
         Ok(self.reader.index.lookup(id)?.is_some())
     }
 
+    /// Whether an object waits here to be uploaded.
+    pub fn is_waiting(&self, key: &ObjectKey) -> bool {
+        self.reader.source.is_waiting(key)
+    }
+
     /// Whether a location run or the outbox is known to have the blob; what only the journal has does not count. While
     /// the store that would know cannot be asked the answer is no: storing a blob a second time costs space, and
     /// nothing else.
@@ -186,6 +191,11 @@ impl Blobs {
     /// A whole blob, if it is in memory.
     pub fn remembered(&self, chunk: &ChunkRef) -> Option<Arc<[u8]>> {
         self.kept_page(chunk).or_else(|| self.reader.remembered(chunk))
+    }
+
+    /// Keeps at most so many bytes of opened content in memory from now on.
+    pub fn limit_memory(&self, bytes_max: usize) {
+        self.reader.frames.lock().limit(bytes_max);
     }
 
     /// Whether the store's objects are as near as the local disk.

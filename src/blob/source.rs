@@ -225,6 +225,11 @@ impl Source {
         self.cache.as_ref().map_or(0, Cache::used_bytes)
     }
 
+    /// Whether an object is in the outbox.
+    pub fn is_waiting(&self, key: &ObjectKey) -> bool {
+        self.outbox.contains(key)
+    }
+
     /// Drops every copy of an object but the outbox's.
     fn invalidate(&self, key: &ObjectKey) {
         self.windows.lock().retain(|(object, _)| object != key);

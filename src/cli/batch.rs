@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use zeroize::Zeroizing;
 
-use super::door::{Target, workspace_options};
+use super::door::{Door, Target, ask_mount, workspace_options};
 use super::progress::Bar;
 use super::{Context, interrupt};
-use crate::apps::batch::{self, JOB_LEN_MAX, Job, ProcessingWorkflow, Progress, Setup};
+use crate::apps::batch::{self, Connections, JOB_LEN_MAX, Job, ProcessingWorkflow, Progress, Setup, Source, watch};
 use crate::base::clock::SystemClock;
 use crate::base::disk::RealDisk;
-use crate::control::{Exit, Failure, batch_done};
+use crate::control::{BatchHost, Exit, Failure, batch_done};
 use crate::workspace::{KeySlots, Workspace};
 
 /// Process many files in place: locally, in a workspace, or on servers
@@ -30,7 +30,7 @@ use crate::workspace::{KeySlots, Workspace};
 A job is a file in TOML or JSON:
   name = \"prices\"
   [source]
-  url = \"file:///srv/reports\"          # or workspace:/DIR, s3://BUCKET/PREFIX, sftp://HOST/DIR
+  url = \"file:///srv/reports\"          # or workspace:/DIR, s3://, sftp://, ftps://, webdavs://HOST/DIR
   [walk]
   include = [\"**/*.csv\"]
   exclude = [\"tmp/**\"]
@@ -94,14 +94,48 @@ pub fn run(context: &Context, args: &BatchArgs) -> Result<Exit, Failure> {
         let message = format!("the job `{}` runs a command, which was not allowed", job.name);
         return Err(Failure::new(Exit::Denied, message).hint("look at it, then add --allow-command"));
     }
-    let place = Place::open(context, &job)?;
+    if job.is_in_workspace()
+        && let Target::Mount(mount) = Target::find(context)?
+    {
+        return through(context, &mount, &job, &args.command);
+    }
+    let (source, password_command) = connections()?.resolve(&job.source)?;
+    let job = Job { source, ..job };
+    let place = Place { password_command, ..Place::open(context, &job)? };
     let done = match &args.command {
         BatchCommand::Status(_) => status(context, &place.setup, &job),
         BatchCommand::Failures(_) => failures(context, &place, &job),
         command => work(context, &place, job, command),
     };
-    place.close()?;
-    done
+    let closed = place.close();
+    let exit = done?;
+    closed?;
+    Ok(exit)
+}
+
+/// The file of connections.
+fn connections() -> Result<Connections, Failure> {
+    Ok(Connections::read(&super::config::connections_file()?)?)
+}
+
+/// The workspace is mounted: its mount does the work, as a job.
+fn through(context: &Context, mount: &Path, job: &Job, command: &BatchCommand) -> Result<Exit, Failure> {
+    let action = match command {
+        BatchCommand::Run { retry_failed: true, .. } => "retry",
+        BatchCommand::Run { .. } => "run",
+        BatchCommand::Scan(_) => "scan",
+        BatchCommand::Process(_) | BatchCommand::Resume(_) => "resume",
+        BatchCommand::Failures(_) => "failures",
+        BatchCommand::Status(_) => {
+            let failure = Failure::new(Exit::Usage, "the workspace is mounted, and its mount keeps the backlog");
+            return Err(failure.hint("`kura jobs` tells how its batches went"));
+        }
+    };
+    let reply = ask_mount(mount, &json!({ "op": "batch", "action": action, "job": job }))?;
+    super::output::outcome(&reply)?;
+    let id = reply.data["job"].as_str().unwrap_or_default().to_owned();
+    let reply = super::jobs::wait_for(context, &Door::Mounted(mount.to_owned()), &id, None)?;
+    context.output.reply(&reply)
 }
 
 fn read_job(path: &Path) -> Result<Job, Failure> {
@@ -121,6 +155,8 @@ fn read_job(path: &Path) -> Result<Job, Failure> {
 struct Place {
     setup: Setup,
     workspace: Option<Arc<Workspace>>,
+    /// Prints the password of the source.
+    password_command: Option<Vec<String>>,
 }
 
 impl Place {
@@ -139,16 +175,11 @@ impl Place {
             clock: Arc::new(SystemClock),
         };
         if !job.is_in_workspace() {
-            return Ok(Self { setup: setup(KeySlots::open(&options)?.keys()), workspace: None });
-        }
-        if let Target::Mount(mount) = target {
-            let message = format!("the workspace is mounted at {}", mount.display());
-            return Err(
-                Failure::new(Exit::Locked, message).hint("unmount it, since a batch inside of it is one version")
-            );
+            let setup = setup(KeySlots::open(&options)?.keys());
+            return Ok(Self { setup, workspace: None, password_command: None });
         }
         let workspace = Workspace::open(options)?;
-        Ok(Self { setup: setup(workspace.keys()), workspace: Some(workspace) })
+        Ok(Self { setup: setup(workspace.keys()), workspace: Some(workspace), password_command: None })
     }
 
     fn close(self) -> Result<(), Failure> {
@@ -160,27 +191,19 @@ impl Place {
 }
 
 fn work(context: &Context, place: &Place, job: Job, command: &BatchCommand) -> Result<Exit, Failure> {
-    let password = super::secret::of_source(&job.source)?;
+    let password = super::secret::of_source(&job.source, place.password_command.as_deref())?;
     let mut flow = batch::open(&place.setup, job, place.workspace.as_ref(), password)?;
     let bar = Arc::new(Bar::new(&context.output, "files", None));
     let shown = bar.clone();
-    flow.set_progress(Arc::new(move |progress: &Progress| shown.set(progress.bytes)));
-    let ended = Arc::new(AtomicBool::new(false));
-    let outcome = std::thread::scope(|threads| {
-        let told = cancel_on_interrupt(&flow)?;
-        let watching = (ended.clone(), flow.cancel());
-        threads.spawn(move || {
-            while !watching.0.load(Ordering::SeqCst) {
-                if told.load(Ordering::SeqCst) {
-                    watching.1.cancel();
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        let outcome = act(&flow, command);
-        ended.store(true, Ordering::SeqCst);
-        outcome
-    });
+    flow.set_progress(Arc::new(move |progress: &Progress| {
+        let Progress { scanned, files, files_total, bytes, bytes_total } = *progress;
+        match files_total {
+            0 => shown.tell(format!("{scanned} files scanned"), 0, None),
+            total => shown.tell(format!("{files} / {total} files"), bytes, Some(bytes_total)),
+        }
+    }));
+    let told = cancel_on_interrupt(&flow)?;
+    let outcome = watch(&flow.cancel(), || told.load(Ordering::SeqCst), || act(&flow, command));
     drop(bar);
     let cancelled = flow.cancel().is_cancelled();
     let exit = match outcome? {
@@ -257,4 +280,17 @@ pub fn answer_ssh(password: &std::ffi::OsStr) -> ExitCode {
     let mut line = password.as_bytes().to_vec();
     line.push(b'\n');
     ExitCode::from(u8::from(std::io::stdout().write_all(&line).is_err()))
+}
+
+/// What a mount lets the batches use that are written to its control file.
+pub struct Host;
+
+impl BatchHost for Host {
+    fn connections(&self) -> Result<Connections, Failure> {
+        connections()
+    }
+
+    fn password(&self, source: &Source, command: Option<&[String]>) -> Result<Option<Zeroizing<String>>, Failure> {
+        super::secret::of_source(source, command)
+    }
 }

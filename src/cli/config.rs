@@ -25,21 +25,24 @@ pub const SEALED_PASSWORD_VAR: &str = "KURA_SEALED_PASSWORD";
 /// The new password of a sealed document.
 pub const SEALED_NEW_PASSWORD_VAR: &str = "KURA_SEALED_NEW_PASSWORD";
 
-const KEYS: [&str; 13] = [
-    "store",
-    "state_dir",
-    "cache_dir",
-    "cache_size",
-    "unpublished_size",
-    "full_wait",
-    "version_quiet",
-    "version_max",
-    "maintain",
-    "gc_grace",
-    "scrub",
-    "scrub_size",
-    "poll",
+/// Each key, and what counts without it; `-` when nothing does.
+const KEYS: [(&str, &str); 13] = [
+    ("store", "-"),
+    ("state_dir", "-"),
+    ("cache_dir", "-"),
+    ("cache_size", "10GiB"),
+    ("unpublished_size", "64GiB"),
+    ("full_wait", "0s"),
+    ("version_quiet", "2s"),
+    ("version_max", "30s"),
+    ("maintain", "never"),
+    ("gc_grace", "24h"),
+    ("scrub", "never"),
+    ("scrub_size", "1GiB"),
+    ("poll", "30s"),
 ];
+/// How alike a key must be to be what was meant, from 0 to 1.
+const ALIKE: f32 = 0.6;
 
 const DATA_VAR: &str = "XDG_DATA_HOME";
 const DATA_BELOW_HOME: &str = ".local/share";
@@ -95,7 +98,7 @@ impl Config {
         let shown = file.shown(&[("state_dir", &state_dir), ("cache_dir", &cache_dir)]);
         Ok(Self {
             shown,
-            store: store.or_else(|| file.0.get("store").cloned()),
+            store: store.or_else(|| file.values.get("store").cloned()),
             state_dir,
             cache_dir,
             cache_bytes_max: file.parsed("cache_size", parse_size)?,
@@ -142,6 +145,11 @@ pub fn store_url(text: &str) -> Result<StoreUrl, Failure> {
     })
 }
 
+/// The user's directory of configuration.
+pub fn config_home() -> Result<PathBuf, Failure> {
+    xdg("XDG_CONFIG_HOME", ".config")
+}
+
 fn xdg(var: &str, below_home: &str) -> Result<PathBuf, Failure> {
     if let Some(dir) = std::env::var_os(var).map(PathBuf::from).filter(|dir| dir.is_absolute()) {
         return Ok(dir);
@@ -158,7 +166,10 @@ pub type Shown = (&'static str, Option<String>, String);
 
 /// Values of the file by key, and its path.
 #[derive(Default)]
-struct ConfigFile(BTreeMap<String, String>, PathBuf);
+struct ConfigFile {
+    values: BTreeMap<String, String>,
+    path: PathBuf,
+}
 
 /// Keys that variables go before.
 const VARIABLES: [(&str, &str); 3] =
@@ -167,45 +178,60 @@ const VARIABLES: [(&str, &str); 3] =
 impl ConfigFile {
     fn shown(&self, paths: &[(&str, &PathBuf)]) -> Vec<Shown> {
         let variable = |key: &str| VARIABLES.iter().find(|(known, _)| *known == key).map(|(_, variable)| *variable);
-        let shown = |key: &'static str| {
+        let shown = |(key, built_in): (&'static str, &str)| {
             let path = paths.iter().find(|(known, _)| *known == key).map(|(_, path)| path.display().to_string());
             let set =
                 variable(key).and_then(|name| Some((name, std::env::var(name).ok().filter(|set| !set.is_empty())?)));
-            match (set, self.0.get(key)) {
+            match (set, self.values.get(key)) {
                 (Some((name, value)), _) => (key, path.or(Some(value)), format!("the variable {name}")),
-                (None, Some(value)) => (key, path.or(Some(value.clone())), self.1.display().to_string()),
-                (None, None) => (key, path, "built in".to_owned()),
+                (None, Some(value)) => (key, path.or(Some(value.clone())), self.path.display().to_string()),
+                (None, None) => {
+                    let built_in = Some(built_in.to_owned()).filter(|value| value != "-");
+                    (key, path.or(built_in), "built in".to_owned())
+                }
             }
         };
         KEYS.into_iter().map(shown).collect()
     }
 
     fn path(&self, key: &str) -> Option<PathBuf> {
-        self.0.get(key).map(PathBuf::from)
+        self.values.get(key).map(PathBuf::from)
     }
 
     fn parsed(&self, key: &str, parse: fn(&str) -> Result<u64, String>) -> Result<Option<u64>, Failure> {
         let parse = |value: &String| {
-            parse(value).map_err(|error| Failure::new(Exit::Usage, format!("the configuration's {key}: {error}")))
+            parse(value).map_err(|error| {
+                let message = format!("the configuration {}: `{key}`: {error}", self.path.display());
+                Failure::new(Exit::Usage, message)
+            })
         };
-        self.0.get(key).map(parse).transpose()
+        self.values.get(key).map(parse).transpose()
     }
 }
 
-/// The file named by `KURA_CONFIG`, which must exist, or else `kura/config` in the user's
+/// The file named by `KURA_CONFIG`, which must exist, or else `kura/config.toml` in the user's
 /// configuration directory, which need not.
+/// The file of connections for batches: beside the configuration file.
+pub fn connections_file() -> Result<PathBuf, Failure> {
+    if let Some(config) = std::env::var_os("KURA_CONFIG") {
+        return absolute(&PathBuf::from(config).with_file_name("connections.toml"));
+    }
+    Ok(xdg("XDG_CONFIG_HOME", ".config")?.join("kura").join("connections.toml"))
+}
+
 fn read_config_file() -> Result<ConfigFile, Failure> {
     let named = std::env::var_os("KURA_CONFIG").map(PathBuf::from);
     let path = match &named {
         Some(path) => path.clone(),
-        None => match xdg("XDG_CONFIG_HOME", ".config") {
-            Ok(dir) => dir.join("kura").join("config"),
+        None => match config_home() {
+            Ok(dir) => dir.join("kura").join("config.toml"),
             Err(_) => return Ok(ConfigFile::default()),
         },
     };
     let failed = |reason: &dyn std::fmt::Display| {
+        let keys = KEYS.map(|(key, _)| key).join(", ");
         Failure::new(Exit::Usage, format!("the configuration {} cannot be used: {reason}", path.display()))
-            .hint(format!("lines are `key = value`; the keys are {}", KEYS.join(", ")))
+            .hint(format!("it is TOML, e.g. cache_size = \"10GiB\"; the keys are {keys}"))
     };
     match std::fs::metadata(&path) {
         Ok(meta) if meta.len() > CONFIG_LEN_MAX => return Err(failed(&"it is too long")),
@@ -216,26 +242,76 @@ fn read_config_file() -> Result<ConfigFile, Failure> {
         Err(error) => return Err(failed(&error)),
     }
     let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
-    parse_config(&text).map(|values| ConfigFile(values, path.clone())).map_err(|reason| failed(&reason))
+    parse_config(&text).map(|values| ConfigFile { values, path: path.clone() }).map_err(|reason| failed(&reason))
 }
 
 fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        format!("line {line}: {}", error.message())
+    })?;
     let mut values = BTreeMap::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let number = number + 1;
-        let (key, value) = line.split_once('=').ok_or_else(|| format!("line {number} is not `key = value`"))?;
-        let (key, value) = (key.trim(), value.trim());
-        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-        if !KEYS.contains(&key) {
-            return Err(format!("line {number}: `{key}` is not known"));
-        }
-        if values.insert(key.to_owned(), value.to_owned()).is_some() {
-            return Err(format!("line {number}: `{key}` is given twice"));
-        }
+    for (key, value) in table {
+        let Some((known, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
+            return Err(format!("`{key}` is not known{}", meant(&key)));
+        };
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            other => return Err(format!("`{known}` takes a text or a number, and not a {}", other.type_str())),
+        };
+        values.insert(key, value);
     }
     Ok(values)
+}
+
+/// A word about the key that may have been meant.
+fn meant(key: &str) -> String {
+    let alike = similar::get_close_matches(key, &KEYS.map(|(known, _)| known), 1, ALIKE);
+    alike.first().map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::OpenOptions;
+
+    #[test]
+    fn what_is_shown_as_built_in_is_what_counts() {
+        let store = StoreUrl::Dir("/s".into());
+        let options = OpenOptions::new(store, "/t".into(), "/c".into(), Box::new(|| Err(String::new())));
+        let of = |key: &str| KEYS.iter().find(|(known, _)| *known == key).unwrap().1;
+        for (key, bytes) in [
+            ("cache_size", options.cache_bytes_max),
+            ("unpublished_size", options.limits.unpublished_bytes_max),
+            ("scrub_size", super::super::door::SCRUB_BYTES),
+        ] {
+            assert_eq!(parse_size(of(key)), Ok(bytes), "{key}");
+        }
+        for (key, ms) in [
+            ("full_wait", options.limits.full_wait_ms),
+            ("version_quiet", options.intervals.version_quiet_ms),
+            ("version_max", options.intervals.version_max_ms),
+            ("poll", options.intervals.poll_ms),
+        ] {
+            assert_eq!(parse_duration_ms(of(key)), Ok(ms), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_toml_is_refused_with_words() {
+        assert_eq!(parse_config("# x\ncache_size = \"5GiB\"\nfull_wait = 3\n").unwrap()["cache_size"], "5GiB");
+        for (text, wanted) in [
+            ("cache_sise = \"1\"", "did you mean `cache_size`?"),
+            ("quite_another = 1", "`quite_another` is not known"),
+            ("store = \"/a\"\nmaintain = 1h", "line 2"),
+            ("store = \"a\"\nstore = \"b\"", "duplicate"),
+            ("[cache]\nsize = 1", "`cache` is not known"),
+            ("poll = true", "a text or a number, and not a boolean"),
+            ("poll", "line 1"),
+        ] {
+            let error = parse_config(text).unwrap_err();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
 }

@@ -92,6 +92,7 @@ struct Served {
 fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Served, Failure> {
     let state_root = context.config.state_dir.clone();
     let options = mount_options(context, &serve);
+    let settings = super::system::settings(context);
     let key = serve.key;
     let mut open = door::with_config(context, &serve.store, Box::new(move || Ok(key.credential())));
     open.notice = notice.or(open.notice);
@@ -103,13 +104,14 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
     open.take_over = serve.take_over;
     open.trust = serve.trust;
     let workspace = Workspace::open(open)?;
-    let (mounted, control) =
-        mount(&workspace, &serve.mountpoint, !serve.flags.noxattr, &options).inspect_err(|_| {
-            if let Err(error) = workspace.close(false) {
-                tracing::warn!("the workspace could not be closed: {error}");
-            }
-        })?;
+    let (mounted, control) = mount(&workspace, &serve.mountpoint, &serve.flags, &options).inspect_err(|_| {
+        if let Err(error) = workspace.close(false) {
+            tracing::warn!("the workspace could not be closed: {error}");
+        }
+    })?;
+    control.set_settings(settings);
     workspace.start();
+    control.jobs().set_batch_host(Arc::new(super::batch::Host));
     control.jobs().start();
     let record = Record {
         workspace: workspace.id().to_string(),
@@ -126,7 +128,7 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
 fn mount(
     workspace: &Arc<Workspace>,
     mountpoint: &Path,
-    xattrs: bool,
+    flags: &MountFlags,
     options: &MountOptions,
 ) -> Result<(Arc<Mounted>, Arc<Dispatcher>), Failure> {
     let (stop, stopped) = std::sync::mpsc::channel();
@@ -135,7 +137,11 @@ fn mount(
         stop.send(()).ok();
     })?;
     let (owner_uid, owner_gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let fs = Fs::new(workspace.clone(), FsOptions { owner_uid, owner_gid, xattrs }, control.clone());
+    let how = FsOptions { owner_uid, owner_gid, xattrs: !flags.noxattr };
+    let fs = Fs::new(workspace.clone(), how, control.clone());
+    if flags.log_paths {
+        fs.access().show_paths();
+    }
     let mounted = Arc::new(fuse::mount(Arc::new(fs), mountpoint, options).map_err(refused)?);
     let counted = Arc::downgrade(&mounted);
     control.set_counters(move || {
@@ -174,7 +180,8 @@ pub fn own_places(context: &Context, store: &StoreUrl) -> Vec<(&'static str, Pat
 
 fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
     // The kernel's own read-only flag would shut the control file, too; the workspace refuses changes itself.
-    let MountFlags { read_only: _, allow_other, noxattr: _, suid, dev, noexec, nonempty, fsync: _ } = serve.flags;
+    let MountFlags { read_only: _, allow_other, noxattr: _, suid, dev, noexec, nonempty, fsync: _, log_paths: _ } =
+        serve.flags;
     let places = own_places(context, &serve.store).into_iter().map(|(_, path)| path);
     MountOptions {
         allow_other,
@@ -195,6 +202,9 @@ fn refused(error: MountError) -> Failure {
         | MountError::Overlaps { .. } => (Exit::Usage, None),
         MountError::NoFuse => (Exit::Other, Some("install fuse3, and load its module with `modprobe fuse`")),
         MountError::Refused { .. } => (Exit::Other, Some("is fuse3 installed, and may you use /dev/fuse?")),
+        MountError::Gone { .. } => {
+            (Exit::Other, Some("look for what unmounts there: another `kura unmount`, a script, a unit of systemd"))
+        }
         MountError::DeadMount { .. } | MountError::Covered { .. } | MountError::Ended { .. } => (Exit::Other, None),
     };
     let failure = Failure::new(exit, error.to_string());

@@ -14,7 +14,7 @@ use crate::store::StoreUrl;
 use crate::workspace::{Maintenance, Notice, OpenOptions as WorkspaceOptions, Workspace};
 
 /// How much is read at once to find damage, where nothing else is configured.
-const SCRUB_BYTES: u64 = 1 << 30;
+pub(super) const SCRUB_BYTES: u64 = 1 << 30;
 
 /// Longest reply that is read, in bytes.
 const REPLY_LEN_MAX: u64 = 1 << 30;
@@ -252,7 +252,7 @@ pub fn with_config(
 }
 
 /// Puts a request to the control file of a mount.
-pub fn ask_mount(mount: &Path, request: &Request) -> Result<Reply, Failure> {
+pub fn ask_mount(mount: &Path, request: &impl serde::Serialize) -> Result<Reply, Failure> {
     let path = mount.join(".kura/ctl/run");
     let failed = |error: &std::io::Error| mount_failure(mount, error);
     let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| failed(&error))?;

@@ -159,13 +159,16 @@ pub fn export_through(context: &Context, version: &str, paths: &[PathBuf], to: &
     let reply = match &door {
         Door::Mounted(_) => {
             let to = PathText::from(to.as_path());
-            door.ask(&Request::Export { version: version.to_owned(), paths, to })
+            super::jobs::ask(context, &door, &Request::Export { version: version.to_owned(), paths, to })
         }
         Door::Opened(workspace, _) => {
             let is_wanted = Bar::is_wanted(&context.output);
             let total = is_wanted.then(|| total_bytes(workspace, version, &paths)).transpose()?;
             let bar = Bar::new(&context.output, "Exporting", total);
-            control::export(workspace, version, &paths, &to, &mut |progress| bar.set(progress.bytes))
+            control::export(workspace, version, &paths, &to, &mut |progress| {
+                bar.set(progress.bytes);
+                true
+            })
         }
     };
     let closed = door.close();

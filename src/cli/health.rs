@@ -54,7 +54,7 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<Exit, Failure> {
 /// The answer is printed also when it tells of damage.
 fn ask(context: &Context, purpose: Purpose, request: &Request) -> Result<Exit, Failure> {
     let (door, _) = Door::open(context, purpose)?;
-    let reply = door.ask(request);
+    let reply = super::jobs::ask(context, &door, request);
     let closed = door.close();
     let reply = reply?;
     let exit = match (context.output.json, reply.data.is_null()) {

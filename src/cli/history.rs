@@ -26,6 +26,9 @@ pub struct LogArgs {
     /// At most so many
     #[arg(short = 'n', long, value_name = "NUMBER")]
     max: Option<usize>,
+    /// Begin with this version instead of the newest
+    #[arg(long, value_name = "VERSION")]
+    from: Option<String>,
     /// Only those that changed this path, through its renames
     path: Option<PathBuf>,
 }
@@ -67,9 +70,10 @@ pub struct DiffArgs {
 /// Runs `kura log`.
 pub fn log(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
     if let Some(path) = &args.path {
-        return log_path(context, args.max, path);
+        return log_path(context, args, path);
     }
-    let versions: Vec<VersionInfo> = data(&look(context, &Request::Log { max: args.max, path: None })?)?;
+    let request = Request::Log { max: args.max, path: None, from: args.from.clone() };
+    let versions: Vec<VersionInfo> = data(&look(context, &request)?)?;
     let output = &context.output;
     if output.json {
         for version in &versions {
@@ -103,9 +107,10 @@ struct PathStep {
     from: Option<PathText>,
 }
 
-fn log_path(context: &Context, max: Option<usize>, path: &Path) -> Result<Exit, Failure> {
+fn log_path(context: &Context, args: &LogArgs, path: &Path) -> Result<Exit, Failure> {
     let (door, target) = Door::open(context, Purpose::Compare)?;
-    let reply = target.path(path).and_then(|path| door.ask(&Request::Log { max, path: Some(path) }));
+    let (max, from) = (args.max, args.from.clone());
+    let reply = target.path(path).and_then(|path| door.ask(&Request::Log { max, path: Some(path), from }));
     let closed = door.close();
     let reply = reply?;
     let exit = outcome(&reply)?;

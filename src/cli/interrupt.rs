@@ -27,6 +27,11 @@ pub fn hand_over() {
     AT_ONCE.store(false, Ordering::SeqCst);
 }
 
+/// From now on an interrupt ends the process again.
+pub fn end_at_once_again() {
+    AT_ONCE.store(true, Ordering::SeqCst);
+}
+
 /// Runs a prompt, which turns the terminal's echo off. An interrupt ends the prompt, which turns it on
 /// again, and then the process.
 pub fn during_prompt<T>(prompt: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

@@ -3,14 +3,16 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
 use super::config::parse_duration_ms;
-use super::door::{Door, Purpose};
+use super::door::{Door, Purpose, ask_mount};
 use super::output::{local_time, outcome};
 use super::progress::Bar;
 use crate::control::{Exit, Failure, JobProgress, Reply, Request};
+use crate::workspace::Workspace;
 
 /// List the jobs of a workspace, or show one
 #[derive(Args)]
@@ -48,7 +50,9 @@ pub struct CancelArgs {
     job: String,
 }
 
-/// How often a mount is asked.
+/// When a mount is first asked again.
+const STEP_FIRST: Duration = Duration::from_millis(5);
+/// How often it is asked in the end.
 const STEP: Duration = Duration::from_millis(100);
 
 fn word<'a>(job: &'a Value, field: &str) -> &'a str {
@@ -100,10 +104,20 @@ pub fn wait(context: &Context, args: &WaitArgs) -> Result<Exit, Failure> {
     context.output.reply(&reply?)
 }
 
+/// Runs a request; where that makes it a job of a mount, waits for its end.
+pub fn ask(context: &Context, door: &Door, request: &Request) -> Result<Reply, Failure> {
+    let reply = door.ask(request)?;
+    match reply.data["job"].as_str() {
+        Some(job) if matches!(door, Door::Mounted(_)) => wait_for(context, door, job, None),
+        _ => Ok(reply),
+    }
+}
+
 /// Waits for a job, showing how far it is; what came of it.
 pub fn wait_for(context: &Context, door: &Door, job: &str, limit: Option<Duration>) -> Result<Reply, Failure> {
     let start = Instant::now();
     let bar = Bar::new(&context.output, "Working", None);
+    let mut step = STEP_FIRST;
     loop {
         let shown = door.ask(&Request::Job { job: job.to_owned() })?;
         outcome(&shown)?;
@@ -122,7 +136,30 @@ pub fn wait_for(context: &Context, door: &Door, job: &str, limit: Option<Duratio
             let failure = Failure::new(Exit::Other, format!("job {job} waits for a mount"));
             return Err(failure.hint("`kura mount` goes on with it"));
         }
-        std::thread::sleep(STEP);
+        std::thread::sleep(step);
+        step = (step * 2).min(STEP);
+    }
+}
+
+/// Has a mount do something as a job, and waits for it; a workspace that is not mounted is asked here.
+pub fn work(
+    context: &Context,
+    door: &Door,
+    op: &str,
+    request: &impl Serialize,
+    here: impl FnOnce(&Workspace) -> Reply,
+) -> Result<Reply, Failure> {
+    let mount = match door {
+        Door::Opened(workspace, _) => return Ok(here(workspace)),
+        Door::Mounted(mount) => mount,
+    };
+    let mut value = serde_json::to_value(request)
+        .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}")))?;
+    value["op"] = op.into();
+    let begun = ask_mount(mount, &value)?;
+    match begun.data["job"].as_str() {
+        Some(job) => wait_for(context, door, job, None),
+        None => Ok(begun),
     }
 }
 

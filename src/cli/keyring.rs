@@ -29,6 +29,11 @@ fn failed(error: Error) -> Failure {
     }
 }
 
+/// Whether there is a keyring that answers.
+pub fn probe() -> Result<(), Failure> {
+    SecretService::connect(EncryptionType::Plain).map(drop).map_err(failed)
+}
+
 /// The key of a workspace.
 pub fn load(workspace: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let service = SecretService::connect(EncryptionType::Plain).map_err(failed)?;

@@ -14,6 +14,7 @@ mod batch;
 mod config;
 mod conflicts;
 mod daemon;
+mod debug;
 mod demo;
 mod door;
 mod files;
@@ -22,6 +23,7 @@ mod health;
 mod history;
 mod iam;
 mod init;
+mod install;
 mod interrupt;
 mod jobs;
 mod key;
@@ -36,13 +38,19 @@ mod options;
 mod output;
 mod profile;
 mod progress;
+mod release;
 mod restore;
 mod sealed;
 mod secret;
 mod state;
 mod system;
+mod top;
 mod trace;
+mod ui;
+mod units;
 mod unmount;
+mod view;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,7 +89,7 @@ Environment:
   KURA_STORE               the store to use when none is named
   KURA_STATE_DIR           local state: journal, what waits to be published [~/.local/state/kura]
   KURA_CACHE_DIR           cache of what was fetched, encrypted [~/.cache/kura]
-  KURA_CONFIG              a file of `key = value` lines [~/.config/kura/config]; the keys:
+  KURA_CONFIG              a file in TOML [~/.config/kura/config.toml]; the keys:
                            store, state_dir, cache_dir, cache_size, unpublished_size, full_wait,
                            version_quiet, version_max, poll, maintain, gc_grace, scrub, scrub_size
   KURA_LOG                 what is logged, e.g. `info` or `kura::sync=debug` [warn]
@@ -157,6 +165,7 @@ enum Command {
     Cancel(jobs::CancelArgs),
     Batch(batch::BatchArgs),
     Profile(profile::ProfileArgs),
+    Release(release::ReleaseArgs),
     Check(health::CheckArgs),
     Repair(health::RepairArgs),
     Forget(maintain::ForgetArgs),
@@ -164,10 +173,16 @@ enum Command {
     Key(key::KeyArgs),
     Iam(iam::IamArgs),
     Stats(system::StatsArgs),
+    Top(top::TopArgs),
+    Debug(debug::DebugArgs),
     Config(system::ConfigArgs),
+    Install(install::InstallArgs),
+    Uninstall(install::UninstallArgs),
     Doctor(system::DoctorArgs),
     Completions(system::CompletionsArgs),
     Man(system::ManArgs),
+    Ui(ui::UiArgs),
+    Web(web::WebArgs),
     Demo(demo::DemoArgs),
     /// Print the version of the program
     Version {},
@@ -253,6 +268,7 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Cancel(args) => jobs::cancel(context, args),
         Command::Batch(args) => batch::run(context, &args),
         Command::Profile(args) => profile::run(context, args),
+        Command::Release(args) => release::run(context, args),
         Command::Check(args) => health::check(context, &args),
         Command::Repair(args) => health::repair(context, &args),
         Command::Forget(args) => maintain::forget(context, args),
@@ -260,10 +276,16 @@ fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Key(args) => key::run(context, &args),
         Command::Iam(args) => iam::run(context, &args),
         Command::Stats(args) => system::stats(context, &args),
+        Command::Top(args) => top::top(context, &args),
+        Command::Debug(args) => debug::debug(context, &args),
+        Command::Install(args) => install::install(context, &args),
+        Command::Uninstall(args) => install::uninstall(context, &args),
         Command::Config(_) => system::config(context),
         Command::Doctor(_) => system::doctor(context),
         Command::Completions(args) => system::completions(context, &args),
         Command::Man(args) => system::man(context, &args),
+        Command::Ui(args) => ui::run(context, &args),
+        Command::Web(args) => web::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Version {} => version(context),
     }
@@ -313,7 +335,9 @@ mod tests {
         let cli = Cli::command();
         let (mut shared, mut different) = (0, Vec::new());
         for command in COMMANDS {
-            let Some(found) = cli.find_subcommand(command.name) else { continue };
+            // One with commands of its own names what to do first.
+            let found = cli.find_subcommand(command.name).filter(|found| !found.has_subcommands());
+            let Some(found) = found else { continue };
             shared += 1;
             let name = |text: &str| text.replace('-', "_");
             let here = found.get_arguments().map(|arg| arg.get_long().unwrap_or(arg.get_id().as_str()));

@@ -41,7 +41,8 @@ Examples:
   kura mount ~/work --foreground       ends with Ctrl-C
 
 Options of -o: ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty,
-fsync=store (an fsync returns once the store has what was synced; after 30 seconds without, it fails)."
+fsync=store (an fsync returns once the store has what was synced; after 30 seconds without, it fails),
+access_log=paths (`.kura/access-log` and `kura top` name paths, which are left out otherwise)."
 )]
 pub struct MountArgs {
     /// [STORE] MOUNTPOINT: a directory or s3://BUCKET/PREFIX, and the directory to mount it on
@@ -84,7 +85,7 @@ const LOG_LEN_MAX: u64 = 4 * 1024 * 1024;
 
 /// Runs `kura mount`.
 pub fn run(context: &Context, args: &MountArgs) -> Result<Exit, Failure> {
-    let (store, mountpoint) = places(context, args)?;
+    let (store, mountpoint) = places(context, &args.places)?;
     let mut flags = MountFlags::parse(&args.options)?;
     flags.read_only |= args.read_only;
     let serve = |key| Serve {
@@ -137,9 +138,10 @@ fn wait_for_earlier(context: &Context, store: &StoreUrl, limit: Duration) -> Res
     Err(Failure::new(Exit::Locked, waiting).hint("wait until it ends, or give it more time with --wait"))
 }
 
-fn places(context: &Context, args: &MountArgs) -> Result<(StoreUrl, PathBuf), Failure> {
+/// The store and the mount point that `[STORE] MOUNTPOINT` means.
+pub fn places(context: &Context, places: &[String]) -> Result<(StoreUrl, PathBuf), Failure> {
     let named = context.common.workspace.as_ref().or(context.config.store.as_ref());
-    let (store, mountpoint) = match args.places.as_slice() {
+    let (store, mountpoint) = match places {
         [store, mountpoint] => (store_url(store)?, mountpoint),
         [mountpoint] => match named {
             Some(store) => (store_url(store)?, mountpoint),

@@ -22,10 +22,12 @@ pub struct MountFlags {
     pub nonempty: bool,
     /// When an fsync is done.
     pub fsync: Fsync,
+    /// The log of requests names paths.
+    pub log_paths: bool,
 }
 
 const KNOWN: &str = "ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty, \
-                     fsync=local, fsync=store, _netdev";
+                     fsync=local, fsync=store, access_log=paths, access_log=redacted, _netdev";
 
 impl MountFlags {
     /// Reads the lists behind every `-o`; later ones win.
@@ -46,6 +48,8 @@ impl MountFlags {
                 "nonempty" => flags.nonempty = true,
                 "fsync=local" => flags.fsync = Fsync::Local,
                 "fsync=store" => flags.fsync = Fsync::Store,
+                "access_log=paths" => flags.log_paths = true,
+                "access_log=redacted" => flags.log_paths = false,
                 // Access times change only when they are set; the network is for the boot order.
                 "noatime" | "_netdev" => {}
                 unknown => {

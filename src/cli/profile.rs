@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Context;
-use super::config::absolute;
-use super::door::{Door, Purpose, Target};
+use super::door::{Door, Purpose, Target, resolved};
 use super::history::data;
+use super::jobs::work;
 use super::output::outcome;
 use crate::apps::profile::{Drift, FileReport, Install, Installed, Place, Request as ProfileRequest, Take, Verified};
-use crate::control::{Exit, Failure, Reply, Request};
+use crate::control::{Exit, Failure, Reply, profile_done};
 
 /// Install sets of files, each install being one version
 ///
@@ -126,7 +126,16 @@ impl InstallArgs {
             text.map_err(|_| Failure::new(Exit::Usage, "a path of profiles has to be UTF-8"))
         };
         let from = match (self.from, self.from_workspace) {
-            (Some(dir), _) => Some(Place::Directory(utf8(absolute(&dir)?)?)),
+            (Some(dir), _) => {
+                let dir = resolved(&dir)?;
+                // A mount is not asked by its own process.
+                match target {
+                    Target::Mount(mount) if dir.starts_with(mount) => {
+                        Some(Place::Workspace(target.path(&dir)?.to_string()))
+                    }
+                    _ => Some(Place::Directory(utf8(dir)?)),
+                }
+            }
             (None, Some(path)) => Some(Place::Workspace(target.path(&path)?.to_string())),
             (None, None) => None,
         };
@@ -153,7 +162,8 @@ pub fn run(context: &Context, args: ProfileArgs) -> Result<Exit, Failure> {
         _ => Purpose::Compare,
     };
     let (door, target) = Door::open(context, purpose)?;
-    let reply = request(args.command, &target).and_then(|args| door.ask(&Request::Profile { args }));
+    let reply = request(args.command, &target)
+        .and_then(|request| work(context, &door, "profile", &request, |workspace| profile_done(workspace, &request)));
     let closed = door.close();
     let exit = print(context, &reply?)?;
     Ok(exit.and(closed?))

@@ -50,6 +50,22 @@ impl Bar {
     }
 }
 
+impl Bar {
+    /// So much is done, of so many bytes if that is known.
+    pub fn tell(&self, what: String, bytes: u64, total: Option<u64>) {
+        let Some(bar) = &self.bar else { return };
+        if bar.length() != total {
+            let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            total.map_or_else(|| bar.unset_length(), |total| bar.set_length(total));
+        }
+        bar.set_message(what);
+        self.set(bytes);
+    }
+}
+
 impl Drop for Bar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {

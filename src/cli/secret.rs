@@ -155,6 +155,11 @@ fn from_file_or_command(file_var: &str, command_var: &str) -> Result<Option<Zero
 fn from_command(command: &str, var: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |reason: String| Failure::new(Exit::Usage, format!("{var}: {reason}"));
     let words = split_words(command).ok_or_else(|| failed("a quote is not closed".to_owned()))?;
+    from_words(&words, var)
+}
+
+fn from_words(words: &[String], var: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |reason: String| Failure::new(Exit::Usage, format!("{var}: {reason}"));
     let (program, arguments) = words.split_first().ok_or_else(|| failed("it is empty".to_owned()))?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -276,9 +281,14 @@ pub fn obtain_password(vars: &PasswordVars, what: &str, is_new: bool) -> Result<
     Ok(Secret::new(password.to_vec()))
 }
 
-/// The password of a batch's source, if it names one. No password stands in a job.
-pub fn of_source(source: &crate::apps::batch::Source) -> Result<Option<Zeroizing<String>>, Failure> {
-    let bytes = if let Some(var) = &source.password_env {
+/// The password of a batch's source, if it names one, or its connection a command. No password stands in a job.
+pub fn of_source(
+    source: &crate::apps::batch::Source,
+    command: Option<&[String]>,
+) -> Result<Option<Zeroizing<String>>, Failure> {
+    let bytes = if let Some(words) = command {
+        from_words(words, "password_command")?
+    } else if let Some(var) = &source.password_env {
         let password = std::env::var(var).map_err(|_| {
             Failure::new(Exit::Usage, format!("{var}, which the job names, does not hold the password"))
         })?;

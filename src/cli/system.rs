@@ -11,11 +11,11 @@ use clap_complete::Shell;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::config::parse_duration_ms;
+use super::config::{Shown, parse_duration_ms};
 use super::door::{Door, Purpose, Target};
 use super::output::outcome;
 use crate::base::disk::RealDisk;
-use crate::control::{Exit, Failure, Request};
+use crate::control::{Exit, Failure, Request, Setting};
 use crate::store::StoreUrl;
 
 /// Show what a workspace and its mount count
@@ -32,6 +32,8 @@ pub struct StatsArgs {
 }
 
 /// Show the configuration in force, and where each value comes from
+///
+/// An option goes before a variable of the environment, that before the file, and that before what is built in.
 #[derive(Args)]
 #[command(after_help = "Example:\n  kura config")]
 pub struct ConfigArgs {}
@@ -89,14 +91,26 @@ pub fn stats(context: &Context, args: &StatsArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// Each key with its value and where that comes from.
+pub(super) fn settings(context: &Context) -> Vec<Setting> {
+    let workspace = &context.common.workspace;
+    let setting = |(key, value, source): Shown| match workspace {
+        Some(workspace) if key == "store" => {
+            Setting { key: key.to_owned(), value: Some(workspace.clone()), source: "the option --workspace".to_owned() }
+        }
+        _ => Setting { key: key.to_owned(), value, source },
+    };
+    context.config.shown().into_iter().map(setting).collect()
+}
+
 /// Runs `kura config`.
 pub fn config(context: &Context) -> Result<Exit, Failure> {
-    let shown = context.config.shown();
-    for (key, value, source) in shown {
+    for setting in settings(context) {
+        let Setting { key, value, source } = &setting;
         if context.output.json {
-            context.output.json(&json!({ "key": key, "value": value, "source": source }))?;
+            context.output.json(&setting)?;
         } else {
-            let value = value.unwrap_or_else(|| "-".to_owned());
+            let value = value.as_deref().unwrap_or("-");
             context.output.line(&format!("{key:16}  {value:40}  {source}"))?;
         }
     }
@@ -104,7 +118,7 @@ pub fn config(context: &Context) -> Result<Exit, Failure> {
 }
 
 /// One thing that was looked at.
-struct Finding {
+pub(super) struct Finding {
     what: &'static str,
     /// What is wrong, and what mends it.
     wrong: Option<(String, String)>,
@@ -119,21 +133,33 @@ fn bad(what: &'static str, wrong: impl Into<String>, fix: impl Into<String>) -> 
     Finding { what, wrong: Some((wrong.into(), fix.into())), said: String::new() }
 }
 
-/// Runs `kura doctor`.
-pub fn doctor(context: &Context) -> Result<Exit, Failure> {
-    let mut found = vec![kernel(), fuse_device(), fuse_program(), clock()];
+impl Finding {
+    /// As programs read it.
+    pub(super) fn json(&self) -> Value {
+        let Self { what, wrong, said } = self;
+        let (wrong, fix) = wrong.clone().map_or((None, None), |(wrong, fix)| (Some(wrong), Some(fix)));
+        json!({ "what": what, "ok": wrong.is_none(), "said": said, "wrong": wrong, "fix": fix })
+    }
+}
+
+/// Looks at this machine and the store.
+pub(super) fn findings(context: &Context) -> Vec<Finding> {
+    let mut found = vec![kernel(), fuse_device(), fuse_program(), clock(), keyring(context)];
     found.extend([("state", &context.config.state_dir), ("cache", &context.config.cache_dir)].map(directory));
     found.push(store(context));
+    found
+}
+
+/// Runs `kura doctor`.
+pub fn doctor(context: &Context) -> Result<Exit, Failure> {
     let mut exit = Exit::Ok;
-    for Finding { what, wrong, said } in &found {
+    for finding in &findings(context) {
+        let Finding { what, wrong, said } = finding;
         if wrong.is_some() {
             exit = Exit::Other;
         }
         if context.output.json {
-            let (wrong, fix) = wrong.clone().map_or((None, None), |(wrong, fix)| (Some(wrong), Some(fix)));
-            context
-                .output
-                .json(&json!({ "what": what, "ok": wrong.is_none(), "said": said, "wrong": wrong, "fix": fix }))?;
+            context.output.json(&finding.json())?;
             continue;
         }
         match wrong {
@@ -179,11 +205,20 @@ fn fuse_program() -> Finding {
 
 fn clock() -> Finding {
     use crate::base::clock::{Clock, SystemClock};
-    let seconds = SystemClock.now().unix_ns() / 1_000_000_000;
+    let seconds = SystemClock.now().parts().0;
     if seconds > 1_700_000_000 {
-        return fine("clock", SystemClock.now().parts().0.to_string() + " seconds since 1970");
+        return fine("clock", jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string());
     }
     bad("clock", "it stands before 2023", "set it: signatures of requests to S3 and times of versions depend on it")
+}
+
+/// Missed only by who wants to open with it.
+fn keyring(context: &Context) -> Finding {
+    let Err(failure) = super::keyring::probe() else { return fine("keyring", "the keyring of this session answers") };
+    match context.common.keyring {
+        true => bad("keyring", failure.message, failure.hint.unwrap_or_default()),
+        false => fine("keyring", "none in this session; only `--keyring` needs one"),
+    }
 }
 
 fn new_file(path: &Path) -> std::io::Result<()> {
@@ -225,15 +260,24 @@ fn store(context: &Context) -> Finding {
     }
     let opened = crate::store::open(url, Arc::new(RealDisk)).and_then(|store| {
         let header = crate::store::ObjectKey::new("kura.json".to_owned());
-        header.map_or(Ok(()), |key| store.get(&key).map(|_| ()))
+        header.map_or(Ok(Vec::new()), |key| store.get(&key).map(|found| found.bytes))
     });
+    let header = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
     match opened {
-        Ok(()) => fine("store", format!("{url} holds a workspace")),
+        Ok(bytes) if header(&bytes)["capabilities"]["conditional_writes"] == json!(false) => {
+            no_conditional_writes(&url.to_string())
+        }
+        Ok(_) => fine("store", format!("{url} holds a workspace")),
         Err(error) => {
             let failure = Failure::from(error);
             bad("store", failure.message, failure.hint.unwrap_or_default())
         }
     }
+}
+
+fn no_conditional_writes(place: &str) -> Finding {
+    let fix = "let only one client write, or use another store";
+    bad("store", format!("{place}: conditional writes do not work"), fix)
 }
 
 fn of_mount(mount: &str, status: &Value) -> Finding {
@@ -245,11 +289,7 @@ fn of_mount(mount: &str, status: &Value) -> Finding {
         }
     }
     if status["conditional_writes"] == json!(false) {
-        return bad(
-            "store",
-            format!("{mount}: no conditional writes"),
-            "let only one client write, or use another store",
-        );
+        return no_conditional_writes(mount);
     }
     fine("store", format!("{mount} is mounted and its store answers"))
 }

@@ -136,7 +136,8 @@ fn letter(kind: ChangeKind) -> char {
     }
 }
 
-fn kind_word(entry: &Entry) -> &'static str {
+/// The kind of an inode, as every listing calls it.
+pub fn kind_word(entry: &Entry) -> &'static str {
     match entry.body {
         Body::File(_) => "file",
         Body::Directory { .. } => "directory",

@@ -14,6 +14,11 @@ pub(super) fn sync(workspace: &Workspace) -> Result<Reply, Failure> {
     Ok(Reply::done(message, json!({ "joined": has_joined })))
 }
 
+/// The conflicts of a workspace as text: a line for each file that lies beside another, none when there are none.
+pub fn conflicts_text(workspace: &Workspace) -> crate::workspace::Result<String> {
+    Ok(workspace.conflicts()?.iter().map(|conflict| line(conflict) + "\n").collect())
+}
+
 pub(super) fn conflicts(workspace: &Workspace) -> Result<Reply, Failure> {
     let found = workspace.conflicts()?;
     let lines: Vec<String> = found.iter().map(line).collect();

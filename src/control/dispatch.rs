@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use super::envelope::{Asked, Work, is_json, understand};
 use super::failure::{Exit, Failure};
-use super::ids::{Before, Ids};
+use super::ids::{Asking, Before, Ids};
 use super::jobs::{Jobs, Prepared};
 use super::metrics::{self, Metric};
 use super::reply::Reply;
 use super::request::Request;
 use super::run;
-use super::table::{self, Run};
+use super::table;
+use crate::apps::sealed::SecretDigest;
 use crate::version::index::sha256;
 use crate::workspace::Workspace;
 
@@ -33,8 +34,20 @@ pub struct Dispatcher {
     last_error: Mutex<String>,
     on_stop: Box<dyn Fn() + Send + Sync>,
     counters: Mutex<Option<Counters>>,
+    settings: Mutex<Vec<Setting>>,
     /// One change with an expectation at a time.
     expecting: Mutex<()>,
+}
+
+/// A setting of a mount.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Setting {
+    /// Its key in the configuration file.
+    pub key: String,
+    /// Its value, where it has one.
+    pub value: Option<String>,
+    /// Where that comes from.
+    pub source: String,
 }
 
 /// An answer.
@@ -55,6 +68,7 @@ impl Dispatcher {
             last_error: Mutex::default(),
             on_stop: Box::new(on_stop),
             counters: Mutex::new(None),
+            settings: Mutex::default(),
             expecting: Mutex::new(()),
             workspace,
         }))
@@ -83,6 +97,19 @@ impl Dispatcher {
     /// Who counts the requests of the file system, by kind.
     pub fn set_counters(&self, counters: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static) {
         *self.counters.lock() = Some(Box::new(counters));
+    }
+
+    /// The settings that the mount began with.
+    pub fn set_settings(&self, settings: Vec<Setting>) {
+        *self.settings.lock() = settings;
+    }
+
+    /// The settings as a table.
+    pub fn settings(&self) -> Vec<u8> {
+        let line = |Setting { key, value, source }: &Setting| {
+            format!("{key:16}  {:40}  {source}\n", value.as_deref().unwrap_or("-"))
+        };
+        self.settings.lock().iter().map(line).collect::<String>().into_bytes()
     }
 
     fn metrics(&self) -> Vec<Metric> {
@@ -119,7 +146,8 @@ impl Dispatcher {
             return self.expected(expect_parent.as_deref(), dry_run, work);
         };
         let what = json!({ "request": work.shown()?, "expect_parent": expect_parent });
-        match self.ids.begin(&id, &sha256(what.to_string().as_bytes()).to_string())? {
+        let asked = Asking { what: sha256(what.to_string().as_bytes()).to_string(), secret: work.secret() };
+        match self.ids.begin(&id, asked)? {
             Before::Done(reply) => Ok(*reply),
             Before::New => {
                 let reply = self.expected(expect_parent.as_deref(), false, work).unwrap_or_else(Reply::from);
@@ -132,7 +160,7 @@ impl Dispatcher {
     fn prepare(&self, work: Work) -> Result<Ready, Failure> {
         Ok(match work {
             Work::Job(command, fields, secrets) => {
-                let Run::Job(prepare) = command.run else { return Err(not_a_job(command.name)) };
+                let prepare = command.run.prepare().ok_or_else(|| not_a_job(command.name))?;
                 Ready::Job(command.name, prepare(Value::Object(fields), secrets)?)
             }
             Work::Request(request) => Ready::Request(request),
@@ -172,6 +200,10 @@ impl Dispatcher {
                 let found = self.metrics();
                 Ok(Reply::done(format!("{} numbers", found.len()), found))
             }
+            Request::Config {} => {
+                let settings = self.settings.lock().clone();
+                Ok(Reply::done(format!("{} settings", settings.len()), settings))
+            }
             Request::Jobs {} => Ok(super::jobs::listed(&self.jobs.all())),
             Request::Job { job } => super::jobs::shown(self.jobs.find_text(job)?.as_ref(), job),
             Request::Cancel { job } => self.jobs.cancel_text(job),
@@ -198,6 +230,14 @@ impl Ready {
                 let name = op.as_ref().and_then(|request| request["op"].as_str()).unwrap_or_default();
                 table::find(name).is_none_or(table::Command::changes)
             }
+        }
+    }
+
+    /// What tells its secrets from those of another.
+    fn secret(&self) -> Option<SecretDigest> {
+        match self {
+            Ready::Job(_, prepared) => prepared.secret,
+            Ready::Request(_) => None,
         }
     }
 

@@ -8,7 +8,7 @@ use super::failure::{Exit, Failure};
 use super::jobs::update;
 use super::path::PathText;
 use super::request::{REQUEST_LEN_MAX, Request};
-use super::table::{self, ArgKind, COMMANDS, Command, Run};
+use super::table::{self, ArgKind, COMMANDS, Command};
 use super::text;
 use crate::apps::sealed::{RequestSecrets, take_secrets};
 
@@ -78,7 +78,7 @@ pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Re
         place_paths(command, base, &mut fields)?;
     }
     let work = match found {
-        Some(command @ Command { run: Run::Job(_), .. }) => {
+        Some(command) if command.run.prepare().is_some() => {
             fields.remove("op");
             Work::Job(command, fields, secrets)
         }

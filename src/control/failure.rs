@@ -352,13 +352,17 @@ impl From<WorkspaceError> for Failure {
 
 impl From<SealedError> for Failure {
     fn from(error: SealedError) -> Self {
+        let error = match error {
+            SealedError::Workspace(error) => return error.into(),
+            error => error,
+        };
         let (exit, hint) = match &error {
             SealedError::NotSealed { .. } | SealedError::NewerFormat { .. } | SealedError::Memory(_) => {
                 (Exit::Other, None)
             }
             SealedError::Damaged { .. } => (
                 Exit::Damaged,
-                Some("backups lie in .kura-sealed beside the file; `--accept-damage` reads what is left"),
+                Some("backups lie in .kura-sealed beside it; `kura sealed read --accept-damage` reads what is left"),
             ),
             SealedError::NoDocument { .. } => (Exit::WrongKey, Some("check both; nobody can say which is wrong")),
             SealedError::Ids(_)
@@ -377,7 +381,7 @@ impl From<SealedError> for Failure {
             SealedError::Disk { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 (Exit::Denied, None)
             }
-            SealedError::Disk { .. } => (Exit::Other, None),
+            SealedError::Disk { .. } | SealedError::Workspace(_) => (Exit::Other, None),
         };
         Failure::of(exit, &error, hint)
     }

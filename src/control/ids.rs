@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::{Exit, Failure};
 use super::reply::Reply;
+use crate::apps::sealed::SecretDigest;
 use crate::workspace::{Records, Workspace};
 
 /// Ids remembered; the oldest go.
@@ -26,12 +27,23 @@ pub(super) struct Ids {
 #[derive(Clone, Serialize, Deserialize)]
 struct Known {
     id: String,
-    /// What was asked, as a digest.
+    /// What was asked, as a digest, without secrets.
     asked: String,
+    /// What was secret in it. Only the mount that was asked knows it.
+    #[serde(skip)]
+    secret: Option<SecretDigest>,
     /// `None` while it runs, or when a crash left unknown how it ended.
     reply: Option<Reply>,
     #[serde(skip)]
     running: bool,
+}
+
+/// What is asked.
+pub(super) struct Asking {
+    /// Digest of all that is no secret, in hexadecimal digits.
+    pub(super) what: String,
+    /// Digest of what is.
+    pub(super) secret: Option<SecretDigest>,
 }
 
 /// What to do with a request.
@@ -48,12 +60,17 @@ impl Ids {
     }
 
     /// Notes, durably, that the request with this id is begun.
-    pub(super) fn begin(&self, id: &str, asked: &str) -> Result<Before, Failure> {
+    pub(super) fn begin(&self, id: &str, asked: Asking) -> Result<Before, Failure> {
         let mut known = self.known.lock();
         let known = self.loaded(&mut known)?;
         if let Some(found) = known.iter().find(|known| known.id == id) {
             return match (&found.reply, found.running) {
-                _ if found.asked != asked => {
+                _ if asked.secret.is_some() && found.secret.is_none() && found.asked == asked.what => {
+                    let message = format!("an earlier mount was asked something with the id `{id}`, perhaps this");
+                    Err(Failure::new(Exit::Interrupted, message)
+                        .hint("its job says what came of it; then ask with another id"))
+                }
+                _ if found.asked != asked.what || found.secret != asked.secret => {
                     Err(Failure::new(Exit::Usage, format!("the id `{id}` was that of another request"))
                         .hint("every request has an id of its own"))
                 }
@@ -67,9 +84,12 @@ impl Ids {
                 }
             };
         }
-        known.push_back(Known { id: id.to_owned(), asked: asked.to_owned(), reply: None, running: true });
+        let Asking { what, secret } = asked;
+        known.push_back(Known { id: id.to_owned(), asked: what, secret, reply: None, running: true });
         if known.len() > IDS_MAX {
-            known.pop_front();
+            // What is under way must be known when it is asked for again.
+            let oldest = known.iter().position(|known| !known.running).unwrap_or(0);
+            known.remove(oldest);
         }
         self.write(known).inspect_err(|_| drop(known.pop_back()))?;
         Ok(Before::New)

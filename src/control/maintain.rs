@@ -112,7 +112,14 @@ fn forgotten(report: &ForgetReport, is_dry: bool) -> Reply {
 pub(super) fn gc(workspace: &Workspace, delete: bool, grace_ms: Option<u64>) -> Result<Reply, Failure> {
     let usual = CollectOptions::default();
     let options = CollectOptions { delete, grace_ms: grace_ms.unwrap_or(usual.grace_ms), ..usual };
-    Ok(collected(&workspace.collect(options, &|| false)?, delete))
+    let refused = |error| {
+        let failure = Failure::from(error);
+        match failure.exit {
+            Exit::Denied => failure.hint("collecting takes the role maintainer: `kura iam --role maintainer`"),
+            _ => failure,
+        }
+    };
+    Ok(collected(&workspace.collect(options, &|| false).map_err(refused)?, delete))
 }
 
 fn collected(report: &CollectReport, delete: bool) -> Reply {

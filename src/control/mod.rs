@@ -28,6 +28,7 @@ mod metrics;
 mod profile;
 mod patch;
 mod reference;
+mod release;
 mod reply;
 mod request;
 mod run;
@@ -37,17 +38,22 @@ mod trace;
 mod words;
 
 pub use batch::batch_done;
-pub use changes::ChangeInfo;
-pub use dispatch::{Answer, Dispatcher};
+pub use changes::{ChangeInfo, kind_word};
+pub use conflicts::conflicts_text;
+pub use dispatch::{Answer, Dispatcher, Setting};
 pub use envelope::{is_complete, understands};
 pub use failure::{Exit, Failure};
 pub use health::{parse_size, reencryption_text};
-pub use jobs::{JOBS_KEPT_MAX, Job, JobContext, JobProgress, JobRecord, JobState, JobWork, Jobs, Prepare, Prepared};
+pub use jobs::{
+    BatchHost, JOBS_KEPT_MAX, Job, JobContext, JobProgress, JobRecord, JobState, JobWork, Jobs, Prepare, Prepared,
+};
 pub use maintain::{ForgetMode, KeepRules};
 pub use metrics::Metric;
 pub use near::fetched;
 pub use path::PathText;
+pub use profile::profile_done;
 pub use reference::reference;
+pub use release::{answer as release_done, release_metrics};
 pub use reply::{CountsInfo, Reply, VersionInfo};
 pub use request::{REQUEST_LEN_MAX, Request};
 pub use run::{export, import, run};

@@ -8,7 +8,7 @@ use crate::apps::profile::{self, ProfileError, Request};
 use crate::workspace::Workspace;
 
 /// Runs a request about profiles.
-pub fn profile(workspace: &Workspace, request: &Request) -> Reply {
+pub fn profile_done(workspace: &Workspace, request: &Request) -> Reply {
     match profile::run(workspace, request) {
         Ok(reply) => answer(&reply),
         Err(error) => {

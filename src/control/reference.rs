@@ -15,7 +15,7 @@ pub fn reference() -> String {
     text
 }
 
-const ERRNOS: [(Exit, &str); 12] = [
+const ERRNOS: [(Exit, &str); 13] = [
     (Exit::Ok, "none"),
     (Exit::Partial, "none; the answer says what was not done"),
     (Exit::Other, "`EIO`"),
@@ -28,6 +28,7 @@ const ERRNOS: [(Exit, &str); 12] = [
     (Exit::Unreachable, "`EHOSTUNREACH`"),
     (Exit::RolledBack, "`ESTALE`"),
     (Exit::Conflict, "`ESTALE`"),
+    (Exit::Interrupted, "`ECANCELED`"),
 ];
 
 const HEAD: &str = r#"# Control files
@@ -58,7 +59,7 @@ Every request can carry, in JSON or as `--id`, `--expect-parent` and `--dry-run`
 | field | what |
 |---|---|
 | `id` | 1 to 128 bytes. What was asked with it is answered and not run again; for commands that change |
-| `expect_parent` | selects a version. When it is not the newest, nothing is done: `conflict` |
+| `expect_parent` | selects a version. Unless it is the newest as the request begins (a job: is taken), `conflict` |
 | `dry_run` | only checks the request, or says what it would do where the command can |
 
 A field that is not known is refused, as is a request of more than 1 MiB.
@@ -82,6 +83,7 @@ fn section(command: &Command) -> String {
         Run::Look => "",
         Run::Change => " Changes the workspace.",
         Run::Job(_) => " A job.",
+        Run::Reading(_) => " A job; changes nothing.",
     };
     let mut text =
         format!("\n### `{}`\n\n{}.{kind}\n\n```text\n{}\n```\n", command.name, command.summary, command.usage());

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::maintain::{ForgetMode, KeepRules};
 use super::path::PathText;
-use crate::apps::profile;
 
 /// Longest request, in bytes.
 pub const REQUEST_LEN_MAX: usize = 1024 * 1024;
@@ -48,6 +47,9 @@ pub enum Request {
         /// Only those that changed this path, through its renames.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<PathText>,
+        /// Begins with this version instead of the newest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
     },
     /// Which version each line of a text file comes from.
     Blame {
@@ -188,11 +190,6 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grace_ms: Option<u64>,
     },
-    /// Installs sets of files.
-    Profile {
-        /// What to do.
-        args: profile::Request,
-    },
     /// Makes ready for unmounting: refused while something written exists in memory alone.
     Leave {
         /// How long the store may be waited for from now on, in milliseconds.
@@ -234,6 +231,8 @@ pub enum Request {
     },
     /// What the workspace and its mount count.
     Metrics {},
+    /// The settings that the mount began with. Only a mounted workspace understands it.
+    Config {},
     /// The jobs, newest first.
     Jobs {},
     /// One job, with its request and log.

@@ -18,10 +18,10 @@ use super::metrics;
 use super::near;
 use super::patch::patch;
 use super::path::PathText;
-use super::profile;
 use super::reply::{Reply, VersionInfo};
 use super::request::Request;
 use super::trace;
+use crate::base::ids::VersionId;
 use crate::version::diff::ChangeKind;
 use crate::workspace::{ExportReport, FlushReport, Progress, RESERVED, Restored, Side, Workspace, WorkspaceError};
 use crate::worktree::Recorded;
@@ -62,12 +62,13 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             let paths = paths.iter().map(clean).collect::<Result<Vec<Vec<u8>>, Failure>>()?;
             trace::undelete(workspace, &paths, *dry_run)
         }
-        Request::Log { max, path: Some(path) } => trace::log(workspace, &clean(path)?, max.unwrap_or(usize::MAX)),
-        Request::Log { max, path: None } => {
-            let versions = workspace.versions()?;
-            let shown = versions.iter().take(max.unwrap_or(usize::MAX));
-            let infos: Vec<VersionInfo> = shown.map(VersionInfo::of).collect();
-            Ok(Reply::done(format!("{} versions", versions.len()), infos))
+        Request::Log { max, path, from } => {
+            let from = from.as_deref().map(|from| workspace.select(from)).transpose()?;
+            let max = max.unwrap_or(usize::MAX);
+            match path {
+                Some(path) => trace::log(workspace, &clean(path)?, from, max),
+                None => log(workspace, from, max),
+            }
         }
         Request::Show { version, changes } => show(workspace, version, *changes),
         Request::Diff { from, to, path, patch } => diff(workspace, from, to.as_deref(), path, *patch),
@@ -77,12 +78,8 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             Ok(reverted(&workspace.revert(id)?, &id.to_string()))
         }
         Request::Export { version, paths, to } => {
-            let dir = Path::new(OsStr::from_bytes(&to.0));
-            if !dir.is_absolute() {
-                let message = format!("`{to}` is not absolute, and the mount knows no current directory");
-                return Err(Failure::new(Exit::Usage, message));
-            }
-            export(workspace, version, paths, dir, &mut |_| {})
+            absolute(to)?;
+            export(workspace, version, paths, Path::new(OsStr::from_bytes(&to.0)), &mut |_| true)
         }
         Request::Check { read_data } => Ok(checked(&workspace.check(sample(read_data.as_deref())?)?)),
         Request::Repair { read_data, cut } => Ok(repaired(&workspace.repair(sample(read_data.as_deref())?, *cut)?)),
@@ -93,7 +90,6 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         Request::Policy { policy, pattern } => conflicts::policy(workspace, policy.as_deref(), pattern),
         Request::Forget { keep, mode } => forget(workspace, keep, *mode),
         Request::Gc { delete, grace_ms } => gc(workspace, *delete, *grace_ms),
-        Request::Profile { args } => Ok(profile::profile(workspace, args)),
         Request::Leave { wait_ms } => leave(workspace, *wait_ms),
         Request::Lock { paths, for_ms, by_force } => locks::lock(workspace, &clean_all(paths)?, *for_ms, *by_force),
         Request::Unlock { paths } => locks::unlock(workspace, &clean_all(paths)?),
@@ -107,8 +103,17 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
         }
         Request::Jobs {} => Ok(jobs::listed(&jobs::kept_of(workspace)?)),
         Request::Job { job } => jobs::shown_of(workspace, job),
-        Request::Cancel { .. } | Request::Stop {} => Err(Failure::new(Exit::Other, "the workspace is not mounted")),
+        Request::Cancel { .. } | Request::Config {} | Request::Stop {} => {
+            Err(Failure::new(Exit::Other, "the workspace is not mounted"))
+        }
     }
+}
+
+fn log(workspace: &Workspace, from: Option<VersionId>, max: usize) -> Result<Reply, Failure> {
+    let versions = workspace.versions()?;
+    let first = from.and_then(|from| versions.iter().position(|version| version.id == from)).unwrap_or(0);
+    let infos: Vec<VersionInfo> = versions.iter().skip(first).take(max).map(VersionInfo::of).collect();
+    Ok(Reply::done(format!("{} versions", versions.len()), infos))
 }
 
 fn tag(workspace: &Workspace, version: &str, name: &str) -> Result<Reply, Failure> {
@@ -266,13 +271,22 @@ fn flushed(workspace: &Workspace, report: &FlushReport) -> Result<Reply, Failure
     Ok(Reply::partly(message, data))
 }
 
-/// Writes a version's files into a directory, telling how far it is.
+/// Refuses a path that depends on a current directory.
+pub(super) fn absolute(path: &PathText) -> Result<(), Failure> {
+    if Path::new(OsStr::from_bytes(&path.0)).is_absolute() {
+        return Ok(());
+    }
+    let message = format!("`{path}` is not absolute, and the mount knows no current directory");
+    Err(Failure::new(Exit::Usage, message))
+}
+
+/// Writes a version's files into a directory, telling how far it is; ends when `progress` says false.
 pub fn export(
     workspace: &Workspace,
     version: &str,
     paths: &[PathText],
     to: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Reply, Failure> {
     let id = workspace.select(version)?;
     let paths = clean_all(paths)?;
@@ -320,7 +334,7 @@ pub fn import(
     })
 }
 
-fn clean_all(paths: &[PathText]) -> Result<Vec<Vec<u8>>, Failure> {
+pub(super) fn clean_all(paths: &[PathText]) -> Result<Vec<Vec<u8>>, Failure> {
     paths.iter().map(clean).collect()
 }
 

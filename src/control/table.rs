@@ -94,6 +94,18 @@ pub enum Run {
     Change,
     /// It is work that goes on after the reply.
     Job(Prepare),
+    /// As [`Job`](Self::Job), and it changes nothing in the workspace.
+    Reading(Prepare),
+}
+
+impl Run {
+    /// What prepares the work of a job.
+    pub(super) fn prepare(self) -> Option<Prepare> {
+        match self {
+            Run::Look | Run::Change => None,
+            Run::Job(prepare) | Run::Reading(prepare) => Some(prepare),
+        }
+    }
 }
 
 /// One command.
@@ -117,24 +129,26 @@ const fn change(name: &'static str, summary: &'static str, args: &'static [Arg])
     Command { name, summary, args, run: Run::Change }
 }
 
-const VERSION: Arg =
+pub(super) const VERSION: Arg =
     Arg::place("version", ArgKind::Text, "the version: `latest~2`, an id or its first digits, a name, a time");
-const PATHS: Arg = Arg::place("paths", ArgKind::Path, "the paths; everything when there are none").many();
+pub(super) const PATHS: Arg = Arg::place("paths", ArgKind::Path, "the paths; everything when there are none").many();
 const SOME_PATHS: Arg = Arg { required: true, ..Arg::place("paths", ArgKind::Path, "the paths").many() };
-const READ_DATA: Arg =
+pub(super) const READ_DATA: Arg =
     Arg::option("read_data", ArgKind::Text, "read content as well: a share (5%) or so many bytes (10GiB)")
         .called("read-data")
         .implied("100%");
 
 /// All commands, by name.
 pub const COMMANDS: &[Command] = &[
+    super::jobs::batch::COMMAND,
     look(
         "blame",
         "Which version each line of a text file comes from",
         &[Arg::place("path", ArgKind::Path, "the file")],
     ),
     look("cancel", "Ends a job that is not needed any more", &[JOB]),
-    look("check", "Checks what is stored", &[READ_DATA]),
+    super::jobs::reading::CHECK,
+    look("config", "The settings that the mount began with, and where each came from", &[]),
     look("conflicts", "The files that lie beside others after conflicts", &[]),
     look(
         "diff",
@@ -146,11 +160,7 @@ pub const COMMANDS: &[Command] = &[
             Arg::option("patch", ArgKind::Flag, "say which lines of text files differ").short('p'),
         ],
     ),
-    look(
-        "export",
-        "Writes a version's files into an ordinary directory",
-        &[VERSION, Arg::place("to", ArgKind::OutsidePath, "the directory; nothing in it is overwritten"), PATHS],
-    ),
+    super::jobs::reading::EXPORT,
     look(
         "find",
         "Paths by name, also deleted ones",
@@ -209,6 +219,7 @@ pub const COMMANDS: &[Command] = &[
         "The versions, newest first",
         &[
             Arg::option("max", ArgKind::Number, "at most so many").short('n'),
+            Arg::option("from", ArgKind::Text, "begin with this version instead of the newest"),
             Arg::place("path", ArgKind::Path, "only those that changed this path, through its renames").optional(),
         ],
     ),
@@ -228,16 +239,13 @@ pub const COMMANDS: &[Command] = &[
         ],
     ),
     change("prefetch", "Fetches the content of paths into the cache of this machine", &[SOME_PATHS]),
-    change(
-        "profile",
-        "Installs, upgrades, lists and takes away sets of files, each change as one version",
-        &[Arg { required: true, ..Arg::option("args", ArgKind::Json, "what to do, as `kura profile` sends it") }],
-    ),
+    super::jobs::profile::COMMAND,
     change(
         "reencrypt",
         "Stores everything anew that is sealed under an earlier key epoch",
         &[Arg::option("limit", ArgKind::Size, "at most so many bytes a second")],
     ),
+    super::jobs::release::COMMAND,
     change(
         "repair",
         "Checks, and repairs what can be repaired",
@@ -312,7 +320,7 @@ pub fn find(name: &str) -> Option<&'static Command> {
 impl Command {
     /// Whether it changes something.
     pub fn changes(&self) -> bool {
-        !matches!(self.run, Run::Look)
+        !matches!(self.run, Run::Look | Run::Reading(_))
     }
 
     /// The text form, as a line of help.
@@ -339,8 +347,8 @@ mod tests {
     use super::*;
     use crate::control::Request;
 
-    /// Operations that are not commands of their own: parts of unmounting.
-    const INNER: [&str; 2] = ["leave", "stop"];
+    /// Operations that are not commands of their own: parts of unmounting, and what jobs do.
+    const INNER: [&str; 4] = ["leave", "stop", "check", "export"];
 
     /// The words in backticks that follow "expected" in what serde says of a wrong word.
     fn expected(request: &serde_json::Value) -> Vec<String> {
@@ -355,7 +363,7 @@ mod tests {
     fn the_table_holds_every_request_with_every_field() {
         let mut requests = expected(&serde_json::json!({ "op": "-" }));
         requests.retain(|name| !INNER.contains(&name.as_str()));
-        let table = COMMANDS.iter().filter(|command| !matches!(command.run, Run::Job(_)));
+        let table = COMMANDS.iter().filter(|command| command.run.prepare().is_none());
         let mut names: Vec<&str> = table.clone().map(|command| command.name).collect();
         names.sort_unstable();
         assert_eq!(names, requests);

@@ -34,17 +34,23 @@ fn letter(step: &Step) -> char {
 }
 
 /// The versions that changed a path, each as in any list of versions, and with what it did.
-pub(super) fn log(workspace: &Workspace, path: &[u8], max: usize) -> Result<Reply, Failure> {
-    let names: BTreeMap<VersionId, Vec<String>> =
-        workspace.versions()?.into_iter().map(|listed| (listed.id, listed.tags)).collect();
+pub(super) fn log(workspace: &Workspace, path: &[u8], from: Option<VersionId>, max: usize) -> Result<Reply, Failure> {
+    let mut names: BTreeMap<VersionId, Vec<String>> = BTreeMap::new();
+    let mut newest = u64::MAX;
+    for listed in workspace.versions()? {
+        if from == Some(listed.id) {
+            newest = listed.summary.generation;
+        }
+        names.insert(listed.id, listed.tags);
+    }
     let mut found = Vec::new();
     workspace.trace(path, &mut |step| {
-        if found.len() < max {
+        if found.len() < max && step.record.generation <= newest {
             found.push(step);
         }
         found.len() < max
     })?;
-    if found.is_empty() && max > 0 {
+    if found.is_empty() && max > 0 && from.is_none() {
         return Err(no_path(path));
     }
     let mut items = Vec::with_capacity(found.len());

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use sha2::Sha256 as Sha2;
 use zeroize::Zeroizing;
 
-use super::sealed::{HEADER_LEN, Kind, MAGIC, NONCE_LEN, SEAL_OVERHEAD, Sealed, TAG_LEN, header};
+use super::sealed::{HEADER_LEN, Kind, MAGIC, NONCE_LEN, SEAL_FRONT_LEN, SEAL_OVERHEAD, Sealed, TAG_LEN, header};
 use crate::base::ids::{BlobId, Sha256, WorkspaceId};
 use crate::base::limits::FORMAT_VERSION;
 use crate::base::random;
@@ -127,13 +127,15 @@ impl Keys {
         let seed = derive(id_key.as_array(), workspace, "chunker", "gear");
         let mut seed_bytes = [0; 8];
         seed_bytes.copy_from_slice(&seed.as_array()[..8]);
-        Self(Arc::new(Ring {
+        let ring = Arc::new(Ring {
             workspace,
-            epochs: RwLock::new(epoch_keys.into_iter().map(|key| Arc::new(EpochKeys::new(workspace, key))).collect()),
+            epochs: RwLock::new(epoch_keys.into_iter().map(|key| EpochKeys::new(workspace, key)).collect()),
             ids: [id("content"), id("page"), id("lease"), id("app")],
             chunk_seed: u64::from_le_bytes(seed_bytes),
             id_key,
-        }))
+        });
+        keep_in_memory(&*ring);
+        Self(ring)
     }
 
     /// A ring of fresh random keys for tests and simulations.
@@ -226,6 +228,14 @@ impl Keys {
         Sealed::new(out)
     }
 
+    /// Makes one envelope of `buffer[at..]`, where the plaintext stands behind [`SEAL_FRONT_LEN`] bytes of anything.
+    /// For local files; what a store gets is made by [`seal`](Self::seal).
+    pub fn seal_in_place(&self, kind: Kind, identity: &[u8], buffer: &mut Vec<u8>, at: usize) {
+        let (epoch, keys) = self.newest();
+        let place = Place { workspace: self.0.workspace, kind, epoch, identity };
+        place.seal_in_place(&keys.by_kind[kind as usize - 1], buffer, at);
+    }
+
     fn seal_onto(&self, kind: Kind, identity: &[u8], parts: &[&[u8]], out: &mut Vec<u8>) {
         let (epoch, keys) = self.newest();
         let place = Place { workspace: self.0.workspace, kind, epoch, identity };
@@ -297,15 +307,20 @@ impl Place<'_> {
     }
 
     fn seal_parts(&self, cipher: &Aes256GcmSiv, parts: &[&[u8]], out: &mut Vec<u8>) {
-        let header = header(self.kind, self.epoch);
-        let nonce: [u8; NONCE_LEN] = random::bytes();
         out.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + SEAL_OVERHEAD);
-        out.extend_from_slice(&header);
-        out.extend_from_slice(&nonce);
-        let body = out.len();
+        let at = out.len();
+        out.resize(at + SEAL_FRONT_LEN, 0);
         parts.iter().for_each(|part| out.extend_from_slice(part));
+        self.seal_in_place(cipher, out, at);
+    }
+
+    fn seal_in_place(&self, cipher: &Aes256GcmSiv, out: &mut Vec<u8>, at: usize) {
+        let nonce: [u8; NONCE_LEN] = random::bytes();
+        let (front, body) = out[at..].split_at_mut(SEAL_FRONT_LEN);
+        front[..HEADER_LEN].copy_from_slice(&header(self.kind, self.epoch));
+        front[HEADER_LEN..].copy_from_slice(&nonce);
         let tag = cipher
-            .encrypt_inout_detached(&Nonce::from(nonce), &self.associated_data(), out[body..].as_mut().into())
+            .encrypt_inout_detached(&Nonce::from(nonce), &self.associated_data(), body.into())
             .unwrap_or_else(|_| unreachable!("AES-GCM-SIV seals up to 64 GiB, limits::OBJECT_LEN_MAX is far below"));
         out.extend_from_slice(&tag);
     }
@@ -351,9 +366,20 @@ impl std::fmt::Debug for Keys {
     }
 }
 
+/// Keeps keys out of swap, where the system lets us lock so much memory. For good: a page is locked once, however many
+/// keys lie in it, so that unlocking one would unlock its neighbours.
+fn keep_in_memory<T>(keys: &T) {
+    match region::lock(std::ptr::from_ref(keys), size_of::<T>()) {
+        Ok(locked) => std::mem::forget(locked),
+        Err(error) => tracing::debug!("keys may be swapped out: {error}"),
+    }
+}
+
 impl EpochKeys {
-    fn new(workspace: WorkspaceId, key: KeyBytes) -> Self {
-        Self { by_kind: Kind::ALL.map(|kind| kind_cipher(workspace, &key, kind)), key }
+    fn new(workspace: WorkspaceId, key: KeyBytes) -> Arc<Self> {
+        let keys = Arc::new(Self { by_kind: Kind::ALL.map(|kind| kind_cipher(workspace, &key, kind)), key });
+        keep_in_memory(&*keys);
+        keys
     }
 
     pub(super) fn key(&self) -> &KeyBytes {

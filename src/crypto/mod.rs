@@ -3,7 +3,8 @@
 //! Uses: `base`. Knows neither paths nor stores.
 //!
 //! Invariants:
-//! - key bytes never leave this room, are wiped on drop and have no `Debug` that shows them;
+//! - key bytes never leave this room (but for those that are there to be shared), are wiped on drop and have no
+//!   `Debug` that shows them;
 //! - [`Sealed`] is made only here, and a store accepts nothing else;
 //! - everything sealed is bound to its format version, kind, epoch, workspace and own identity, so
 //!   opening it in another place fails;
@@ -16,8 +17,10 @@
 pub mod document;
 mod keys;
 mod sealed;
+mod shared;
 pub mod sharing;
 pub mod slots;
 
 pub use keys::{IdDomain, Keys, OpenError, envelope_epoch};
-pub use sealed::{Kind, SEAL_OVERHEAD, Sealed};
+pub use sealed::{Kind, SEAL_FRONT_LEN, SEAL_OVERHEAD, Sealed};
+pub use shared::{SHARED_OVERHEAD, SharedKey};

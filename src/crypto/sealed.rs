@@ -72,8 +72,10 @@ pub(super) const HEADER_LEN: usize = 8;
 pub(super) const NONCE_LEN: usize = 12;
 pub(super) const TAG_LEN: usize = 16;
 
-/// Bytes an envelope adds to its plaintext: header 8, nonce 12, tag 16.
-pub const SEAL_OVERHEAD: usize = HEADER_LEN + NONCE_LEN + TAG_LEN;
+/// Bytes of an envelope before its ciphertext: header 8, nonce 12.
+pub const SEAL_FRONT_LEN: usize = HEADER_LEN + NONCE_LEN;
+/// Bytes an envelope adds to its plaintext: the front, and the tag of 16.
+pub const SEAL_OVERHEAD: usize = SEAL_FRONT_LEN + TAG_LEN;
 
 pub(super) fn header(kind: Kind, epoch: u32) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::access::AccessLog;
 use super::ahead::ReadAhead;
 use super::control::{Outside, SHA256_XATTR, VERSION_XATTR, is_outside};
 use super::open_files::OpenFiles;
@@ -23,8 +24,11 @@ pub struct Fs {
     pub(super) outside: Outside,
     pub(super) ahead: Mutex<ReadAhead>,
     pub(super) files: Arc<OpenFiles>,
+    access: Arc<AccessLog>,
 }
 
+/// The label of SELinux, which `ls -l` asks for.
+const LABEL_XATTR: &[u8] = b"security.selinux";
 /// Extended attributes of ours; not listed, so that copying a file does not try to set them.
 const OWN_XATTRS: &[u8] = b"user.kura.";
 const STATE_XATTR: &[u8] = b"user.kura.state";
@@ -42,9 +46,9 @@ impl Named {
 impl Fs {
     /// The file system of `workspace`. `control` answers what is written below `.kura/ctl`.
     pub fn new(workspace: Arc<Workspace>, options: FsOptions, control: Arc<Dispatcher>) -> Self {
-        let files = Arc::<OpenFiles>::default();
-        let outside = Outside::new(workspace.clone(), options, control, files.clone());
-        Self { workspace, options, outside, ahead: Mutex::default(), files }
+        let (files, access) = (Arc::<OpenFiles>::default(), Arc::<AccessLog>::default());
+        let outside = Outside::new(workspace.clone(), options, control, files.clone(), access.clone());
+        Self { workspace, options, outside, ahead: Mutex::default(), files, access }
     }
 
     pub(super) fn tree(&self) -> &Worktree {
@@ -54,6 +58,21 @@ impl Fs {
     /// Whether an inode is of the live tree, and not of a past version or a control file.
     pub fn is_live(&self, ino: Ino) -> bool {
         !is_outside(ino)
+    }
+
+    /// The log of requests.
+    pub fn access(&self) -> &AccessLog {
+        &self.access
+    }
+
+    /// Whether an inode is `.kura/access-log`, whose readers wait for what happens.
+    pub fn is_access_log(&self, ino: Ino) -> bool {
+        is_outside(ino) && self.outside.is_access_log(ino)
+    }
+
+    /// The path of an inode for people, as far as it is in memory.
+    pub fn describe(&self, ino: Ino) -> String {
+        if is_outside(ino) { self.outside.describe(ino) } else { self.tree().describe(ino) }
     }
 
     /// How the file system behaves.
@@ -298,7 +317,11 @@ impl Fs {
         if name == VERSION_XATTR {
             return self.version_of(ino, wait);
         }
-        Ok(self.tree().getxattr(ino, name, wait)?)
+        match self.tree().getxattr(ino, name, wait) {
+            // A program that lists files then asks for no other file's.
+            Err(WorkError::NoData) if name == LABEL_XATTR => Err(WorkError::NotSupported.into()),
+            value => Ok(value?),
+        }
     }
 
     /// The version that made an inode what it is; none has what changed since.

@@ -15,7 +15,7 @@ impl Fs {
     /// Opens a file.
     pub fn open(&self, caller: Caller, ino: Ino, how: OpenHow, wait: Wait) -> Result<Opened> {
         if is_outside(ino) {
-            return self.outside.open(caller, ino, how);
+            return self.outside.open(caller, ino, how, wait);
         }
         let tree = self.tree();
         if how.truncate && !how.write {
@@ -68,8 +68,7 @@ impl Fs {
         };
         read.map_err(|error| match error {
             error @ (FsError::Work(WorkError::Version(_)) | FsError::Workspace(_)) => {
-                let path = if is_outside(ino) { self.outside.describe(ino) } else { self.tree().describe(ino) };
-                FsError::File { path, ino, error: Box::new(error) }
+                FsError::File { path: self.describe(ino), ino, error: Box::new(error) }
             }
             error => error,
         })

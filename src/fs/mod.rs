@@ -9,6 +9,8 @@
 //! ```text
 //! .kura/status  .kura/status.json          one open, one consistent answer
 //! .kura/metrics                            numbers in the text format of Prometheus
+//! .kura/config                             the settings that the mount began with
+//! .kura/access-log                         every request as it is answered, a line of JSON each
 //! .kura/history/<path>/<RFC 3339, UTC>     every version of one file, also of a deleted one
 //! .kura/versions/by-id/<uuid>/             a past version, read-only
 //! .kura/versions/latest                    a symbolic link into by-id, as are
@@ -32,6 +34,7 @@
 //! Lock order: nodes, handles, open files and read-ahead each lock only themselves; none is held while
 //! another room is called.
 
+mod access;
 mod ahead;
 mod control;
 mod error;
@@ -40,6 +43,7 @@ mod files;
 mod open_files;
 mod types;
 
+pub use access::{Access, AccessLog};
 pub use error::FsError;
 pub use file_system::Fs;
 pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};

@@ -14,13 +14,14 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use zeroize::Zeroizing;
 
 use super::convert::{
     fallocate_mode, file_attr, file_type, ino, is_write, new_node, nothing, open_flags, open_how, permissions,
     rename_mode, set_time, ttl, xattr_mode,
 };
 use super::counters::Operation;
-use super::serve::{Server, guarded, refuse_logged};
+use super::serve::{Server, guarded, refuse, refuse_logged};
 use crate::base::limits::NAME_LEN_MAX;
 use crate::fs::{Caching, Fs, FsError, Handle, Listing, Named, Opened, Shown, Space};
 use crate::worktree::{Caller, Changes, NewNode, Wait, WorkError};
@@ -144,9 +145,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let asked = self.server.asked(Operation::Lookup, request, parent, Some(name));
         let (caller, name) = (caller(request), bytes(name));
         self.server.serve(
-            Operation::Lookup,
+            asked,
             reply,
             move |fs, wait| fs.lookup(caller, ino(parent), &name, wait),
             |_, reply, found| match found {
@@ -161,9 +163,10 @@ impl Filesystem for Adapter {
         guarded(Operation::Forget, || self.server.fs.forget(ino(node), count));
     }
 
-    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let asked = self.server.asked(Operation::Getattr, request, node, None);
         let answer = |_: &Fs, reply, shown| attributes(reply, shown);
-        self.server.serve(Operation::Getattr, reply, move |fs, wait| fs.getattr(ino(node), wait), answer);
+        self.server.serve(asked, reply, move |fs, wait| fs.getattr(ino(node), wait), answer);
     }
 
     fn setattr(
@@ -184,6 +187,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let asked = self.server.asked(Operation::Setattr, request, node, None);
         let caller = caller(request);
         let changes = Changes {
             mode: mode.map(permissions),
@@ -194,12 +198,13 @@ impl Filesystem for Adapter {
             mtime: mtime.map(set_time),
         };
         let work = move |fs: &Fs, wait| fs.setattr(caller.uid, ino(node), &changes, wait);
-        self.server.serve(Operation::Setattr, reply, work, |_, reply, shown| attributes(reply, shown));
+        self.server.serve(asked, reply, work, |_, reply, shown| attributes(reply, shown));
     }
 
-    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        let asked = self.server.asked(Operation::Readlink, request, node, None);
         let answer = |_: &Fs, reply: ReplyData, target: Vec<u8>| reply.data(&target);
-        self.server.serve(Operation::Readlink, reply, move |fs, wait| fs.readlink(ino(node), wait), answer);
+        self.server.serve(asked, reply, move |fs, wait| fs.readlink(ino(node), wait), answer);
     }
 
     fn mknod(
@@ -212,38 +217,43 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let asked = self.server.asked(Operation::Mknod, request, parent, Some(name));
         let Some(node) = new_node(mode, rdev) else { return reply.error(Errno::EINVAL) };
         let (caller, name, mode) = (caller(request), bytes(name), permissions(mode));
         let work = move |fs: &Fs, wait| fs.make(caller, ino(parent), &name, &node, mode, wait);
-        self.server.serve(Operation::Mknod, reply, work, named);
+        self.server.serve(asked, reply, work, named);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let asked = self.server.asked(Operation::Mkdir, request, parent, Some(name));
         let (caller, name, mode) = (caller(request), bytes(name), permissions(mode));
         let work = move |fs: &Fs, wait| fs.make(caller, ino(parent), &name, &NewNode::Directory, mode, wait);
-        self.server.serve(Operation::Mkdir, reply, work, named);
+        self.server.serve(asked, reply, work, named);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let asked = self.server.asked(Operation::Unlink, request, parent, Some(name));
         let name = bytes(name);
-        self.server.serve(Operation::Unlink, reply, move |fs, wait| fs.unlink(ino(parent), &name, wait), empty);
+        self.server.serve(asked, reply, move |fs, wait| fs.unlink(ino(parent), &name, wait), empty);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let asked = self.server.asked(Operation::Rmdir, request, parent, Some(name));
         let (caller, name) = (caller(request), bytes(name));
-        self.server.serve(Operation::Rmdir, reply, move |fs, wait| fs.rmdir(caller, ino(parent), &name, wait), empty);
+        self.server.serve(asked, reply, move |fs, wait| fs.rmdir(caller, ino(parent), &name, wait), empty);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let asked = self.server.asked(Operation::Symlink, request, parent, Some(name));
         let (caller, name) = (caller(request), bytes(name));
         let node = NewNode::Symlink(bytes(target.as_os_str()));
         let work = move |fs: &Fs, wait| fs.make(caller, ino(parent), &name, &node, 0o777, wait);
-        self.server.serve(Operation::Symlink, reply, work, named);
+        self.server.serve(asked, reply, work, named);
     }
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -251,22 +261,25 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let asked = self.server.asked(Operation::Rename, request, parent, Some(name));
         let Some(mode) = rename_mode(flags.bits()) else { return reply.error(Errno::EINVAL) };
         let (name, new_name) = (bytes(name), bytes(new_name));
         let work = move |fs: &Fs, wait| fs.rename((ino(parent), &name), (ino(new_parent), &new_name), mode, wait);
-        self.server.serve(Operation::Rename, reply, work, empty);
+        self.server.serve(asked, reply, work, empty);
     }
 
-    fn link(&self, _: &Request, node: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, node: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+        let asked = self.server.asked(Operation::Link, request, new_parent, Some(new_name));
         let name = bytes(new_name);
         let work = move |fs: &Fs, wait| fs.link(ino(node), ino(new_parent), &name, wait);
-        self.server.serve(Operation::Link, reply, work, named);
+        self.server.serve(asked, reply, work, named);
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let asked = self.server.asked(Operation::Open, request, node, None);
         let (caller, how) = (caller(request), open_how(flags.0));
         self.server.serve(
-            Operation::Open,
+            asked,
             reply,
             move |fs, wait| fs.open(caller, ino(node), how, wait),
             |_, reply, opened| reply.opened(FileHandle(opened.handle.0), open_flags(&opened)),
@@ -283,9 +296,10 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let asked = self.server.asked(Operation::Create, request, parent, Some(name));
         let (caller, name, mode, how) = (caller(request), bytes(name), permissions(mode), open_how(flags));
         self.server.serve(
-            Operation::Create,
+            asked,
             reply,
             move |fs, wait| fs.create(caller, ino(parent), &name, mode, how, wait),
             |_, reply, (Named(shown), opened)| {
@@ -297,7 +311,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -306,7 +320,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.server.counters.count(Operation::Read);
+        let asked = self.server.asked(Operation::Read, request, node, None);
         let (node, handle, len) = (ino(node), Handle(fh.0), size as usize);
         guarded(Operation::Read, || {
             let fs = &self.server.fs;
@@ -318,19 +332,20 @@ impl Filesystem for Adapter {
             let fetch = move |fs: &Fs| ahead.into_iter().for_each(|ahead| fs.read_ahead(ahead));
             match read {
                 Ok(data) => {
+                    asked.told(None);
                     reply.data(&data);
                     if is_due {
                         self.server.in_background(Operation::Read, fetch);
                     }
                 }
                 Err(error) if error.would_block() => self.server.put_off(
-                    Operation::Read,
+                    if fs.is_access_log(node) { asked.counted_as(Operation::Control) } else { asked },
                     reply,
                     move |fs| fs.read(node, handle, offset, len, Wait::Yes),
                     |_, reply, data| reply.data(&data),
                     fetch,
                 ),
-                Err(error) => refuse_logged(Operation::Read, reply, &error),
+                Err(error) => refuse(asked, reply, &error),
             }
         });
     }
@@ -347,37 +362,42 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.server.counters.count(Operation::Write);
+        let asked = self.server.asked(Operation::Write, request, node, None);
         // The kernel says when the writer may not keep set-uid bits; that is known better there than here.
         let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let uid = if drops { request.uid().max(1) } else { 0 };
         let (node, handle, len) = (ino(node), Handle(fh.0), u32::try_from(data.len()).unwrap_or(u32::MAX));
         guarded(Operation::Write, || match self.server.fs.write(uid, node, handle, offset, data, Wait::No) {
-            Ok(()) => reply.written(len),
+            Ok(()) => {
+                asked.told(None);
+                reply.written(len);
+            }
             Err(error) if error.would_block() => {
-                let data = data.to_vec();
+                // What is written to a control file may be secret.
+                let data = Zeroizing::new(data.to_vec());
                 self.server.put_off(
-                    if self.server.fs.is_live(node) { Operation::Write } else { Operation::Control },
+                    if self.server.fs.is_live(node) { asked } else { asked.counted_as(Operation::Control) },
                     reply,
                     move |fs| fs.write(uid, node, handle, offset, &data, Wait::Yes),
                     move |_, reply, ()| reply.written(len),
                     |_| {},
                 );
             }
-            Err(error) => refuse_logged(Operation::Write, reply, &error),
+            Err(error) => refuse(asked, reply, &error),
         });
     }
 
-    fn flush(&self, _: &Request, node: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        let (node, handle) = (ino(node), Handle(fh.0));
+    fn flush(&self, request: &Request, node_no: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        let (node, handle) = (ino(node_no), Handle(fh.0));
         // Closing a control file may run a request.
         let operation = if self.server.fs.is_live(node) { Operation::Flush } else { Operation::Control };
-        self.server.serve(operation, reply, move |fs, wait| fs.flush(node, handle, wait), empty);
+        let asked = self.server.asked(operation, request, node_no, None);
+        self.server.serve(asked, reply, move |fs, wait| fs.flush(node, handle, wait), empty);
     }
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         fh: FileHandle,
         flags: OpenFlags,
@@ -385,16 +405,18 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.server.counters.count(Operation::Release);
+        let asked = self.server.asked(Operation::Release, request, node, None);
         guarded(Operation::Release, || {
             let (write, caching) = (is_write(flags.0), Caching::Kept);
             self.server.fs.release(&Opened { ino: ino(node), handle: Handle(fh.0), write, caching });
+            asked.told(None);
             reply.ok();
         });
     }
 
-    fn fsync(&self, _: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.server.serve(Operation::Fsync, reply, move |fs, wait| fs.fsync(ino(node), wait), empty);
+    fn fsync(&self, request: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let asked = self.server.asked(Operation::Fsync, request, node, None);
+        self.server.serve(asked, reply, move |fs, wait| fs.fsync(ino(node), wait), empty);
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -403,27 +425,31 @@ impl Filesystem for Adapter {
         if self.has_no_opendir { reply.error(Errno::ENOSYS) } else { reply.opened(FileHandle(0), FopenFlags::empty()) }
     }
 
-    fn readdir(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, node: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let asked = self.server.asked(Operation::Readdir, request, node, None);
         let work = move |fs: &Fs, wait| fs.list(ino(node), offset, wait);
-        self.server.serve(Operation::Readdir, reply, work, |fs, reply, listing| fill(fs, reply, &listing));
+        self.server.serve(asked, reply, work, |fs, reply, listing| fill(fs, reply, &listing));
     }
 
-    fn readdirplus(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+    fn readdirplus(&self, request: &Request, node: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        let asked = self.server.asked(Operation::Readdirplus, request, node, None);
         let work = move |fs: &Fs, wait| fs.list(ino(node), offset, wait);
-        self.server.serve(Operation::Readdirplus, reply, work, |fs, reply, listing| fill_plus(fs, reply, &listing));
+        self.server.serve(asked, reply, work, |fs, reply, listing| fill_plus(fs, reply, &listing));
     }
 
-    fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.server.serve(Operation::Fsyncdir, reply, move |fs, wait| fs.fsync_dir(ino(node), wait), empty);
+    fn fsyncdir(&self, request: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let asked = self.server.asked(Operation::Fsyncdir, request, node, None);
+        self.server.serve(asked, reply, move |fs, wait| fs.fsync_dir(ino(node), wait), empty);
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.server.serve(Operation::Statfs, reply, |fs, _| fs.space(), |_, reply, space| statfs(reply, space));
+    fn statfs(&self, request: &Request, node: INodeNo, reply: ReplyStatfs) {
+        let asked = self.server.asked(Operation::Statfs, request, node, None);
+        self.server.serve(asked, reply, |fs, _| fs.space(), |_, reply, space| statfs(reply, space));
     }
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -431,27 +457,31 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let asked = self.server.asked(Operation::Setxattr, request, node, None);
         let Some(mode) = xattr_mode(flags) else { return reply.error(Errno::EINVAL) };
         let (name, value) = (bytes(name), value.to_vec());
         let work = move |fs: &Fs, wait| fs.setxattr(ino(node), &name, &value, mode, wait);
-        self.server.serve(Operation::Setxattr, reply, work, empty);
+        self.server.serve(asked, reply, work, empty);
     }
 
-    fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let asked = self.server.asked(Operation::Getxattr, request, node, None);
         let name = bytes(name);
         let work = move |fs: &Fs, wait| fs.getxattr(ino(node), &name, wait);
-        self.server.serve(Operation::Getxattr, reply, work, move |_, reply, value| sized(reply, &value, size));
+        self.server.serve(asked, reply, work, move |_, reply, value| sized(reply, &value, size));
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let asked = self.server.asked(Operation::Listxattr, request, node, None);
         let uid = request.uid();
         let work = move |fs: &Fs, wait| fs.listxattr(uid, ino(node), wait);
-        self.server.serve(Operation::Listxattr, reply, work, move |_, reply, names| sized(reply, &names, size));
+        self.server.serve(asked, reply, work, move |_, reply, names| sized(reply, &names, size));
     }
 
-    fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let asked = self.server.asked(Operation::Removexattr, request, node, None);
         let name = bytes(name);
-        self.server.serve(Operation::Removexattr, reply, move |fs, wait| fs.removexattr(ino(node), &name, wait), empty);
+        self.server.serve(asked, reply, move |fs, wait| fs.removexattr(ino(node), &name, wait), empty);
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
@@ -484,13 +514,15 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let asked = self.server.asked(Operation::Fallocate, request, node, None);
         let Some(mode) = fallocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let uid = request.uid();
         let work = move |fs: &Fs, wait| fs.fallocate(uid, ino(node), (offset, length), mode, wait);
-        self.server.serve(Operation::Fallocate, reply, work, empty);
+        self.server.serve(asked, reply, work, empty);
     }
 
-    fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let asked = self.server.asked(Operation::Lseek, request, node, None);
         let data = match whence {
             libc::SEEK_DATA => true,
             libc::SEEK_HOLE => false,
@@ -498,7 +530,7 @@ impl Filesystem for Adapter {
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         self.server.serve(
-            Operation::Lseek,
+            asked,
             reply,
             move |fs, wait| fs.seek(ino(node), offset, data, wait),
             |_, reply, found| match i64::try_from(found) {
@@ -521,9 +553,10 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let asked = self.server.asked(Operation::CopyFileRange, request, to, None);
         let uid = request.uid();
         self.server.serve(
-            Operation::CopyFileRange,
+            asked,
             reply,
             move |fs, wait| fs.copy_range(uid, (ino(from), from_offset), (ino(to), to_offset), len, wait),
             |_, reply, copied| match u32::try_from(copied) {

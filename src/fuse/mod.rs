@@ -13,6 +13,7 @@
 //! Lock order: pool, deadlines and counters lock only themselves, and no other room is called meanwhile.
 
 mod adapter;
+mod asked;
 mod convert;
 mod counters;
 mod deadlines;

@@ -106,7 +106,7 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let teller = teller.map_err(refused)?;
     let device = mountpoint::device_of(&mountpoint);
     let session = run(session).map_err(refused)?;
-    let device = device.ok_or_else(|| refused(io::Error::other("the mount is not in the system's list of mounts")))?;
+    let device = device.ok_or_else(|| MountError::Gone { path: mountpoint.clone() })?;
     Ok(Mounted { mountpoint, device, ended, server, session: Mutex::new(Some(Running { session, teller })) })
 }
 

@@ -68,6 +68,12 @@ pub enum MountError {
         /// The system's words.
         reason: String,
     },
+    /// It was gone as soon as it was there.
+    #[error("{}: it was mounted, and somebody else unmounted it at once", path.display())]
+    Gone {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// Something else is mounted on top.
     #[error("{}: something else is mounted over it; unmount that first", path.display())]
     Covered {

@@ -1,22 +1,24 @@
 //! How a request is served: at once from memory, or on a pool, answered in time in either case.
 
 use std::any::Any;
+use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
 use parking_lot::Mutex;
 
+use super::asked::Asked;
 use super::counters::{Counters, Operation};
 use super::deadlines::{Deadlines, Expire};
 use super::errno::{errno, is_trouble};
 use super::pool::Pool;
 use crate::fs::{Fs, FsError, Listing, Named, Opened, Result, Shown, Space};
-use crate::worktree::Wait;
+use crate::worktree::{Wait, WorkError};
 
 /// Threads for what waits for the store.
 const STORE_THREADS: usize = 16;
@@ -60,6 +62,11 @@ refuse!(
 
 /// A result that nobody waits for any more.
 pub(super) trait GiveBack: Send + 'static {
+    /// Whether it says that there is nothing of the name.
+    fn is_nothing(&self) -> bool {
+        false
+    }
+
     /// Undoes what the kernel would undo, had it been told.
     fn give_back(self, _fs: &Fs)
     where
@@ -82,6 +89,10 @@ impl GiveBack for Named {
 }
 
 impl GiveBack for Option<Named> {
+    fn is_nothing(&self) -> bool {
+        self.is_none()
+    }
+
     fn give_back(self, fs: &Fs) {
         if let Some(named) = self {
             named.give_back(fs);
@@ -119,13 +130,14 @@ pub(super) struct Server {
 }
 
 /// A reply and what to do with it, until someone takes it.
-struct Slot<R, A>(Mutex<Option<(R, A)>>, Operation);
+struct Slot<R, A>(Mutex<Option<(R, A, Asked)>>, Operation);
 
 impl<R: Refuse, A: Send> Expire for Slot<R, A> {
     fn expire(&self) {
         let taken = self.0.lock().take();
-        if let Some((reply, _)) = taken {
+        if let Some((reply, _, asked)) = taken {
             tracing::error!("{:?} took too long and was given up", self.1);
+            asked.told(Some(&FsError::TimedOut));
             reply.refuse(&FsError::TimedOut);
         }
     }
@@ -156,22 +168,30 @@ impl Server {
         self.deadlines.close();
     }
 
+    /// A request has come.
+    pub(super) fn asked(&self, operation: Operation, request: &Request, node: INodeNo, name: Option<&OsStr>) -> Asked {
+        self.counters.count(operation);
+        Asked::new(&self.fs, operation, request, node, name)
+    }
+
     /// Serves a request: `work` without waiting and, where that will not do, again on the pool; then
     /// `answer`.
     pub(super) fn serve<R: Refuse, T: GiveBack>(
         &self,
-        operation: Operation,
+        asked: Asked,
         reply: R,
         work: impl Fn(&Fs, Wait) -> Result<T> + Send + 'static,
         answer: impl FnOnce(&Fs, R, T) + Send + 'static,
     ) {
-        self.counters.count(operation);
-        guarded(operation, || match work(&self.fs, Wait::No) {
-            Ok(value) => answer(&self.fs, reply, value),
-            Err(error) if error.would_block() => {
-                self.put_off(operation, reply, move |fs| work(fs, Wait::Yes), answer, |_| {});
+        guarded(asked.operation, || match work(&self.fs, Wait::No) {
+            Ok(value) => {
+                told(asked, &value);
+                answer(&self.fs, reply, value);
             }
-            Err(error) => refuse_logged(operation, reply, &error),
+            Err(error) if error.would_block() => {
+                self.put_off(asked, reply, move |fs| work(fs, Wait::Yes), answer, |_| {});
+            }
+            Err(error) => refuse(asked, reply, &error),
         });
     }
 
@@ -184,12 +204,13 @@ impl Server {
     /// Runs `work` on the pool, then `answer`, then `after`, for which the caller does not wait.
     pub(super) fn put_off<R: Refuse, T: GiveBack>(
         &self,
-        operation: Operation,
+        asked: Asked,
         reply: R,
         work: impl FnOnce(&Fs) -> Result<T> + Send + 'static,
         answer: impl FnOnce(&Fs, R, T) + Send + 'static,
         after: impl FnOnce(&Fs) + Send + 'static,
     ) {
+        let operation = asked.operation;
         let (pool, limit) = match operation {
             Operation::Flush => (&self.disk, self.deadline),
             Operation::Fsync | Operation::Fsyncdir if !self.fs.fsync_waits_for_store() => (&self.disk, self.deadline),
@@ -198,7 +219,7 @@ impl Server {
             Operation::Control | Operation::Mkdir | Operation::Rmdir => (&self.control, self.control_deadline),
             _ => (&self.store, self.deadline),
         };
-        let slot = Arc::new(Slot(Mutex::new(Some((reply, answer))), operation));
+        let slot = Arc::new(Slot(Mutex::new(Some((reply, answer, asked))), operation));
         let ticket = self.deadlines.add(limit, slot.clone());
         let (fs, deadlines, job_slot) = (self.fs.clone(), self.deadlines.clone(), slot.clone());
         let submitted = pool.submit(Box::new(move || {
@@ -206,8 +227,11 @@ impl Server {
                 let done = work(&fs);
                 let taken = job_slot.0.lock().take();
                 match (taken, done) {
-                    (Some((reply, answer)), Ok(value)) => answer(&fs, reply, value),
-                    (Some((reply, _)), Err(error)) => refuse_logged(operation, reply, &error),
+                    (Some((reply, answer, asked)), Ok(value)) => {
+                        told(asked, &value);
+                        answer(&fs, reply, value);
+                    }
+                    (Some((reply, _, asked)), Err(error)) => refuse(asked, reply, &error),
                     (None, Ok(value)) => value.give_back(&fs),
                     (None, Err(error)) => tracing::warn!("{operation:?} failed after it was given up: {error}"),
                 }
@@ -220,8 +244,8 @@ impl Server {
         if !submitted {
             self.deadlines.remove(ticket);
             let taken = slot.0.lock().take();
-            if let Some((reply, _)) = taken {
-                refuse_logged(operation, reply, &FsError::Busy);
+            if let Some((reply, _, asked)) = taken {
+                refuse(asked, reply, &FsError::Busy);
             }
         }
     }
@@ -237,6 +261,19 @@ pub(super) fn guarded(operation: Operation, serve: impl FnOnce()) {
 fn words_of(panic: &(dyn Any + Send)) -> &str {
     let words = panic.downcast_ref::<&str>().copied();
     words.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
+}
+
+/// A request is answered with a value.
+fn told<T: GiveBack>(asked: Asked, value: &T) {
+    let nothing = FsError::Work(WorkError::NotFound);
+    asked.told(value.is_nothing().then_some(&nothing));
+}
+
+/// Answers that a request failed.
+pub(super) fn refuse<R: Refuse>(asked: Asked, reply: R, error: &FsError) {
+    let operation = asked.operation;
+    asked.told(Some(error));
+    refuse_logged(operation, reply, error);
 }
 
 pub(super) fn refuse_logged<R: Refuse>(operation: Operation, reply: R, error: &FsError) {

@@ -32,7 +32,7 @@ impl FromStr for Role {
 const NEW_ONLY: [&str; 8] =
     ["kura.json", "HEAD", "keys/*", "epochs/*", "indexes/*", "objects/*", "packs/*", "locations/*"];
 /// What a writer may replace and remove: nothing that a version needs.
-const PASSING: [&str; 2] = ["leases/*", "probe/*"];
+const PASSING: [&str; 3] = ["leases/*", "probe/*", "releases/feedback/*"];
 
 /// The policy of a role on the workspace below `prefix` (without slashes at its ends; may be empty) of a bucket.
 ///

@@ -145,8 +145,7 @@ impl Leases {
         self.check_room(path, by_force)?;
         let taken_from = self.take(path, term, by_force)?;
         // Somebody may have locked what is above or below at the same time; then neither has it.
-        self.look()?;
-        if let Err(error) = self.check_room(path, false) {
+        if let Err(error) = self.look().and_then(|()| self.check_room(path, false)) {
             self.give_back(path)?;
             return Err(error);
         }

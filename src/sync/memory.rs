@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Rollback, SyncError};
 use crate::base::disk::{Disk, read_file, replace_file};
 use crate::base::ids::{ClientId, Sha256, VersionId};
+use crate::blob::RunRef;
 use crate::crypto::{Keys, Kind};
 use crate::version::VersionError;
 use crate::version::head::Head;
@@ -18,8 +19,11 @@ use crate::worktree::WorkError;
 
 const IDENTITY: &[u8] = b"client";
 const REFS_IDENTITY: &[u8] = b"refs";
+const UNSETTLED_IDENTITY: &[u8] = b"unsettled";
 /// Longest memory file in bytes.
 const LEN_MAX: usize = 4096;
+/// Longest list of location runs in bytes.
+const RUNS_LEN_MAX: usize = 1 << 20;
 
 /// A state of HEAD that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +147,40 @@ impl ClientMemory {
     pub fn settle_collection(&self, collection: u64) -> Result<(), SyncError> {
         let rest = self.rest().unwrap_or_default();
         self.write_rest(&Rest { collection: Some(collection), ..rest })
+    }
+
+    /// Location runs that were in force before a collection was begun to be taken in, and may still be needed to
+    /// store anew what it took.
+    pub fn unsettled_runs(&self) -> Result<Vec<RunRef>, SyncError> {
+        let path = self.path.with_file_name("unsettled");
+        let sealed = match read_file(&*self.disk, &path, RUNS_LEN_MAX) {
+            Ok(sealed) => sealed,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(disk_error(&path, &error)),
+        };
+        let object = path.display().to_string();
+        let plain = self
+            .keys
+            .open(Kind::Local, UNSETTLED_IDENTITY, &sealed)
+            .map_err(|source| VersionError::Unopened { object: object.clone(), source })?;
+        Ok(postcard::from_bytes(&plain).map_err(|error| VersionError::Damaged { object, reason: error.to_string() })?)
+    }
+
+    /// Remembers these runs, before the tree rests on others.
+    pub fn keep_unsettled_runs(&self, runs: &[RunRef]) -> Result<(), SyncError> {
+        let plain = postcard::to_stdvec(runs).unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+        let sealed = self.keys.seal(Kind::Local, UNSETTLED_IDENTITY, &plain);
+        let path = self.path.with_file_name("unsettled");
+        replace_file(&*self.disk, &path, sealed.as_bytes()).map_err(|error| disk_error(&path, &error))
+    }
+
+    /// Forgets them, once everything that waits here was checked.
+    pub fn drop_unsettled_runs(&self) -> Result<(), SyncError> {
+        let path = self.path.with_file_name("unsettled");
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(disk_error(&path, &error)),
+            _ => Ok(()),
+        }
     }
 
     /// Remembers a HEAD durably, and its refs, when the tree rests on it.

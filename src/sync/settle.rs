@@ -32,6 +32,12 @@ impl Publisher {
         let parts = &self.parts;
         let index = parts.blobs.index();
         let before = parts.tree.base();
+        // What cannot be stored anew now is so at the next attempt, which may be that of another process.
+        let mut runs = parts.memory.unsettled_runs()?;
+        runs.extend(runs_of(&before.runs));
+        runs.sort_unstable_by_key(|run| run.id);
+        runs.dedup();
+        parts.memory.keep_unsettled_runs(&runs)?;
         index.set_newer(runs_of(&head.runs));
         let settled = (|| {
             let taken = self.taken(head)?;
@@ -39,13 +45,14 @@ impl Publisher {
                 self.join(head, seen, Some(taken.clone()))?;
             }
             // What is about to be stored anew is read from where it was.
-            index.set_foreign(runs_of(&before.runs));
+            index.set_foreign(runs);
             self.verify(head, &taken)
         })();
         index.set_foreign(Vec::new());
         index.set_newer(Vec::new());
         settled?;
         parts.memory.settle_collection(head.collection)?;
+        parts.memory.drop_unsettled_runs()?;
         index.set_collection(head.collection);
         Ok(())
     }

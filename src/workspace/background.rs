@@ -21,11 +21,15 @@ use crate::worktree::{Checkpoint, Reason, Wait};
 
 /// How often the version timer looks, at most.
 const TICK_MS: u64 = 250;
+/// Files are closed in bursts. Absorbed together they cost less, and what was closed is in the journal.
+const ABSORB_PACE_MS: u64 = 25;
 /// Wait after content could not be absorbed, and at first after no version could be recorded.
 const ABSORB_RETRY_MS: u64 = 2_000;
 /// How often that wait doubles: every attempt to record leaves something behind until one succeeds.
 const RECORD_DOUBLINGS_MAX: u32 = 4;
 
+/// What an inode that is looked up costs in memory, about, all that belongs to it counted.
+const INODE_COST_BYTES: usize = 256;
 /// How often it is looked for files to hash.
 const HASH_IDLE_MS: u64 = 10_000;
 
@@ -154,6 +158,9 @@ impl Workspace {
     fn keep_absorbing(&self) {
         while !self.background.is_stopping() {
             self.tree().wait_for_work(Duration::from_secs(1));
+            if self.tree().is_calm() && !self.background.pause(Duration::from_millis(ABSORB_PACE_MS)) {
+                return;
+            }
             let absorbed = self.tree().stage_ample().and(self.tree().absorb_all());
             if absorbed.is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
                 return;
@@ -186,6 +193,7 @@ impl Workspace {
                 tracing::warn!("unsaved content is only in memory for now: {error}");
             }
             self.note_silence();
+            self.share_memory();
             if synced.elapsed() >= Duration::from_millis(intervals.sync_ms) {
                 synced = Instant::now();
                 if let Err(error) = self.tree().sync() {
@@ -193,6 +201,13 @@ impl Workspace {
                 }
             }
         }
+    }
+
+    /// Opened content gets the memory that inodes do not need.
+    fn share_memory(&self) {
+        let most = self.parts.options.memory_bytes_max;
+        let inodes_cost = self.tree().known_inodes().saturating_mul(INODE_COST_BYTES);
+        self.parts.blobs.limit_memory(most.saturating_sub(inodes_cost).max(most / 3));
     }
 
     /// A store that was found silent by anybody is asked by the publisher until it answers.

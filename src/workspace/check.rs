@@ -13,7 +13,7 @@ use crate::base::ids::{BlobId, Sha256, VersionId};
 use crate::base::random;
 use crate::blob::{BlobError, BlobKind, Blobs, BlobsConfig, ChunkRef, Location, Outbox, Place, RunRef, location};
 use crate::store::{ObjectKey, ObjectStore, StoreError};
-use crate::sync::read_head;
+use crate::sync::{SyncError, read_head};
 use crate::version::entry::{Body, Content, Entry, LinkRecord};
 use crate::version::head::Head;
 use crate::version::index::{IndexRecord, sha256};
@@ -84,16 +84,24 @@ pub(super) struct Checker<'a> {
     pub(super) present: HashMap<ObjectKey, u64>,
     seen: HashSet<BlobId>,
     pub(super) report: CheckReport,
+    /// Told how far it is; false ends it.
+    goes_on: Option<&'a mut dyn FnMut(&CheckReport) -> bool>,
 }
 
 impl Workspace {
     /// Checks everything that HEAD leads to, and content as far as `sample` says.
     pub fn check(&self, sample: Sample) -> Result<CheckReport> {
+        self.check_while(sample, &mut |_| true)
+    }
+
+    /// As [`check`](Self::check), telling how far it is; ends as [`SyncError::Stopped`] when `goes_on` says false.
+    pub fn check_while(&self, sample: Sample, goes_on: &mut dyn FnMut(&CheckReport) -> bool) -> Result<CheckReport> {
         // Read before the objects are listed, so that what it leads to was there by then.
         let head = self.stored_head()?;
         let mut checker = Checker::new(self)?;
         checker.check_keys()?;
         checker.read_runs(&head)?;
+        checker.goes_on = Some(goes_on);
         checker.check_all(&head, sample)?;
         Ok(checker.report)
     }
@@ -128,7 +136,13 @@ impl<'a> Checker<'a> {
             })?;
         }
         let (locations, seen, report) = (HashMap::new(), HashSet::new(), CheckReport::default());
-        Ok(Self { workspace, blobs, locations, present, seen, report })
+        Ok(Self { workspace, blobs, locations, present, seen, report, goes_on: None })
+    }
+
+    /// Tells how far it is.
+    fn tell(&mut self) -> Result<()> {
+        let goes_on = self.goes_on.as_mut().is_none_or(|goes_on| goes_on(&self.report));
+        if goes_on { Ok(()) } else { Err(SyncError::Stopped.into()) }
     }
 
     pub(super) fn problem(&mut self, object: &str, what: &str) {
@@ -181,6 +195,7 @@ impl<'a> Checker<'a> {
         let mut digests: HashMap<VersionId, Sha256> = HashMap::new();
         for listed in versions.iter().rev() {
             self.report.versions += 1;
+            self.tell()?;
             match self.read_record(listed.id, &digests) {
                 Ok(record) => {
                     digests.insert(listed.id, record.digest());
@@ -200,6 +215,7 @@ impl<'a> Checker<'a> {
             self.note(&IndexRecord::key(head.version), &what)?;
         }
         for record in &roots {
+            self.tell()?;
             self.walk(parts_of(record))?;
         }
         self.read_sample(sample)?;
@@ -296,6 +312,7 @@ impl<'a> Checker<'a> {
         for kind in [BlobKind::Content, BlobKind::Page] {
             let of_kind: Vec<_> = all.iter().filter(|(_, at)| at.kind == kind).collect();
             for batch in of_kind.chunks(BATCH) {
+                self.tell()?;
                 let chunks: Vec<ChunkRef> = batch.iter().map(|(id, at)| ChunkRef { id: *id, len: at.len }).collect();
                 for ((id, at), answer) in batch.iter().zip(self.blobs.read_many(kind, &chunks)) {
                     self.report.blobs_read += 1;

@@ -21,7 +21,7 @@ impl Workspace {
             disk: parts.options.disk.clone(),
             clock: parts.options.clock.clone(),
             client: parts.memory.get().client,
-            conditional_writes: parts.conditional_writes,
+            leases: (!parts.conditional_writes).then(|| parts.leases.clone()),
         });
         let run = || collector.run(options, stop);
         // Without conditional writes nobody else may swing HEAD meanwhile, this client included.

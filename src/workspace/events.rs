@@ -57,6 +57,12 @@ impl Events {
         }
     }
 
+    /// An application has something to tell.
+    pub(super) fn told(&self, event: &str, message: &str, about: &serde_json::Value) {
+        self.note(event, message, &[("about", about.clone())]);
+        self.announce(message);
+    }
+
     /// Others' versions were taken in.
     pub(super) fn joined(&self, pulled: &Pulled) {
         let message = format!("took in version {} of {}: {} changes", pulled.theirs, pulled.author, pulled.changed);

@@ -22,6 +22,7 @@ use crate::base::clock::Timestamp;
 use crate::base::disk::TEMPORARY_PREFIX;
 use crate::base::ids::VersionId;
 use crate::base::random;
+use crate::sync::SyncError;
 use crate::version::VersionError;
 use crate::version::entry::{Body, Content, Entry, FileBody, Ino, name_ok};
 use crate::version::index::IndexRecord;
@@ -32,14 +33,14 @@ const PIECE_LEN: u64 = 4 << 20;
 
 impl Workspace {
     /// Writes a version, or only `paths` of it, into a local directory (made when missing). Files that are there are
-    /// replaced only with `overwrite`.
+    /// replaced only with `overwrite`. Ends early, as [`SyncError::Stopped`], when `progress` says false.
     pub fn export(
         &self,
         version: VersionId,
         paths: &[Vec<u8>],
         to_dir: &Path,
         overwrite: bool,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<ExportReport> {
         let record = self.version(version)?;
         fs::create_dir_all(to_dir).map_err(|error| WorkspaceError::disk(to_dir, &error))?;
@@ -95,7 +96,7 @@ struct Export<'a> {
     report: ExportReport,
     /// Where inodes with several names were written first.
     linked: HashMap<Ino, PathBuf>,
-    progress: &'a mut dyn FnMut(Progress),
+    progress: &'a mut dyn FnMut(Progress) -> bool,
 }
 
 impl Export<'_> {
@@ -138,7 +139,7 @@ impl Export<'_> {
         // Their times and modes last: making names in them would change or forbid it.
         for (entry, target) in dirs.into_iter().rev() {
             self.attributes(&entry, &target)?;
-            self.done(0);
+            self.done(0)?;
         }
         Ok(())
     }
@@ -152,10 +153,16 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn done(&mut self, bytes: u64) {
+    fn done(&mut self, bytes: u64) -> Result<()> {
         self.report.exported.files += 1;
         self.report.exported.bytes += bytes;
-        (self.progress)(self.report.exported);
+        self.tell(0)
+    }
+
+    /// Tells how far it is, with so many bytes of a file that is not whole yet.
+    fn tell(&mut self, more: u64) -> Result<()> {
+        let Progress { files, bytes } = self.report.exported;
+        if (self.progress)(Progress { files, bytes: bytes + more }) { Ok(()) } else { Err(SyncError::Stopped.into()) }
     }
 
     /// A directory; one that is there will do, but below the top never a link to one.
@@ -180,8 +187,7 @@ impl Export<'_> {
         self.clear(target)?;
         if let Some(first) = self.linked.get(&entry.ino).filter(|_| several) {
             fs::hard_link(first, target).map_err(|error| WorkspaceError::disk(target, &error))?;
-            self.done(0);
-            return Ok(());
+            return self.done(0);
         }
         let bytes = match &entry.body {
             Body::File(body) => {
@@ -206,8 +212,7 @@ impl Export<'_> {
         if several {
             self.linked.insert(entry.ino, target.to_owned());
         }
-        self.done(bytes);
-        Ok(())
+        self.done(bytes)
     }
 
     /// Removes what has the name, if that is allowed.
@@ -255,6 +260,7 @@ impl Export<'_> {
                 let bytes = self.workspace.read_file(body, at, len)?;
                 file.write_all_at(&bytes, at).map_err(failed)?;
                 at += bytes.len().max(1) as u64;
+                self.tell(at)?;
             }
         }
         file.set_len(body.size).map_err(failed)

@@ -146,8 +146,13 @@ impl Workspace {
         Ok(self.present()?.id)
     }
 
+    /// Has the background publish what is recorded, without waiting for more.
+    pub fn publish_soon(&self) {
+        self.background.publish_now();
+    }
+
     /// The newest version, after recording what changed since.
-    pub(super) fn present(&self) -> Result<Arc<IndexRecord>> {
+    pub fn present(&self) -> Result<Arc<IndexRecord>> {
         if !self.is_read_only() {
             self.record(Reason::automatic())?;
         }

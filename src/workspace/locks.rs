@@ -35,7 +35,6 @@ impl Workspace {
             None if self.background.is_started() => Term::Kept,
             None => Term::For(UNMOUNTED_MS),
         };
-        let mut broken = Vec::new();
         for path in paths {
             let acquire = || self.parts.leases.acquire(path, term, by_force);
             let taken_from = match acquire() {
@@ -43,9 +42,7 @@ impl Workspace {
                 outcome => outcome,
             }?;
             self.parts.events.note("lock", &format!("`{}` is locked here", text(path)), &[("path", json!(text(path)))]);
-            broken.extend(taken_from.filter(|_| by_force).map(|holder| (path, holder)));
-        }
-        for (path, holder) in broken {
+            let Some(holder) = taken_from.filter(|_| by_force) else { continue };
             let message = format!("broke the lock of {holder} on `{}`", text(path));
             self.parts.events.note("lock-broken", &message, &[("path", json!(text(path))), ("holder", json!(holder))]);
             self.record(Reason { origin: Origin::Snapshot, message: Some(message), tag: None, always: true })?;

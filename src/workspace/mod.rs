@@ -22,7 +22,6 @@ mod error;
 mod events;
 mod export;
 mod forget;
-mod files;
 mod fsync;
 mod history;
 mod import;
@@ -41,9 +40,11 @@ mod repair;
 mod reports;
 mod restore;
 mod revert;
+mod scratch;
 mod select;
 mod slots;
 mod status;
+mod store_records;
 mod waiting;
 mod trace;
 mod xattr;
@@ -55,7 +56,6 @@ pub use deploy::{
     check_path, decide, fold, integrity_of_file, integrity_of_files, parse_integrity, sidecar_name,
 };
 pub use error::WorkspaceError;
-pub use files::WorkspaceFiles;
 pub use forget::ForgetReport;
 pub use keep::is_known;
 pub use maintain::Maintenance;
@@ -72,6 +72,7 @@ pub use reports::{
 pub use select::is_time;
 pub use slots::{KeySlots, SlotInfo, SlotState};
 pub use status::{LockStatus, Offline, Status};
+pub use store_records::StoreRecords;
 pub use trace::{Gone, Step};
 pub use waiting::WaitingFile;
 

@@ -24,7 +24,7 @@ use crate::version::head::Head;
 use crate::version::index::{Author, IndexRecord};
 use crate::version::pages::Pages;
 use crate::version::refs;
-use crate::worktree::{Base, Worktree, WorktreeParts};
+use crate::worktree::{Base, Queued, Worktree, WorktreeParts};
 
 /// See [`Workspace::open`].
 pub(super) fn open(options: OpenOptions) -> Result<Arc<Workspace>> {
@@ -69,7 +69,7 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         // What others published since is taken in later; until then, these refs are not what ours began with.
         let is_base = head.generation == tree.base().head_generation;
         memory.remember(*seen, is_base.then_some(head.refs))?;
-        if is_base && memory.collection().is_none() {
+        if is_base && memory.collection().is_none() && nothing_waits(&tree, &outbox, &opening)? {
             memory.settle_collection(head.collection)?;
             blobs.index().set_collection(head.collection);
             blobs.index().set_newer(Vec::new());
@@ -110,6 +110,13 @@ pub(super) fn open_in(store: Arc<dyn ObjectStore>, options: OpenOptions) -> Resu
         head.map_or(Ok(()), |(_, seen)| workspace.parts.memory.remember(seen, None))?;
     }
     Ok(workspace)
+}
+
+/// Whether no version, object, draft or change here could rest on what was collected since it was made.
+fn nothing_waits(tree: &Worktree, outbox: &Outbox, opening: &Opening) -> Result<bool> {
+    let queue = Queued::list(&*opening.options.disk, &Queued::dir(&opening.dir))?;
+    let is_as_recorded = !tree.has_unrecorded() && tree.activity().drafts == 0;
+    Ok(is_as_recorded && queue.is_empty() && outbox.keys().is_empty())
 }
 
 /// How long a store may take before somebody is told.
@@ -313,7 +320,7 @@ impl Opening {
             keys: keys.clone(),
             outbox: outbox.clone(),
             cache,
-            memory_limit_bytes: options.memory_bytes_max,
+            memory_limit_bytes: options.memory_bytes_max / 3,
         }))
     }
 

@@ -157,6 +157,11 @@ impl Workspace {
         &self.parts.tree
     }
 
+    /// Adds an event of an application, and tells who wants to know at once.
+    pub fn tell_event(&self, event: &str, message: &str, about: &serde_json::Value) {
+        self.parts.events.told(event, message, about);
+    }
+
     /// What happened, as lines of JSON: those from number `from` on, and the number of the next one.
     pub fn events(&self, from: u64) -> (Vec<String>, u64) {
         self.parts.events.since(from)

@@ -93,7 +93,7 @@ pub struct OpenOptions {
     pub trust: Option<VersionId>,
     /// Limits of the live tree.
     pub limits: Limits,
-    /// Opened content kept in memory, in bytes.
+    /// Opened content kept in memory, in bytes; down to a third of it while very many inodes need memory.
     pub memory_bytes_max: usize,
     /// Fetched objects kept on the local disk, in bytes.
     pub cache_bytes_max: u64,
@@ -181,7 +181,7 @@ impl OpenOptions {
             take_over: false,
             trust: None,
             limits: Limits::default(),
-            memory_bytes_max: 64 << 20,
+            memory_bytes_max: 192 << 20,
             cache_bytes_max: 10 << 30,
             intervals: Intervals::default(),
             maintenance: Maintenance::default(),

@@ -206,7 +206,7 @@ impl Workspace {
             let front =
                 match self.parts.store.get_range(&RangeRequest { key: key.clone(), offset: 0, len: HEADER_BYTES }) {
                     // It waits to be published, and was sealed under the newest epoch.
-                    Err(StoreError::NotFound { .. }) => continue,
+                    Err(StoreError::NotFound { .. }) if self.parts.blobs.is_waiting(&key) => continue,
                     front => front?,
                 };
             if envelope_epoch(&front).is_none_or(|found| found >= epoch) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::history::is_below;
-use super::{Result, Workspace, split_path};
+use super::{Result, Workspace, WorkspaceError, split_path};
 use crate::base::ids::VersionId;
 use crate::version::diff::{Change, ChangeKind, diff};
 use crate::version::entry::{Body, Entry};
@@ -89,7 +89,15 @@ impl Workspace {
     }
 
     fn first_parent(&self, record: &IndexRecord) -> Result<Option<Arc<IndexRecord>>> {
-        record.parents.first().map(|parent| self.version(*parent)).transpose()
+        record.parents.first().map_or(Ok(None), |parent| self.kept(*parent))
+    }
+
+    /// A version, unless it was forgotten: history ends there.
+    fn kept(&self, id: VersionId) -> Result<Option<Arc<IndexRecord>>> {
+        match self.version(id) {
+            Err(WorkspaceError::Forgotten { .. }) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// Where an inode of a version was in the version before: a parent that has the very same, else the first that has
@@ -97,7 +105,7 @@ impl Workspace {
     fn origin(&self, record: &IndexRecord, path: &Arc<[u8]>, entry: &Entry) -> Result<Option<Found>> {
         let mut known = None;
         for parent in &record.parents {
-            let parent = self.version(*parent)?;
+            let Some(parent) = self.kept(*parent)? else { continue };
             let before = match self.entry_at(&parent, path)? {
                 Some(before) if before.file_id == entry.file_id => Some((path.clone(), before)),
                 replaced => match self.moved_from(&parent, record, entry)? {

@@ -2,6 +2,8 @@
 //!
 //! Only the neighbourhood of what changed is read and cut again. Cutting goes on past the change
 //! until a cut falls on an old boundary, so that small edits do not break a file into crumbs.
+//!
+//! A file that is written in order is hashed on the way, also when it is absorbed in several goes ([`Front`]).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -51,24 +53,42 @@ pub(super) struct Sink<'a> {
     fresh: BTreeSet<BlobId>,
 }
 
+/// What absorbing makes.
+pub(super) struct Absorbed {
+    pub(super) body: FileBody,
+    /// Records of new small blobs, still to be appended (before anything refers to the blobs).
+    pub(super) records: Vec<Record>,
+    /// The digest so far, when all of the content went by on the way.
+    pub(super) front: Option<Front>,
+}
+
+/// Whether the content is about to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is, and gets its digest, unless that takes reading a huge file again.
+    Publish,
+    /// More is coming, or somebody else makes the digest.
+    Stage,
+}
+
 impl Absorber<'_> {
-    /// The body of a file with `layers` on top of `base`, and the journal records of its new small
-    /// blobs that still have to be appended (before anything refers to them).
+    /// Makes content of `layers` on top of `base`.
     pub(super) fn absorb(
         &self,
         owner: Ino,
         base: FileBody,
         layers: Vec<Arc<Layer>>,
-    ) -> Result<(FileBody, Vec<Record>)> {
+        purpose: Purpose,
+    ) -> Result<Absorbed> {
         let view = View::new(base, layers);
         let mut sink =
             Sink { with: self, owner, records: Vec::new(), batch_len: 0, unsynced: Vec::new(), fresh: BTreeSet::new() };
-        let body = if view.size() < CHUNK_LEN_MIN as u64 {
-            self.absorb_small(&view, &mut sink)?
+        let (body, front) = if view.size() < CHUNK_LEN_MIN as u64 {
+            (self.absorb_small(&view, &mut sink)?, None)
         } else {
-            self.absorb_large(&view, &mut sink)?
+            self.absorb_large(&view, &mut sink, purpose)?
         };
-        Ok((body, sink.finish()?))
+        Ok(Absorbed { body, records: sink.finish()?, front })
     }
 
     fn absorb_small(&self, view: &View, sink: &mut Sink<'_>) -> Result<FileBody> {
@@ -84,11 +104,10 @@ impl Absorber<'_> {
         Ok(FileBody { size, content, sha256: Some(digest) })
     }
 
-    fn absorb_large(&self, view: &View, sink: &mut Sink<'_>) -> Result<FileBody> {
+    fn absorb_large(&self, view: &View, sink: &mut Sink<'_>, purpose: Purpose) -> Result<(FileBody, Option<Front>)> {
         let mut plan = Plan::make(view, self.io)?;
         let size = view.size();
-        let whole = plan.regions.len() == 1 && plan.regions[0] == (0..size);
-        let mut hasher = whole.then(|| Hasher::Running(sha2::Sha256::new()));
+        let mut hasher = Hasher::begin(view, &plan.regions);
         let mut added = Vec::new();
         let mut regions = std::mem::take(&mut plan.regions).into_iter().peekable();
         while let Some(region) = regions.next() {
@@ -102,11 +121,13 @@ impl Absorber<'_> {
             content => content,
         };
         let content = base.splice(self.io, &removed, &added)?;
-        let body = FileBody { size, content, sha256: hasher.map(Hasher::finish) };
-        if body.sha256.is_some() || size > REHASH_LEN_MAX {
-            return Ok(body);
-        }
-        Ok(FileBody { sha256: Some(self.hash(view)?), ..body })
+        let (front, sha256) = match hasher {
+            Some(Hasher::Running(front)) => (Some(front.clone()), Some(front.finish())),
+            Some(Hasher::Done(digest)) => (None, Some(digest)),
+            None if purpose == Purpose::Publish && size <= REHASH_LEN_MAX => (None, Some(self.hash(view)?)),
+            None => (None, None),
+        };
+        Ok((FileBody { size, content, sha256 }, front))
     }
 
     fn reading(&self) -> Reading<'_> {
@@ -161,7 +182,7 @@ impl Absorber<'_> {
             let digest = sha256(bytes);
             match hasher.as_deref_mut() {
                 Some(hasher) if bytes.len() as u64 == view.size() => *hasher = Hasher::Done(digest),
-                Some(hasher) => hasher.update(bytes),
+                Some(hasher) => hasher.update(at, bytes),
                 None => {}
             }
             added.push((at, sink.put(bytes, &digest)?));
@@ -176,24 +197,44 @@ impl Absorber<'_> {
     }
 }
 
+/// The SHA-256 of a file as far as it was made: of its first `len` bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Front {
+    pub(super) len: u64,
+    state: sha2::Sha256,
+}
+
+impl Front {
+    fn finish(self) -> Sha256 {
+        Sha256(self.state.finalize().into())
+    }
+}
+
 /// The SHA-256 of a whole file.
 enum Hasher {
-    Running(sha2::Sha256),
+    Running(Front),
     /// The file is one chunk, which was hashed for its identity.
     Done(Sha256),
 }
 
 impl Hasher {
-    fn update(&mut self, bytes: &[u8]) {
-        if let Hasher::Running(hasher) = self {
-            hasher.update(bytes);
-        }
+    /// Goes on behind what is hashed already; `None` unless all that follows is cut in one go.
+    fn begin(view: &View, regions: &[Range<u64>]) -> Option<Self> {
+        let front = view.front();
+        let goes_by = match regions {
+            [] => front.len == view.size(),
+            [region] => region.start <= front.len && region.end == view.size(),
+            _ => false,
+        };
+        goes_by.then_some(Hasher::Running(front))
     }
 
-    fn finish(self) -> Sha256 {
-        match self {
-            Hasher::Running(hasher) => Sha256(hasher.finalize().into()),
-            Hasher::Done(digest) => digest,
+    /// Takes the bytes from `at` on, as far as they are new. They come in order.
+    fn update(&mut self, at: u64, bytes: &[u8]) {
+        if let Hasher::Running(front) = self {
+            let known = usize::try_from(front.len - at.min(front.len)).unwrap_or(usize::MAX);
+            front.state.update(bytes.get(known..).unwrap_or_default());
+            front.len = front.len.max(at + bytes.len() as u64);
         }
     }
 }

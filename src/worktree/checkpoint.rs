@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::absorb::{Absorbed, Purpose};
 use super::capture::{Captured, CapturedEntry, FileContent};
 use super::live::Worktree;
 use super::local_blobs::{BlobMap, LocalBlob, LocalPlace};
@@ -240,7 +241,8 @@ impl Worktree {
     /// Absorbs what was still frozen when it was captured.
     fn captured_body(&self, ino: Ino, content: &FileContent) -> Result<FileBody> {
         let _absorbing = self.absorbing.lock();
-        let (body, records) = self.absorb_layers(ino, content.base.clone(), content.layers.clone())?;
+        let (base, layers) = (content.base.clone(), content.layers.clone());
+        let Absorbed { body, records, .. } = self.absorb_layers(ino, base, layers, Purpose::Publish)?;
         self.append_blobs(&records)?;
         Ok(body)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::absorb::Front;
 use super::extents::PieceData;
 use super::inode::{File, Layer};
 use super::{Result, WorkError};
@@ -16,6 +17,8 @@ use crate::version::tree::{PageIo, TreeRef};
 /// What a file was made of at one moment; reading it needs no lock.
 pub(super) struct View {
     base: FileBody,
+    /// What is known of the base's digest.
+    front: Option<Front>,
     layers: Vec<Arc<Layer>>,
     size: u64,
 }
@@ -38,7 +41,7 @@ impl View {
 
     /// A body with these layers on top, oldest first.
     pub(super) fn new(base: FileBody, layers: Vec<Arc<Layer>>) -> Self {
-        let mut view = Self { size: base.size, base, layers: Vec::new() };
+        let mut view = Self { size: base.size, base, front: None, layers: Vec::new() };
         layers.into_iter().for_each(|layer| view.push(layer));
         view
     }
@@ -48,6 +51,7 @@ impl View {
         self.size = layer.size;
         if let Some(base) = &layer.base {
             self.base = (**base).clone();
+            self.front = layer.front.clone();
             self.layers.clear();
         }
         self.layers.push(layer);
@@ -65,6 +69,13 @@ impl View {
         self.size
     }
 
+    /// The digest of the base as far as it was made and no layer changes what it covers; else that of nothing.
+    pub(super) fn front(&self) -> Front {
+        let changed = self.layers.iter().filter_map(|layer| Some(layer.extents.iter().next()?.0)).min();
+        let unchanged = changed.unwrap_or(u64::MAX).min(self.base_clip());
+        self.front.clone().filter(|front| front.len <= unchanged).unwrap_or_default()
+    }
+
     /// The offset below which the base shows, where no layer covers it.
     pub(super) fn base_clip(&self) -> u64 {
         self.layers.iter().map(|layer| layer.clip).min().unwrap_or(u64::MAX).min(self.base.size)
@@ -74,12 +85,19 @@ impl View {
     pub(super) fn read(&self, from: &Reading<'_>, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
         let end = offset + len as u64;
         let before = out.len();
-        if self.layers.iter().any(|layer| layer.extents.covers(offset, end)) {
-            out.resize(before + len, 0);
-        } else {
-            from.read_body(&self.base, offset, len, self.base_clip(), out)?;
-        }
-        for layer in &self.layers {
+        // Nothing below a layer that covers everything has to be looked at.
+        let covering = self.layers.iter().rposition(|layer| layer.extents.covers(offset, end));
+        let above = match covering {
+            Some(index) => {
+                self.layers[index].extents.append_to(offset, end, out);
+                index + 1
+            }
+            None => {
+                from.read_body(&self.base, offset, len, self.base_clip(), out)?;
+                0
+            }
+        };
+        for layer in &self.layers[above..] {
             zero_from(&mut out[before..], offset, layer.clip);
             layer.extents.overlay(offset, &mut out[before..]);
         }

@@ -190,6 +190,17 @@ impl Extents {
         }
     }
 
+    /// Appends the bytes of `from..to`, which the pieces cover, to `out`.
+    pub(super) fn append_to(&self, from: u64, to: u64, out: &mut Vec<u8>) {
+        for (start, piece) in self.touching(from, to) {
+            let (first, last) = (index(from.max(start) - start), index(to.min(start + piece.data.len()) - start));
+            match &piece.data {
+                PieceData::Bytes(bytes) => out.extend_from_slice(&bytes[first..last]),
+                PieceData::Zeros(_) => out.resize(out.len() + last - first, 0),
+            }
+        }
+    }
+
     /// The pieces that touch `from..to`.
     pub(super) fn touching(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, &Piece)> {
         let first = self

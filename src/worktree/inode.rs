@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::absorb::Front;
 use super::attr::{Attr, FileKind};
 use super::cookies::DirCookies;
 use super::extents::Extents;
@@ -81,6 +82,8 @@ pub(super) struct Layer {
     pub(super) extents: Extents,
     /// All older content, when it was absorbed without being published (a large draft).
     pub(super) base: Option<Arc<FileBody>>,
+    /// The digest of that content as far as it was made.
+    pub(super) front: Option<Front>,
     /// Older content shows only below this offset.
     pub(super) clip: u64,
     /// The file's length with this layer on top.
@@ -205,6 +208,7 @@ impl Layer {
             id,
             extents: Extents::default(),
             base: None,
+            front: None,
             clip: size,
             size,
             mtime,

@@ -103,6 +103,7 @@ impl Worktree {
         if self.parts.read_only || self.is_broken() {
             return Err(WorkError::ReadOnly);
         }
+        let _joining = self.joining.lock();
         let runs = incoming.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         self.parts.blobs.index().set_foreign(runs);
         let joined = self.join_attempts(incoming);
@@ -304,8 +305,14 @@ impl Worktree {
                 counts: (before, prepared.record.counts),
                 listings: &prepared.listings,
             });
-            self.journal.append(&[Record::Rest { version: prepared.record.id }])?;
-            self.carry_over(&mut table, &blobs)?;
+            let carried = self
+                .journal
+                .append(&[Record::Rest { version: prepared.record.id }])
+                .and_then(|_| self.carry_over(&mut table, &blobs));
+            if let Err(error) = carried {
+                self.ahead.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
             let captured = Captured {
                 dirs: Vec::new(),
                 root: prepared.record.root.dir.clone(),

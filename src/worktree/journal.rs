@@ -12,13 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 
 use super::error::is_full;
-use super::record::Record;
+use super::record::{self, Record};
 use super::{JournalError, Result, WorkError};
 use crate::base::disk::{Disk, DiskFile, OpenMode, read_file};
-use crate::crypto::{Keys, Kind, SEAL_OVERHEAD};
+use crate::crypto::{Keys, Kind, SEAL_FRONT_LEN, SEAL_OVERHEAD};
 
 /// A frame may not be longer.
 const FRAME_LEN_MAX: usize = 256 * 1024 * 1024;
+/// A frame begins with the length of its envelope.
+const FRAME_HEADER_LEN: usize = 4;
+/// The memory of a frame up to this size is kept for the next.
+const FRAME_KEPT_MAX: usize = 256 * 1024;
 const TAG_LEN: usize = 16;
 /// The tag at the end of a frame, which the next frame is bound to.
 pub(super) type Tag = [u8; TAG_LEN];
@@ -61,6 +65,8 @@ struct State {
     failed: Option<JournalError>,
     /// Earlier segments that are still needed.
     older: Vec<Older>,
+    /// Memory for the next frame.
+    frame: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -103,7 +109,8 @@ impl Journal {
         let segment = end.last + 1;
         let file = create_segment(&*disk, dir, segment)?;
         let bytes = AtomicU64::new(older.iter().map(|older| older.len).sum());
-        let state = State { segment, file, len: 0, number: 0, previous: end.chain, failed: None, older };
+        let state =
+            State { segment, file, len: 0, number: 0, previous: end.chain, failed: None, older, frame: Vec::new() };
         let start = Position { segment, offset: 0 };
         let journal = Self {
             disk,
@@ -127,29 +134,40 @@ impl Journal {
 
     /// Appends one frame with these records; they are in the system's hands when this returns.
     pub(super) fn append(&self, records: &[Record]) -> Result<(FrameRef, Position)> {
-        let plain = postcard::to_stdvec(records).unwrap_or_else(|_| unreachable!("our own plain types always encode"));
-        if plain.len() + SEAL_OVERHEAD > FRAME_LEN_MAX {
-            return Err(WorkError::TooLarge);
-        }
         let mut state = self.state.lock();
+        let mut frame = std::mem::take(&mut state.frame);
+        let appended = self.append_frame(&mut state, records, &mut frame);
+        if frame.capacity() <= FRAME_KEPT_MAX {
+            state.frame = frame;
+        }
+        appended
+    }
+
+    /// Makes the frame in `frame`, which may hold anything, and writes it.
+    fn append_frame(&self, state: &mut State, records: &[Record], frame: &mut Vec<u8>) -> Result<(FrameRef, Position)> {
         if let Some(failed) = &state.failed {
             return Err(failed.clone().into());
         }
+        frame.clear();
+        frame.resize(FRAME_HEADER_LEN + SEAL_FRONT_LEN, 0);
+        record::encode_onto(records, frame);
+        if frame.len() + TAG_LEN > FRAME_LEN_MAX {
+            return Err(WorkError::TooLarge);
+        }
         let identity = identity(&self.id, state.segment, state.number, &state.previous);
-        let sealed = self.keys.seal(Kind::Journal, &identity, &plain);
-        let bytes = sealed.as_bytes();
-        let mut frame = Vec::with_capacity(4 + bytes.len());
-        frame.extend_from_slice(&u32::try_from(bytes.len()).map_err(|_| WorkError::TooLarge)?.to_le_bytes());
-        frame.extend_from_slice(bytes);
-        if let Err(error) = state.file.write_at(&frame, state.len) {
-            return Err(self.write_failed(&mut state, &error));
+        self.keys.seal_in_place(Kind::Journal, &identity, frame, FRAME_HEADER_LEN);
+        let (header, sealed) = frame.split_at_mut(FRAME_HEADER_LEN);
+        header.copy_from_slice(&u32::try_from(sealed.len()).map_err(|_| WorkError::TooLarge)?.to_le_bytes());
+        let tag = tag_of(sealed);
+        if let Err(error) = state.file.write_at(frame, state.len) {
+            return Err(self.write_failed(state, &error));
         }
         let at = Position { segment: state.segment, offset: state.len };
         let place = FrameRef { at, number: state.number, previous: state.previous };
         state.len += frame.len() as u64;
         self.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         state.number += 1;
-        state.previous = tag_of(bytes);
+        state.previous = tag;
         Ok((place, Position { segment: state.segment, offset: state.len }))
     }
 

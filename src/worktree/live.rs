@@ -100,6 +100,8 @@ pub struct Worktree {
     pub(super) unchecked_bytes: AtomicU64,
     /// Whether somebody met a limit.
     pub(super) wants_room: AtomicBool,
+    /// Held while versions of others are taken in: what is prepared for that is in no queue yet.
+    pub(super) joining: Mutex<()>,
     lists: ChunkLists,
     stopped: AtomicBool,
     /// Whether the tree in memory rests on a version that could not be written down.
@@ -139,6 +141,7 @@ impl Worktree {
             dirty_bytes: AtomicU64::new(0),
             unchecked_bytes: AtomicU64::new(0),
             wants_room: AtomicBool::new(false),
+            joining: Mutex::new(()),
             lists: ChunkLists::default(),
             stopped: AtomicBool::new(false),
             ahead: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -247,6 +248,11 @@ impl Worktree {
 
     /// Removes objects that neither a queued version nor the journal knows.
     pub(super) fn clean_outbox(&self) -> Result<()> {
+        let Some(_joining) = self.joining.try_lock() else {
+            // Later: a join takes as long as the store does.
+            self.wants_room.store(true, Ordering::Release);
+            return Ok(());
+        };
         let state = self.checkpoint.lock();
         // Nobody is about to refer to one of them.
         let _absorbing = self.absorbing.lock();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::absorb::register;
+use super::absorb::{Absorbed, Purpose, register};
 use super::content::View;
 use super::extents::Extents;
 use super::inode::{Layer, Node};
@@ -50,7 +50,7 @@ impl Worktree {
             (file.published.as_ref().map(|published| published.body.clone()).unwrap_or_default(), file.frozen.clone())
         };
         let Some(last) = layers.last().map(|layer| layer.id) else { return Ok(()) };
-        let (body, records) = self.absorb_layers(ino, base, layers)?;
+        let Absorbed { body, records, .. } = self.absorb_layers(ino, base, layers, Purpose::Publish)?;
         self.install(ino, last, body, records)
     }
 
@@ -85,12 +85,13 @@ impl Worktree {
         ino: Ino,
         base: FileBody,
         layers: Vec<Arc<Layer>>,
-    ) -> Result<(FileBody, Vec<Record>)> {
+        purpose: Purpose,
+    ) -> Result<Absorbed> {
         let pages = self.pages();
         let append = |records: Vec<Record>| self.append_blobs(&records);
-        let (body, mut records) = self.absorber(&pages, &append).absorb(ino, base, layers)?;
-        self.add_pages(ino, pages, &mut records);
-        Ok((body, records))
+        let mut absorbed = self.absorber(&pages, &append).absorb(ino, base, layers, purpose)?;
+        self.add_pages(ino, pages, &mut absorbed.records);
+        Ok(absorbed)
     }
 
     fn add_pages(&self, owner: Ino, pages: NewPages<'_>, records: &mut Vec<Record>) {
@@ -165,12 +166,20 @@ impl Worktree {
             let table = self.table();
             table.drafts.iter().chain(&table.frozen).copied().collect()
         };
-        for ino in dirty {
-            if self.unlogged_draft(ino) >= STAGE_LEN_MIN {
+        // What takes long comes last.
+        let (large, small): (Vec<Ino>, Vec<Ino>) =
+            dirty.into_iter().partition(|ino| self.unlogged(*ino).0 >= STAGE_LEN_MIN);
+        small.into_iter().try_for_each(|ino| self.log_file(ino))?;
+        for ino in large {
+            let (_, draft) = self.unlogged(ino);
+            if draft >= STAGE_LEN_MIN {
                 self.stage(ino)?;
-            } else {
-                self.log_file(ino)?;
+                continue;
             }
+            if let Err(error) = self.absorb_file(ino) {
+                tracing::debug!("inode {} is written to the journal, since it is not absorbed: {error}", ino.0);
+            }
+            self.log_file(ino)?;
         }
         self.recount();
         Ok(())
@@ -179,10 +188,7 @@ impl Worktree {
     /// Puts what was written to a file where a kill does not reach it, for whoever closes it. What is too
     /// large for the journal is left to the absorber, which the last close wakes.
     pub fn log(&self, ino: Ino, wait: Wait) -> Result<()> {
-        let unlogged = match self.table().find(ino).map(|inode| &inode.node) {
-            Some(Node::File(file)) => file.unlogged_len(),
-            _ => 0,
-        };
+        let (unlogged, _) = self.unlogged(ino);
         match unlogged {
             0 | STAGE_LEN_MIN.. => Ok(()),
             _ if unlogged > LOGGED_AT_ONCE && wait == Wait::No => Err(WorkError::WouldBlock),
@@ -190,10 +196,13 @@ impl Worktree {
         }
     }
 
-    fn unlogged_draft(&self, ino: Ino) -> u64 {
+    /// Bytes of a file that the journal does not have: of all layers, and of the draft.
+    fn unlogged(&self, ino: Ino) -> (u64, u64) {
         match self.table().find(ino).map(|inode| &inode.node) {
-            Some(Node::File(file)) => file.draft.as_ref().map_or(0, |draft| draft.extents.unlogged_len()),
-            _ => 0,
+            Some(Node::File(file)) => {
+                (file.unlogged_len(), file.draft.as_ref().map_or(0, |draft| draft.extents.unlogged_len()))
+            }
+            _ => (0, 0),
         }
     }
 
@@ -235,11 +244,12 @@ impl Worktree {
             (base, layers, copy)
         };
         let view = View::new(base, layers);
-        let (body, records) = self.absorb_layers(ino, view.base().clone(), view.layers().to_vec())?;
-        self.install_staged(ino, &draft, body, records)
+        let absorbed = self.absorb_layers(ino, view.base().clone(), view.layers().to_vec(), Purpose::Stage)?;
+        self.install_staged(ino, &draft, absorbed)
     }
 
-    fn install_staged(&self, ino: Ino, staged: &Layer, body: FileBody, mut records: Vec<Record>) -> Result<()> {
+    fn install_staged(&self, ino: Ino, staged: &Layer, absorbed: Absorbed) -> Result<()> {
+        let Absorbed { body, mut records, front } = absorbed;
         let mut table = self.table();
         let file = table.find_mut(ino).and_then(|inode| inode.file_mut().ok());
         let Some(draft) = file.and_then(|file| file.draft.as_mut()).filter(|draft| draft.id == staged.id) else {
@@ -258,10 +268,14 @@ impl Worktree {
             file.frozen.clear();
         }
         let Some(draft) = &mut file.draft else { return Ok(()) };
-        draft.base = Some(Arc::new(body));
-        draft.clip = clip;
+        (draft.base, draft.front, draft.clip) = (Some(Arc::new(body)), front, clip);
         drop_staged(&mut draft.extents, &staged.extents);
         Ok(())
+    }
+
+    /// Whether absorbing may wait a little: all that was closed is in the journal, and little is dirty.
+    pub fn is_calm(&self) -> bool {
+        self.dirty_bytes.load(Ordering::Relaxed) < STAGE_LEN_MIN
     }
 
     /// Where staging begins, so that writers who go on need not wait.
@@ -275,7 +289,7 @@ impl Worktree {
             return Ok(());
         }
         let drafts: Vec<Ino> = self.table().drafts.iter().copied().collect();
-        for ino in drafts.into_iter().filter(|ino| self.unlogged_draft(*ino) >= STAGE_LEN_MIN) {
+        for ino in drafts.into_iter().filter(|ino| self.unlogged(*ino).1 >= STAGE_LEN_MIN) {
             self.stage(ino)?;
         }
         self.recount();

@@ -100,6 +100,16 @@ impl Record {
         matches!(self, Record::Blob { .. } | Record::Object { .. } | Record::Share { .. })
     }
 
+    /// About how long it is when it is encoded; never much longer.
+    fn bytes_len(&self) -> usize {
+        const REST_LEN: usize = 128;
+        match self {
+            Record::Write { data, .. } => REST_LEN + data.0.len(),
+            Record::Blob { sealed, .. } => REST_LEN + sealed.0.len(),
+            _ => REST_LEN,
+        }
+    }
+
     /// Whether the record holds nothing but bytes of a layer, which may be journaled ahead of others.
     pub(super) fn is_bytes(&self) -> bool {
         matches!(self, Record::Write { .. } | Record::Zero { .. })
@@ -127,6 +137,34 @@ pub(super) struct AttrSet {
     pub(super) atime: Option<Timestamp>,
     pub(super) mtime: Option<Timestamp>,
     pub(super) ctime: Timestamp,
+}
+
+/// Appends the encoded records to a buffer.
+pub(super) fn encode_onto(records: &[Record], out: &mut Vec<u8>) {
+    out.reserve(records.iter().map(Record::bytes_len).sum());
+    postcard::serialize_with_flavor(records, Onto(out))
+        .unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+}
+
+/// Appends what is encoded to a buffer.
+struct Onto<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Onto<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Shared bytes, written as one length-prefixed run.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::Digest;
 
+use super::absorb::{Absorbed, Purpose};
 use super::checkpoint::{Checkpoint, Reason};
 use super::graft::GraftOp;
 use super::inode::{Inode, Layer, Node};
@@ -19,8 +20,8 @@ use crate::version::entry::{FileBody, Ino};
 const PIECE_LEN: u64 = 16 << 20;
 
 /// Keeps content that was put away for names which are still to be given; what got no name goes when it is dropped.
-pub struct Staging<'a> {
-    tree: &'a Worktree,
+pub struct Staging {
+    tree: Arc<Worktree>,
     inos: Vec<Ino>,
 }
 
@@ -57,13 +58,15 @@ pub enum Sight {
 
 impl Worktree {
     /// Begins to put content away.
-    pub fn stage_content(&self) -> Staging<'_> {
-        Staging { tree: self, inos: Vec::new() }
+    pub fn stage_content(self: &Arc<Self>) -> Staging {
+        Staging { tree: self.clone(), inos: Vec::new() }
     }
 
     /// As [`graft`](Self::graft), unless a path has changed since it was seen; then records a version. When it fails,
     /// nothing has changed; when only the version cannot be recorded, that comes back inside of `Ok`.
     pub fn graft_seen(&self, ops: &[GraftOp], seen: &[Seen], reason: &Reason) -> Result<Result<Checkpoint>> {
+        // A join would wait for this, and this for the join.
+        let _joining = self.joining.lock();
         let mut state = self.checkpoint.lock();
         self.room_for_checkpoint()?;
         self.graft_if(ops, seen)?;
@@ -71,7 +74,7 @@ impl Worktree {
     }
 }
 
-impl Staging<'_> {
+impl Staging {
     /// Puts content away, all there is to read. The inode number and the body are for one [`GraftOp::Put`].
     pub fn add(&mut self, source: &mut dyn Read) -> std::result::Result<(Ino, FileBody), StageError> {
         self.tree.writable()?;
@@ -102,18 +105,18 @@ impl Staging<'_> {
     }
 
     fn append(&self, ino: Ino, body: FileBody, piece: &[u8]) -> Result<FileBody> {
-        let tree = self.tree;
+        let tree = &*self.tree;
         let _absorbing = tree.absorbing.lock();
         let mut layer = Layer::new(0, body.size, Timestamp::default());
         layer.size += piece.len() as u64;
         layer.extents.write(body.size, piece, true);
-        let (body, records) = tree.absorb_layers(ino, body, vec![Arc::new(layer)])?;
+        let Absorbed { body, records, .. } = tree.absorb_layers(ino, body, vec![Arc::new(layer)], Purpose::Stage)?;
         tree.append_blobs(&records)?;
         Ok(body)
     }
 }
 
-impl Drop for Staging<'_> {
+impl Drop for Staging {
     fn drop(&mut self) {
         let mut table = self.tree.table();
         for ino in &self.inos {

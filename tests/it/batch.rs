@@ -3,7 +3,9 @@
 mod backlog;
 mod faults;
 mod flow;
+mod ftp;
 mod glob;
+mod inside;
 mod kill;
 mod memory;
 mod process;
@@ -11,3 +13,4 @@ mod remote;
 mod rig;
 mod servers;
 mod version;
+mod webdav;

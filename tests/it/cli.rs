@@ -1,6 +1,7 @@
 //! The program as people and scripts use it.
 #![allow(clippy::disallowed_methods, reason = "a test writes files as other programs do")]
 
+mod alike;
 mod daemon;
 mod dead;
 mod doors;
@@ -12,6 +13,8 @@ mod keys;
 mod locks;
 mod kill;
 mod many;
+mod mount8;
 pub mod support;
 mod system;
 mod traces;
+mod watching;

@@ -259,3 +259,15 @@ proptest! {
         prop_assert!(keys.open(Kind::Page, b"id", &bytes).is_err());
     }
 }
+
+#[test]
+fn keys_are_locked_in_memory() {
+    let locked_kib = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmLck")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let keys = Keys::ephemeral(WorkspaceId::random());
+    assert!(locked_kib() > 0, "nothing is locked");
+    drop(keys);
+}

@@ -47,7 +47,7 @@ fn two() -> (Rig, Client, Client) {
 }
 
 fn publish(w: &Workspace) {
-    let flushed = w.flush(Some(std::time::Duration::from_secs(20))).unwrap();
+    let flushed = w.flush(Some(std::time::Duration::from_secs(120))).unwrap();
     assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
 }
 

@@ -25,7 +25,7 @@ fn small(rig: &Rig, name: &str) -> OpenOptions {
 }
 
 fn publish(w: &Workspace) {
-    let flushed = w.flush(Some(Duration::from_secs(20))).unwrap();
+    let flushed = w.flush(Some(Duration::from_secs(120))).unwrap();
     assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
 }
 

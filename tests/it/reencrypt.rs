@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kura::crypto::envelope_epoch;
-use kura::store::{Fault, MemoryStore, Operation};
+use kura::store::{Fault, MemoryStore, ObjectKey, Operation, StoreError};
 use kura::workspace::{KeySlots, Reencryption, Sample, Workspace, WorkspaceError};
 
 use super::workspace_rig::{self as rig, Rig};
@@ -109,4 +109,21 @@ fn interrupted_anywhere_it_goes_on() {
     // A client that only has the newest state reads it all.
     let other = rig.open("other");
     assert_eq!(rig::live(&other), rig::live(&workspace));
+}
+
+#[test]
+fn a_location_run_that_the_store_has_lost_is_not_passed_over() {
+    let rig = Rig::new();
+    let workspace = filled(&rig);
+    rotate(&rig);
+    rig.set_fault(|operation, key| match operation == Operation::GetRange && key.starts_with("locations/") {
+        true => Fault::Fail(StoreError::NotFound { key: ObjectKey::new(key).unwrap() }),
+        false => Fault::Pass,
+    });
+    let error = reencrypt(&workspace).unwrap_err();
+    assert!(error.to_string().contains("locations/"), "{error}");
+    rig.heal();
+    reencrypt(&workspace).unwrap();
+    assert!(reencrypt(&workspace).unwrap().unreferred.is_empty(), "all runs in force are renewed");
+    assert!(workspace.check(Sample::Percent(100)).unwrap().problems.is_empty());
 }

@@ -17,3 +17,4 @@ mod steps;
 mod support;
 mod tamper;
 mod watching;
+mod within;

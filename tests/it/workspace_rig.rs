@@ -349,7 +349,7 @@ pub fn whole(memory: &Arc<MemoryStore>) {
 
 /// Waits for something that happens in the background.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         if is_so() {
             return;
         }

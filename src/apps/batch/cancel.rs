@@ -49,3 +49,30 @@ impl Cancel {
         if self.is_cancelled() { Err(io::Error::other("cancelled")) } else { Ok(()) }
     }
 }
+
+/// How often it is looked whether work is to be ended.
+const LOOK_MS: u64 = 20;
+
+/// Does something while another thread looks, again and again, whether it is to be ended. Whatever becomes of it, a
+/// panic too, the looking ends with it.
+pub fn watch<T>(cancel: &Cancel, look: impl Fn() -> bool + Send, act: impl FnOnce() -> T) -> T {
+    struct Over(Cancel);
+    impl Drop for Over {
+        fn drop(&mut self) {
+            self.0.cancel();
+        }
+    }
+    let over = Over(Cancel::new());
+    let ended = over.0.clone();
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            while ended.wait(Duration::from_millis(LOOK_MS)) {
+                if look() {
+                    cancel.cancel();
+                }
+            }
+        });
+        let _over = over;
+        act()
+    })
+}

@@ -16,7 +16,7 @@ use super::error::{BatchError, Code, Result};
 use super::work::TempFile;
 
 /// What a program said last is told, at most so many bytes.
-const WORDS_LEN_MAX: usize = 2000;
+const WORDS_LEN_MAX: usize = 4000;
 const POLL_FIRST: Duration = Duration::from_millis(1);
 const POLL_MAX: Duration = Duration::from_millis(20);
 
@@ -99,7 +99,7 @@ pub fn run(line: &CommandLine, name: &str, input: &mut TempFile, output: &mut Te
         Ended::Lost(error) => return Err(refuse(format!("{} cannot be waited for: {error}", line.argv[0]))),
     };
     if !status.success() {
-        let words = words.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+        let words = words.recv_timeout(Duration::from_secs(10)).unwrap_or_default();
         return Err(refuse(format!("{} ended with {status}: {}", line.argv[0], words.trim())));
     }
     output.refresh()
@@ -129,8 +129,8 @@ fn wait(child: &mut Child, time: Duration, cancel: &Cancel) -> Ended {
     }
 }
 
-/// Reads what it says, keeping the end.
-fn listen(child: &mut Child) -> mpsc::Receiver<String> {
+/// Reads what a program says to its error stream, keeping the end; to be had when it has closed that.
+pub(super) fn listen(child: &mut Child) -> mpsc::Receiver<String> {
     let (tell, told) = mpsc::channel();
     if let Some(mut from) = child.stderr.take() {
         std::thread::spawn(move || {

@@ -16,6 +16,8 @@ pub enum Code {
     Denied,
     /// Somebody changed the file meanwhile; it was left as it is.
     SourceChanged,
+    /// Somebody has locked the file.
+    Locked,
     /// A name that the protocol cannot carry.
     BadName,
     /// No room where it should be written.
@@ -48,6 +50,7 @@ impl Code {
             Code::NotAFile => "not_a_file",
             Code::Denied => "denied",
             Code::SourceChanged => "source_changed",
+            Code::Locked => "locked",
             Code::BadName => "bad_name",
             Code::Full => "full",
             Code::Processing => "processing",

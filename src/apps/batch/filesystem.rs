@@ -243,7 +243,7 @@ pub enum Replacing {
     Conditional,
     /// In one step; a change by others in the instant before it is lost.
     Atomic,
-    /// As the server likes; readers may see parts.
+    /// As the server does it: there may be a moment without the file.
     Plain,
 }
 
@@ -272,6 +272,15 @@ pub enum Found {
     Failed(BatchError),
 }
 
+/// What came of a run whose results appear together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// The version that the results are in, when there are some.
+    pub version: Option<String>,
+    /// Files that somebody changed meanwhile, and that were left as they are.
+    pub changed: Vec<FilePath>,
+}
+
 /// Files somewhere: on this disk, on a server, in a workspace.
 pub trait FileSystem: Send + Sync {
     /// Hands out what the filter takes, directory by directory, each once, as it is found.
@@ -289,9 +298,10 @@ pub trait FileSystem: Send + Sync {
     fn capabilities(&self) -> Capabilities;
     /// Where it is, without secrets.
     fn address(&self) -> &str;
-    /// Makes what was replaced appear (`keep`), or forgets it, where that happens in the end; the version it is in.
-    fn finish(&self, _keep: bool, _message: &str) -> Result<Option<String>> {
-        Ok(None)
+    /// Makes what was replaced appear (`keep`), or forgets it, where that happens in the end. With `is_all` nothing
+    /// appears when somebody changed a file meanwhile.
+    fn finish(&self, _keep: bool, _is_all: bool, _message: &str) -> Result<Finished> {
+        Ok(Finished::default())
     }
     /// Gives connections back.
     fn close(&self) {}

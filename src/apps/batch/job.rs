@@ -38,8 +38,13 @@ pub struct Job {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
-    /// `file:///DIR`, `workspace:/DIR`, `s3://BUCKET/PREFIX?…`, `sftp://[USER@]HOST[:PORT]/DIR`.
+    /// `file:///DIR`, `workspace:/DIR`, `s3://BUCKET/PREFIX?…`, or `SCHEME://[USER@]HOST[:PORT]/DIR` with `sftp`,
+    /// `ftps` (TLS from the start), `ftpes` (TLS is asked for), `ftp`, `webdavs` or `webdav`.
     pub url: String,
+    /// The name of a connection that was set up, instead of an address.
+    pub connection: Option<String>,
+    /// The directory, from the one that the connection leads to.
+    pub path: Option<String>,
     /// The environment variable that holds the password.
     pub password_env: Option<String>,
     /// A file whose first line is the password.
@@ -50,6 +55,10 @@ pub struct Source {
     pub key_file: Option<PathBuf>,
     /// The known host keys (SFTP); those of the user when missing.
     pub known_hosts: Option<PathBuf>,
+    /// The certificates to check the server against (FTPS, WebDAV), in PEM; the system's when missing.
+    pub ca_file: Option<PathBuf>,
+    /// Whether password and files may go over the network for everybody to read (`ftp`, `webdav`).
+    pub unencrypted: bool,
 }
 
 /// Whether results count when some files failed. Only where a run appears as a whole: in a workspace.
@@ -82,6 +91,23 @@ pub struct RunOptions {
     pub plaintext_dir: Option<PathBuf>,
 }
 
+/// What is wrong with a text in TOML, without quoting from it: somebody may have put a secret there.
+pub(super) fn told(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+    let place = line.map(|line| format!(" at line {line}")).unwrap_or_default();
+    format!("{}{place}", unquoted(error.message()))
+}
+
+/// What an error says, with `…` for each text that it quotes.
+pub fn unquoted(message: &str) -> String {
+    let parts: Vec<&str> = message.split('"').collect();
+    match parts.len() {
+        0 | 1 => message.to_owned(),
+        // A quote that stands in the quoted text: everything from the first to the last goes.
+        _ => format!("{}\"…\"{}", parts[0], parts[parts.len() - 1]),
+    }
+}
+
 impl WalkOptions {
     /// All files.
     pub fn files() -> Self {
@@ -96,9 +122,9 @@ impl Job {
             return Err(BatchError::Job(format!("it is longer than {JOB_LEN_MAX} bytes")));
         }
         let job: Self = if text.trim_start().starts_with('{') {
-            serde_json::from_str(text).map_err(|error| BatchError::Job(error.to_string()))?
+            serde_json::from_str(text).map_err(|error| BatchError::Job(unquoted(&error.to_string())))?
         } else {
-            toml::from_str(text).map_err(|error| BatchError::Job(error.to_string()))?
+            toml::from_str(text).map_err(|error| BatchError::Job(told(&error, text)))?
         };
         job.check()?;
         Ok(job)

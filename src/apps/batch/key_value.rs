@@ -83,17 +83,10 @@ pub struct DiskKeyValue {
 impl DiskKeyValue {
     /// Opens the file, or makes it.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
-        let file =
-            disk.open(path, OpenMode::ReadWrite).map_err(BatchError::disk(format!("opening {}", path.display())))?;
-        if !file.try_lock().map_err(BatchError::disk("locking the memory"))? {
-            return Err(BatchError::Running { source_address: "the source of this job".to_owned() });
+        if !exists(disk, path)? {
+            make(disk, path)?;
         }
-        let database = Database::builder().set_cache_size(CACHE_LEN).create_with_backend(Backend(file));
-        let database = database.map_err(failed)?;
-        let begun = database.begin_write().map_err(failed)?;
-        begun.open_table(TABLE).map_err(failed)?;
-        begun.commit().map_err(failed)?;
-        Ok(Self { database, pending: Mutex::default() })
+        Ok(Self { database: database(locked(disk, path)?)?, pending: Mutex::default() })
     }
 
     fn commit(&self, pending: &mut BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<()> {
@@ -114,6 +107,49 @@ impl DiskKeyValue {
         pending.clear();
         Ok(())
     }
+}
+
+fn exists(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    match disk.open(path, OpenMode::Read) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(BatchError::disk(format!("opening {}", path.display()))(error)),
+    }
+}
+
+fn locked(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>> {
+    let opened = disk.open(path, OpenMode::ReadWrite);
+    let file = opened.map_err(BatchError::disk(format!("opening {}", path.display())))?;
+    if !file.try_lock().map_err(BatchError::disk("locking the memory"))? {
+        return Err(BatchError::Running { source_address: "the source of this job".to_owned() });
+    }
+    Ok(file)
+}
+
+fn database(file: Arc<dyn DiskFile>) -> Result<Database> {
+    let database = Database::builder().set_cache_size(CACHE_LEN).create_with_backend(Backend(file));
+    let database = database.map_err(failed)?;
+    let begun = database.begin_write().map_err(failed)?;
+    begun.open_table(TABLE).map_err(failed)?;
+    begun.commit().map_err(failed)?;
+    Ok(database)
+}
+
+/// Makes an empty database under another name first: one whose making was cut off is no database, and would be refused
+/// for ever.
+fn make(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let doing = || BatchError::disk(format!("making {}", path.display()));
+    let fresh = path.with_extension("new");
+    let file = locked(disk, &fresh)?;
+    // Whoever else was making it has finished, or left something behind.
+    if exists(disk, path)? {
+        return disk.remove(&fresh).map_err(doing());
+    }
+    file.set_len(0).map_err(doing())?;
+    drop(database(file.clone())?);
+    file.sync().map_err(doing())?;
+    disk.rename(&fresh, path).map_err(doing())?;
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir)).map_err(doing())
 }
 
 fn failed(error: impl std::fmt::Display) -> BatchError {

@@ -20,9 +20,12 @@
 mod backlog;
 mod cancel;
 mod command;
+mod connections;
 mod error;
 mod filesystem;
 mod frames;
+mod ftp;
+mod ftp_listing;
 mod glob;
 mod job;
 mod journal;
@@ -30,6 +33,8 @@ mod json;
 mod key_value;
 mod local;
 mod memory;
+mod multistatus;
+mod pool;
 mod process;
 mod redis;
 mod report;
@@ -39,23 +44,27 @@ mod sftp;
 mod source;
 mod ssh;
 mod status;
+mod tls;
 mod url;
 mod walk;
+mod webdav;
 mod work;
 mod worker;
 mod workflow;
 mod workspace_files;
 
 pub use backlog::{BacklogManager, BacklogReader, BacklogWriter, ScanReport};
-pub use cancel::Cancel;
+pub use cancel::{Cancel, watch};
 pub use command::CommandLine;
+pub use connections::{Connection, Connections};
 pub use error::{BatchError, Code, Result};
 pub use filesystem::{
-    Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Found, Modified, PARTIAL_PREFIX, Replacing, Sameness,
-    WalkOptions, check_unchanged,
+    Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Finished, Found, Modified, PARTIAL_PREFIX, Replacing,
+    Sameness, WalkOptions, check_unchanged,
 };
+pub use ftp::{FtpAddress, FtpFiles, FtpSecurity};
 pub use glob::Glob;
-pub use job::{Commit, JOB_LEN_MAX, Job, RunOptions, Source};
+pub use job::{Commit, JOB_LEN_MAX, Job, RunOptions, Source, unquoted};
 pub use journal::{Intent, Journal};
 pub use json::PatchOp;
 pub use key_value::{DiskKeyValue, EachValue, KeyValue, MemoryKeyValue};
@@ -72,6 +81,7 @@ pub use ssh::{PASSWORD_VAR, SshAddress};
 pub use status::{Attempt, Completed, Failed, Remembered, StatusMemory};
 pub use url::Url;
 pub use walk::{Kind, Listed, walk_tree};
+pub use webdav::{DavAddress, DavFiles};
 pub use work::{TempFile, WorkDir, copy};
 pub use workflow::{ProcessingWorkflow, Setup, last_scan, memory_path};
 pub use workspace_files::WorkspaceFiles;

@@ -19,6 +19,8 @@ pub struct Progress {
     pub files_total: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Bytes in the files of the backlog.
+    pub bytes_total: u64,
 }
 
 /// Told how far a run is.
@@ -93,7 +95,13 @@ impl RunReport {
 
     pub(super) fn progress(&self) -> Progress {
         let files = self.done + self.done_before + self.unchanged + self.failed;
-        Progress { scanned: 0, files, files_total: self.scan.backlogged, bytes: self.bytes_in }
+        Progress {
+            scanned: 0,
+            files,
+            files_total: self.scan.backlogged,
+            bytes: self.bytes_in,
+            bytes_total: self.scan.bytes,
+        }
     }
 
     /// What is in the backlog and not accounted for is pending.

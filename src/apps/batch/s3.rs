@@ -84,14 +84,18 @@ impl FileSystem for S3Files {
 
     fn replace(&self, expected: &FileInfo, from: &TempFile) -> Result<FileInfo> {
         let path = &expected.path;
-        check_unchanged(expected, &self.stat(path)?)?;
+        // The tag is the condition; without one a look has to do.
+        if expected.etag.is_none() {
+            check_unchanged(expected, &self.stat(path)?)?;
+        }
         let put = self.0.replace(path.as_text()?, expected.etag.clone(), from.path(), from.len());
-        put.map_err(|error| match error.fault {
-            // Gone since it was looked at.
-            BucketFault::Missing => self.failed(path, &BucketError { fault: BucketFault::Changed, ..error }),
-            _ => self.failed(path, &error),
-        })?;
-        self.stat(path)
+        match put.map_err(|error| self.failed(path, &error))? {
+            Some(etag) => {
+                let (path, size, etag) = (path.clone(), from.len(), Some(etag));
+                Ok(FileInfo { path, size, modified: None, etag, is_dir: false })
+            }
+            None => self.stat(path),
+        }
     }
 
     fn remove(&self, path: &FilePath) -> Result<()> {

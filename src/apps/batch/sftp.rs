@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::error::{BatchError, Code, Result};
 use super::filesystem::{
     Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Modified, Replacing, check_unchanged,
 };
+use super::pool::Pool;
 use super::retry::Retrier;
 use super::ssh::{Fields, STATUS_EOF, Ssh, SshAddress, kind, put_bytes};
 use super::walk::{Kind, Listed, join, walk_tree};
@@ -33,7 +33,7 @@ pub struct SftpFiles {
     password: Option<(Zeroizing<String>, PathBuf)>,
     root: Vec<u8>,
     address: String,
-    idle: Mutex<Vec<Ssh>>,
+    pool: Pool<Ssh>,
 }
 
 /// What a server says of a file.
@@ -57,7 +57,7 @@ impl SftpFiles {
         let address = format!("sftp://{user}{}{port}{root}", at.host);
         let root = root.strip_prefix("/~/").unwrap_or(root).trim_end_matches('/');
         let root = if root.is_empty() { "/" } else { root }.as_bytes().to_vec();
-        Ok(Self { at, password, root, address, idle: Mutex::default() })
+        Ok(Self { at, password, root, address, pool: Pool::new(CONNECTIONS_MAX) })
     }
 
     fn full(&self, path: &[u8]) -> Vec<u8> {
@@ -67,27 +67,10 @@ impl SftpFiles {
         if self.root == b"/" { [b"/", path].concat() } else { join(&self.root, path) }
     }
 
-    /// Does something over a connection, which is kept unless it failed.
+    /// Does something over a connection.
     fn with<T>(&self, act: impl FnOnce(&mut Ssh) -> Result<T>) -> Result<T> {
-        let idle = self.idle.lock().pop();
-        let mut ssh = match idle {
-            Some(ssh) => ssh,
-            None => {
-                let password = self.password.as_ref().map(|(password, askpass)| (&**askpass, password.as_str()));
-                Ssh::connect(&self.at, password)?
-            }
-        };
-        let outcome = act(&mut ssh);
-        let is_fit = outcome.as_ref().err().is_none_or(|error: &BatchError| {
-            !error.code().is_of_host() && !matches!(error.code(), Code::Protocol | Code::Local | Code::Cancelled)
-        });
-        if is_fit {
-            self.idle.lock().push(ssh);
-        } else if outcome.as_ref().is_err_and(|error| error.code() == Code::Network) {
-            // The others were made at about the same time, and may be as dead.
-            self.idle.lock().clear();
-        }
-        outcome
+        let password = self.password.as_ref().map(|(password, askpass)| (&**askpass, password.as_str()));
+        self.pool.with(|| Ssh::connect(&self.at, password), act)
     }
 
     fn list(&self, dir: &[u8]) -> Result<Vec<Listed>> {
@@ -362,7 +345,7 @@ impl FileSystem for SftpFiles {
     }
 
     fn close(&self) {
-        self.idle.lock().clear();
+        self.pool.clear();
     }
 }
 

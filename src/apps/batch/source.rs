@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::error::{BatchError, Result};
 use super::filesystem::FileSystem;
-use super::job::{Job, WORKSPACE_SCHEME};
+use super::ftp::{FtpAddress, FtpFiles, FtpSecurity};
+use super::job::{Job, Source, WORKSPACE_SCHEME};
 use super::key_value::{DiskKeyValue, KeyValue, MemoryKeyValue};
 use super::local::LocalFiles;
 use super::redis::RedisKeyValue;
@@ -16,6 +17,7 @@ use super::sftp::SftpFiles;
 use super::ssh::SshAddress;
 use super::status::StatusMemory;
 use super::url::Url;
+use super::webdav::{DavAddress, DavFiles};
 use super::workflow::{ProcessingWorkflow, Setup, memory_path};
 use super::workspace_files::WorkspaceFiles;
 use crate::store::{S3Config, StoreUrl};
@@ -64,6 +66,9 @@ fn open_files(
     password: Option<Zeroizing<String>>,
 ) -> Result<Arc<dyn FileSystem>> {
     let source = &job.source;
+    if source.connection.is_some() {
+        return Err(BatchError::Job("its connection is not known here".to_owned()));
+    }
     if let Some(dir) = source.url.strip_prefix(WORKSPACE_SCHEME) {
         let workspace = workspace.ok_or_else(|| BatchError::Job("the workspace is not open here".to_owned()))?;
         return Ok(Arc::new(WorkspaceFiles::open(workspace, dir)?));
@@ -82,6 +87,32 @@ fn open_files(
             let askpass = std::env::current_exe().map_err(BatchError::disk("finding this program"))?;
             Arc::new(SftpFiles::new(at, &url.path, password.map(|password| (password, askpass)))?)
         }
+        "ftp" | "ftpes" | "ftps" => {
+            let security = match url.scheme.as_str() {
+                "ftps" => FtpSecurity::Implicit,
+                "ftpes" => FtpSecurity::Explicit,
+                _ => FtpSecurity::None,
+            };
+            check_encrypted(source, security != FtpSecurity::None)?;
+            let at = FtpAddress { host: url.host, port: url.port, user: url.user, password, security };
+            Arc::new(FtpFiles::new(at, &url.path, source.ca_file.as_deref())?)
+        }
+        "webdav" | "webdavs" => {
+            let is_secure = url.scheme == "webdavs";
+            check_encrypted(source, is_secure)?;
+            let at = DavAddress { host: url.host, port: url.port, user: url.user, password, is_secure };
+            Arc::new(DavFiles::new(at, &url.path, source.ca_file.as_deref())?)
+        }
         other => return Err(BatchError::Job(format!("sources of kind `{other}:` are not known"))),
     })
+}
+
+/// Fails where password and files would go over the network readably, unless that was allowed in words.
+fn check_encrypted(source: &Source, is_encrypted: bool) -> Result<()> {
+    if is_encrypted || source.unencrypted {
+        return Ok(());
+    }
+    let reason = "password and files would go over the network for everybody to read; use `ftps`, `ftpes` or \
+                  `webdavs`, or allow it with `unencrypted = true`";
+    Err(BatchError::Job(reason.to_owned()))
 }

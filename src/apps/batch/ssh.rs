@@ -7,12 +7,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::command::listen;
 use super::error::{BatchError, Code, Result};
 
 /// Longest packet that is taken, in bytes.
 const PACKET_LEN_MAX: usize = 1 << 20;
-/// What `ssh` said last is kept, at most so many bytes.
-const WORDS_LEN_MAX: usize = 4000;
 
 /// The environment variable through which `ssh` hands a password to the program that prints it.
 pub const PASSWORD_VAR: &str = "KURA_SSH_PASSWORD";
@@ -250,20 +249,4 @@ impl Drop for Ssh {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-fn listen(child: &mut Child) -> mpsc::Receiver<String> {
-    let (tell, told) = mpsc::channel();
-    if let Some(mut from) = child.stderr.take() {
-        std::thread::spawn(move || {
-            let (mut piece, mut kept) = ([0; 1024], Vec::new());
-            while let Ok(count @ 1..) = from.read(&mut piece) {
-                kept.extend_from_slice(&piece[..count]);
-                let extra = kept.len().saturating_sub(WORDS_LEN_MAX);
-                kept.drain(..extra);
-            }
-            tell.send(String::from_utf8_lossy(&kept).into_owned()).ok();
-        });
-    }
-    told
 }

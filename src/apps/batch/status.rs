@@ -110,7 +110,14 @@ impl StatusMemory {
     }
 
     fn name(&self, prefix: &[u8], path: &FilePath) -> Vec<u8> {
-        let dir = self.hash(b"batch directory", path.split().0);
+        self.name_in(prefix, &self.dir_hash(path.split().0), path)
+    }
+
+    fn dir_hash(&self, dir: &[u8]) -> [u8; 32] {
+        self.hash(b"batch directory", dir)
+    }
+
+    fn name_in(&self, prefix: &[u8], dir: &[u8; 32], path: &FilePath) -> Vec<u8> {
         let whole = self.hash(b"batch path", path.as_bytes());
         [prefix, &dir[..DIR_HASH_LEN], &whole[..PATH_HASH_LEN]].concat()
     }
@@ -127,7 +134,16 @@ impl StatusMemory {
 
     /// Of several files, those that have to be processed: not done, or changed since, or failed before.
     pub fn needs_processing(&self, files: Vec<FileInfo>) -> Result<Vec<FileInfo>> {
-        let names: Vec<Vec<u8>> = files.iter().map(|file| self.name(COMPLETED, &file.path)).collect();
+        let mut names = Vec::with_capacity(files.len());
+        // Files of one directory come one after another.
+        let mut last: (&[u8], [u8; 32]) = (b"", self.dir_hash(b""));
+        for file in &files {
+            let dir = file.path.split().0;
+            if last.0 != dir {
+                last = (dir, self.dir_hash(dir));
+            }
+            names.push(self.name_in(COMPLETED, &last.1, &file.path));
+        }
         let found = self.store.get(&names)?;
         let mut needed = Vec::new();
         for ((file, name), sealed) in files.into_iter().zip(&names).zip(found) {

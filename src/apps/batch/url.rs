@@ -45,6 +45,11 @@ impl Url {
 }
 
 fn decode(text: &str) -> Option<String> {
+    String::from_utf8(decode_bytes(text)?).ok()
+}
+
+/// What percent signs stand for; `None` when one stands for nothing.
+pub(super) fn decode_bytes(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
@@ -57,5 +62,17 @@ fn decode(text: &str) -> Option<String> {
             bytes.push(*byte);
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
+}
+
+/// A path as it stands in an address: everything else than letters, digits, `-._~` and `/` by percent signs.
+pub(super) fn encode(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => text.push(char::from(*byte)),
+            byte => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }

@@ -221,3 +221,30 @@ pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<u64> {
         }
     }
 }
+
+/// One end of a connection: whatever is wrong with it is the connection's fault, and not that of the other side of a
+/// copy.
+pub struct Remote<T>(pub T);
+
+fn broken(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Interrupted => error,
+        _ => io::Error::new(io::ErrorKind::ConnectionAborted, error.to_string()),
+    }
+}
+
+impl<T: Read> Read for Remote<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes).map_err(broken)
+    }
+}
+
+impl<T: Write> Write for Remote<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(broken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(broken)
+    }
+}

@@ -1,5 +1,7 @@
 //! The flow of a batch: scan and filter into a backlog, then process the backlog.
 
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -10,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::backlog::{BacklogManager, ScanReport};
 use super::cancel::Cancel;
 use super::error::{BatchError, Code, Result};
-use super::filesystem::{FileInfo, FileSystem, Filter, Found};
+use super::filesystem::{FileInfo, FilePath, FileSystem, Filter, Found};
 use super::job::{Commit, Job};
 use super::journal::{Intent, Journal};
 use super::report::{FileFailure, Progress, RunReport, Tell};
@@ -176,7 +178,11 @@ impl ProcessingWorkflow {
             for _ in 0..count {
                 threads.spawn(|| {
                     while let Some(file) = next(&receive) {
-                        let outcome = worker.process(&file);
+                        // A panic fails its file; were it to end the worker, the others could wait for ever.
+                        let outcome = catch_unwind(AssertUnwindSafe(|| worker.process(&file))).unwrap_or_else(|_| {
+                            let reason = "processing it panicked; the log says more";
+                            Err(BatchError::file(Code::Local, file.path.to_string(), reason))
+                        });
                         self.note(&report, &file, outcome);
                     }
                 });
@@ -247,16 +253,38 @@ impl ProcessingWorkflow {
     fn finish(&self, report: &mut RunReport) -> Result<()> {
         report.replacing = Some(self.files.capabilities().replacing);
         if self.files.capabilities().whole_run {
-            let keep = self.job.run.commit == Commit::Partial || report.failed == 0 && report.pending == 0;
-            report.version = self.files.finish(keep, &format!("batch {}", self.job.name))?;
-            if keep {
-                self.journal.each(&mut |intent| self.record(&intent, report.scan.run))?;
+            let is_all = self.job.run.commit == Commit::All;
+            let keep = !is_all || report.failed == 0 && report.pending == 0;
+            let finished = self.files.finish(keep, is_all, &format!("batch {}", self.job.name))?;
+            let changed: HashSet<FilePath> = finished.changed.into_iter().collect();
+            for path in &changed {
+                self.found_changed(path, report)?;
+            }
+            report.version = finished.version;
+            if keep && (changed.is_empty() || !is_all) {
+                self.journal.each(&mut |intent| match changed.contains(&intent.path) {
+                    true => Ok(()),
+                    false => self.record(&intent, report.scan.run),
+                })?;
             } else {
                 report.withdraw();
             }
         }
         self.memory.flush()?;
         self.journal.cut()
+    }
+
+    /// A file that was processed is not what it was read as any more when all results are to appear.
+    fn found_changed(&self, path: &FilePath, report: &mut RunReport) -> Result<()> {
+        let reason = "somebody changed it since it was read; it was left as it is, and the next scan sees it";
+        let error = BatchError::file(Code::SourceChanged, path.to_string(), reason);
+        let file = FileInfo { path: path.clone(), size: 0, modified: None, etag: None, is_dir: false };
+        report.done = report.done.saturating_sub(1);
+        report.fail(FileFailure::of(&file, &error));
+        let (code, run) = (error.code().word().to_owned(), report.scan.run);
+        let timestamp = self.setup.clock.now();
+        let failed = Failed { file, code, error: error.to_string(), timestamp, retry_count: 0, run, attempt: None };
+        self.memory.report_error(failed)
     }
 
     /// Remembers as done what appeared with the whole run.

@@ -1,144 +1,159 @@
-//! Files of the workspace itself. What a run replaces is recorded as one version in the end, or taken back.
+//! Files of the workspace itself. A run reads one version, puts its results away, and in the end gives names to all of
+//! them in one step: others see none of them or all, and so does whoever opens the workspace after a crash.
 
-use std::io::{Read, Write};
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
 
 use super::error::{BatchError, Code, Result};
 use super::filesystem::{
-    Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Modified, Replacing, check_unchanged,
+    Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Finished, Modified, Replacing, check_unchanged,
 };
 use super::retry::Retrier;
 use super::walk::{Kind, Listed, join, walk_tree};
-use super::work::TempFile;
-use crate::base::ids::VersionId;
-use crate::version::entry::{CONTROL_NAME, Ino};
+use super::work::{TempFile, copy};
+use crate::version::entry::{Body, CONTROL_NAME, Entry};
+use crate::version::index::{IndexRecord, Origin};
 use crate::workspace::{Workspace, WorkspaceError, split_path};
-use crate::worktree::{Attr, Caller, Changes, FileKind, NewNode, RenameMode, Wait, WorkError, XattrMode};
+use crate::worktree::{Checkpoint, GraftOp, Reason, Seen, Sight, StageError, Staging, WorkError};
 
-const PIECE_LEN: usize = 1 << 20;
-/// Content is absorbed after so many bytes.
-const ABSORBED_AFTER: u64 = 32 << 20;
-
-/// A directory of a workspace that is open in this process, and that nobody else changes meanwhile.
+/// A directory of a workspace that is open in this process.
 pub struct WorkspaceFiles {
     workspace: Arc<Workspace>,
     root: Vec<u8>,
     address: String,
-    /// The state before the run: recorded, so that the run is a version of its own.
-    before: VersionId,
-    written: AtomicU64,
-    replaced: AtomicU64,
+    /// The version that is read; in the end the one with the results.
+    version: RwLock<Arc<IndexRecord>>,
+    staging: Mutex<Staging>,
+    /// Files and what they become.
+    results: Mutex<BTreeMap<FilePath, Entry>>,
 }
 
 impl WorkspaceFiles {
-    /// The files below a directory. What changed since the last version is recorded first.
+    /// The files below a directory, as they are now: what changed since the last version is recorded first.
     pub fn open(workspace: &Arc<Workspace>, root: &str) -> Result<Self> {
         let names = split_path(root.as_bytes());
+        let no_dir = || BatchError::Job(format!("`{root}` is no directory of the workspace"));
         if names.contains(&CONTROL_NAME) || names.contains(&&b".."[..]) {
-            return Err(BatchError::Job(format!("`{root}` is no directory of the workspace")));
+            return Err(no_dir());
         }
-        let (before, root) = (workspace.newest()?, names.join(&b'/'));
-        let address = format!("workspace:{}/{}", workspace.id(), String::from_utf8_lossy(&root));
-        let (written, replaced) = (AtomicU64::new(0), AtomicU64::new(0));
-        let this = Self { workspace: workspace.clone(), root, address, before, written, replaced };
-        this.find(&this.root).map_err(|error| failed(&this.address, error))?;
-        Ok(this)
+        let version = workspace.present()?;
+        let is_dir = names.is_empty() || workspace.find(&version, &names)?.is_some_and(|entry| entry.is_dir());
+        if !is_dir {
+            return Err(no_dir());
+        }
+        let root = names.join(&b'/');
+        Ok(Self {
+            address: format!("workspace:{}/{}", workspace.id(), String::from_utf8_lossy(&root)),
+            staging: Mutex::new(workspace.tree().stage_content()),
+            version: RwLock::new(version),
+            results: Mutex::default(),
+            workspace: workspace.clone(),
+            root,
+        })
     }
 
     fn full(&self, path: &[u8]) -> Vec<u8> {
-        join(&self.root, path)
+        match (path, &*self.root) {
+            (b"", root) => root.to_vec(),
+            (path, root) => join(root, path),
+        }
     }
 
-    fn find(&self, full: &[u8]) -> std::result::Result<Attr, WorkError> {
-        let tree = self.workspace.tree();
-        let mut at = tree.getattr(Ino::ROOT, Wait::Yes)?;
-        for name in split_path(full) {
-            at = tree.lookup(at.ino, name, Wait::Yes)?;
-            tree.forget(at.ino, 1);
-        }
-        Ok(at)
+    fn find(&self, version: &IndexRecord, path: &FilePath) -> Result<Entry> {
+        let full = self.full(path.as_bytes());
+        let found = self.workspace.find(version, &split_path(&full))?;
+        found.ok_or_else(|| BatchError::file(Code::Vanished, path.to_string(), "it is not there any more"))
     }
 
     fn list(&self, dir: &[u8]) -> Result<Vec<Listed>> {
-        let full = if dir.is_empty() { self.root.clone() } else { self.full(dir) };
-        let shown = String::from_utf8_lossy(dir).into_owned();
-        let mut found = Vec::new();
-        let listed = self.find(&full).and_then(|attr| {
-            self.workspace.tree().readdir(attr.ino, 0, false, Wait::Yes, &mut |item| {
-                found.push((item.name.to_vec(), item.attr));
-                true
-            })
-        });
-        listed.map_err(|error| failed(&shown, error))?;
-        let listed = |(name, attr): (Vec<u8>, Attr)| {
-            let kind = match attr.kind {
-                FileKind::File => Kind::File,
-                FileKind::Directory => Kind::Directory,
+        let version = self.version.read().clone();
+        let names = self.workspace.names_in(&version, self.full(dir))?;
+        let listed = |(name, entry): (Vec<u8>, Entry)| {
+            let kind = match entry.body {
+                Body::File(_) => Kind::File,
+                Body::Directory { .. } => Kind::Directory,
                 _ => Kind::Other,
             };
-            Listed { name, kind, size: attr.size, modified: Some(modified(&attr)), etag: None }
+            Listed { name, kind, size: size(&entry), modified: Some(modified(&entry)), etag: None }
         };
-        Ok(found.into_iter().map(listed).collect())
+        Ok(names.into_iter().filter(|(name, _)| name != CONTROL_NAME).map(listed).collect())
     }
 
-    fn info(&self, path: &FilePath) -> Result<(FileInfo, Attr)> {
-        let target = path.to_string();
-        let attr = self.find(&self.full(path.as_bytes())).map_err(|error| failed(&target, error))?;
-        let is_dir = attr.kind == FileKind::Directory;
-        if !is_dir && attr.kind != FileKind::File {
-            return Err(BatchError::file(Code::NotAFile, target, "not a file"));
+    /// Those whose names stand for something else by now.
+    fn changed(&self, results: &BTreeMap<FilePath, Entry>, now: &IndexRecord) -> Result<Vec<FilePath>> {
+        let version = self.version.read().clone();
+        let mut changed = Vec::new();
+        for path in results.keys() {
+            let found = self.workspace.find(now, &split_path(&self.full(path.as_bytes())))?;
+            let read = self.find(&version, path)?;
+            if found.is_none_or(|found| (found.ino, found.ctime) != (read.ino, read.ctime)) {
+                changed.push(path.clone());
+            }
         }
-        let size = if is_dir { 0 } else { attr.size };
-        Ok((FileInfo { path: path.clone(), size, modified: Some(modified(&attr)), etag: None, is_dir }, attr))
+        Ok(changed)
     }
 
-    /// Writes a file of its own into the directory.
-    fn put_beside(&self, dir: Ino, name: &[u8], old: &Attr, from: &TempFile) -> std::result::Result<(), WorkError> {
-        let tree = self.workspace.tree();
-        let caller = Caller { uid: old.uid, gid: old.gid };
-        let unreadable =
-            |error: std::io::Error| WorkError::Disk { path: from.path().to_owned(), reason: error.to_string() };
-        let ino = tree.make(dir, name, &NewNode::File, 0o600, caller, true, Wait::Yes)?.ino;
-        tree.forget(ino, 1);
-        let written: std::result::Result<(), WorkError> = (|| {
-            let mut reader = from.reader().map_err(unreadable)?;
-            let (mut piece, mut offset) = (vec![0; PIECE_LEN], 0u64);
-            loop {
-                let read = reader.read(&mut piece).map_err(unreadable)?;
-                if read == 0 {
-                    break;
-                }
-                tree.write(ino, offset, &piece[..read], old.uid, Wait::Yes)?;
-                offset += read as u64;
+    /// Gives all results their names, as one version.
+    fn commit(&self, results: &BTreeMap<FilePath, Entry>, message: &str) -> std::result::Result<String, CommitError> {
+        let version = self.version.read().clone();
+        let (mut ops, mut seen) = (Vec::with_capacity(results.len()), Vec::with_capacity(results.len()));
+        for (path, entry) in results {
+            let full = self.full(path.as_bytes());
+            let names: Vec<Vec<u8>> = split_path(&full).into_iter().map(<[u8]>::to_vec).collect();
+            let read = self.find(&version, path)?;
+            seen.push(Seen { path: names.clone(), what: Sight::Inode(read.ino, read.ctime) });
+            ops.push(GraftOp::Put { path: names, entry: Box::new(entry.clone()), linked: false });
+        }
+        let reason = Reason { origin: Origin::Import, message: Some(message.to_owned()), tag: None, always: false };
+        let recorded = match self.workspace.tree().graft_seen(&ops, &seen, &reason) {
+            Err(WorkError::Changed { path }) => return Err(CommitError::Changed(path)),
+            outcome => outcome.map_err(|error| BatchError::from(WorkspaceError::from(error)))?,
+        };
+        match recorded {
+            Ok(Checkpoint::Recorded(_)) => self.workspace.publish_soon(),
+            Ok(Checkpoint::Unchanged) => {}
+            Err(error) => {
+                // It is there all the same, and has to be durable by itself.
+                self.workspace.tree().sync().map_err(|error| BatchError::from(WorkspaceError::from(error)))?;
+                tracing::warn!(component = "batch", "done, and in no version yet: {error}");
             }
-            for name in tree.listxattr(old.ino, Wait::Yes)? {
-                let value = tree.getxattr(old.ino, &name, Wait::Yes)?;
-                tree.setxattr(ino, &name, &value, XattrMode::Set, Wait::Yes)?;
-            }
-            Ok(())
-        })();
-        tree.release(ino, true);
-        written?;
-        tree.setattr(ino, &Changes { mode: Some(old.mode), ..Changes::default() }, old.uid, Wait::Yes)?;
-        Ok(())
+        }
+        let now = self.workspace.present().map_err(BatchError::from)?;
+        let id = now.id.to_string();
+        *self.version.write() = now;
+        Ok(id)
     }
 }
 
-fn modified(attr: &Attr) -> Modified {
-    Modified { unix_ns: attr.mtime.unix_ns(), step_ns: 1 }
+enum CommitError {
+    /// Somebody changed this path.
+    Changed(String),
+    Failed(BatchError),
 }
 
-fn failed(target: &str, error: WorkError) -> BatchError {
-    let code = match &error {
-        WorkError::NotFound | WorkError::NotADirectory => Code::Vanished,
-        WorkError::IsADirectory => Code::NotAFile,
-        WorkError::Denied | WorkError::ReadOnly | WorkError::NotPermitted => Code::Denied,
-        WorkError::NoSpace => Code::Full,
-        WorkError::NameTooLong => Code::BadName,
-        _ => Code::Local,
-    };
-    BatchError::file(code, target, error.to_string())
+impl From<BatchError> for CommitError {
+    fn from(error: BatchError) -> Self {
+        CommitError::Failed(error)
+    }
+}
+
+fn size(entry: &Entry) -> u64 {
+    if let Body::File(body) = &entry.body { body.size } else { 0 }
+}
+
+fn modified(entry: &Entry) -> Modified {
+    Modified { unix_ns: entry.mtime.unix_ns(), step_ns: 1 }
+}
+
+fn info(path: &FilePath, entry: &Entry) -> Result<FileInfo> {
+    if !matches!(entry.body, Body::File(_) | Body::Directory { .. }) {
+        return Err(BatchError::file(Code::NotAFile, path.to_string(), "not a file"));
+    }
+    let (size, modified) = (size(entry), Some(modified(entry)));
+    Ok(FileInfo { path: path.clone(), size, modified, etag: None, is_dir: entry.is_dir() })
 }
 
 impl FileSystem for WorkspaceFiles {
@@ -147,62 +162,42 @@ impl FileSystem for WorkspaceFiles {
     }
 
     fn stat(&self, path: &FilePath) -> Result<FileInfo> {
-        Ok(self.info(path)?.0)
+        let version = self.version.read().clone();
+        info(path, &self.find(&version, path)?)
     }
 
     fn download(&self, path: &FilePath, to: &mut dyn Write) -> Result<FileInfo> {
-        let (info, attr) = self.info(path)?;
-        if info.is_dir {
+        let version = self.version.read().clone();
+        let entry = self.find(&version, path)?;
+        let info = info(path, &entry)?;
+        let Body::File(body) = entry.body else {
             return Err(BatchError::file(Code::NotAFile, path.to_string(), "it is a directory now"));
-        }
-        let mut offset = 0;
-        while offset < attr.size {
-            let piece = self.workspace.tree().read(attr.ino, offset, PIECE_LEN, Wait::Yes);
-            let piece = piece.map_err(|error| failed(&path.to_string(), error))?;
-            if piece.is_empty() {
-                break;
-            }
-            to.write_all(&piece).map_err(|error| BatchError::of_io("the work directory", &error))?;
-            offset += piece.len() as u64;
-        }
+        };
+        let copied = copy(&mut self.workspace.content(body), to);
+        copied.map_err(|error| BatchError::of_io(path.to_string(), &error))?;
         Ok(info)
     }
 
     fn replace(&self, expected: &FileInfo, from: &TempFile) -> Result<FileInfo> {
-        let path = &expected.path;
-        let target = path.to_string();
-        let (now, old) = self.info(path)?;
-        check_unchanged(expected, &now)?;
-        let full = self.full(path.as_bytes());
-        let names = split_path(&full);
-        let Some((name, above)) = names.split_last() else {
-            return Err(BatchError::file(Code::NotAFile, target, "not a file"));
-        };
-        let dir = self.find(&above.join(&b'/')).map_err(|error| failed(&target, error))?.ino;
-        let partial = path.partial();
-        let partial = partial.split().1;
-        let tree = self.workspace.tree();
-        let put = self.put_beside(dir, partial, &old, from);
-        let put = put.and_then(|()| tree.rename((dir, partial), (dir, name), RenameMode::Replace, Wait::Yes));
-        if let Err(error) = put {
-            tree.unlink(dir, partial, Wait::Yes).ok();
-            return Err(failed(&target, error));
-        }
-        self.replaced.fetch_add(1, Ordering::SeqCst);
-        if self.written.fetch_add(from.len(), Ordering::SeqCst) + from.len() > ABSORBED_AFTER {
-            self.written.store(0, Ordering::SeqCst);
-            tree.absorb_all().map_err(|error| failed(&target, error))?;
-        }
-        self.stat(path)
+        let (path, target) = (&expected.path, expected.path.to_string());
+        let version = self.version.read().clone();
+        let read = self.find(&version, path)?;
+        check_unchanged(expected, &info(path, &read)?)?;
+        let mut reader = from.reader().map_err(|error| BatchError::of_io("the work directory", &error))?;
+        let (ino, body) = self.staging.lock().add(&mut reader).map_err(|error| match error {
+            StageError::Source(error) => BatchError::of_io("the work directory", &error),
+            StageError::Tree(WorkError::NoSpace) => BatchError::file(Code::Full, &target, "no room for it"),
+            StageError::Tree(error) => BatchError::file(Code::Local, &target, error.to_string()),
+        })?;
+        let time = self.workspace.now();
+        let entry = Entry { ino, mtime: time, ctime: time, body: Body::File(body), ..read };
+        let now = info(path, &entry)?;
+        self.results.lock().insert(path.clone(), entry);
+        Ok(now)
     }
 
     fn remove(&self, path: &FilePath) -> Result<()> {
-        let target = path.to_string();
-        let full = self.full(path.as_bytes());
-        let names = split_path(&full);
-        let Some((name, above)) = names.split_last() else { return Ok(()) };
-        let dir = self.find(&above.join(&b'/')).map_err(|error| failed(&target, error))?.ino;
-        self.workspace.tree().unlink(dir, name, Wait::Yes).map_err(|error| failed(&target, error))
+        Err(BatchError::file(Code::Denied, path.to_string(), "a batch removes nothing from a workspace"))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -213,16 +208,37 @@ impl FileSystem for WorkspaceFiles {
         &self.address
     }
 
-    fn finish(&self, keep: bool, message: &str) -> Result<Option<String>> {
-        if self.replaced.load(Ordering::SeqCst) == 0 {
-            return Ok(None);
+    fn finish(&self, keep: bool, is_all: bool, message: &str) -> Result<Finished> {
+        let mut results = std::mem::take(&mut *self.results.lock());
+        let mut finished = Finished::default();
+        if !keep || results.is_empty() {
+            return Ok(finished);
         }
-        if keep {
-            let recorded = self.workspace.snapshot(Some(message.to_owned()), None)?;
-            return Ok(Some(recorded.record.id.to_string()));
+        // What others changed meanwhile is a version of its own, and is left as it is.
+        let now = self.workspace.present()?;
+        finished.changed = self.changed(&results, &now)?;
+        loop {
+            for path in &finished.changed {
+                results.remove(path);
+            }
+            if results.is_empty() || is_all && !finished.changed.is_empty() {
+                return Ok(finished);
+            }
+            match self.commit(&results, message) {
+                Ok(version) => {
+                    finished.version = Some(version);
+                    return Ok(finished);
+                }
+                Err(CommitError::Failed(error)) => return Err(error),
+                Err(CommitError::Changed(shown)) => {
+                    let named = |path: &&FilePath| String::from_utf8_lossy(&self.full(path.as_bytes())) == shown;
+                    let found: Vec<FilePath> = results.keys().filter(named).cloned().collect();
+                    if found.is_empty() {
+                        return Err(BatchError::file(Code::SourceChanged, shown, "somebody changed it meanwhile"));
+                    }
+                    finished.changed.extend(found);
+                }
+            }
         }
-        // What the run did goes, as if it had not been; it stays in the history, as everything does.
-        let paths = if self.root.is_empty() { Vec::new() } else { vec![self.root.clone()] };
-        self.workspace.restore(self.before, &paths, false).map(|_| None).map_err(|error: WorkspaceError| error.into())
     }
 }

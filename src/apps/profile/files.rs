@@ -132,7 +132,7 @@ impl Contents for VersionDir {
     fn list(&self, workspace: &Workspace) -> std::io::Result<Vec<String>> {
         let (mut found, mut waiting) = (Vec::new(), vec![String::new()]);
         while let Some(dir) = waiting.pop() {
-            let names = workspace.names_in(&self.record, &self.path(&dir)).map_err(std::io::Error::other)?;
+            let names = workspace.names_in(&self.record, self.path(&dir)).map_err(std::io::Error::other)?;
             for (name, entry) in names {
                 let name = String::from_utf8(name).map_err(|_| odd_name(&dir))?;
                 let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };

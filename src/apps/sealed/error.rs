@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::json::JsonError;
 use crate::crypto::document::OutOfMemory;
+use crate::workspace::WorkspaceError;
 
 /// The result of an operation on sealed documents.
 pub type Result<T> = std::result::Result<T, SealedError>;
@@ -80,7 +81,7 @@ pub enum SealedError {
         wanted: usize,
     },
     /// Something else has the name.
-    #[error("{0} exists and is not this file of sealed documents")]
+    #[error("{0} exists already, and is another file")]
     Occupied(PathBuf),
     /// Another process works on it.
     #[error("{file} is being worked on by {}", holder(*pid))]
@@ -101,6 +102,9 @@ pub enum SealedError {
     /// Not enough memory.
     #[error(transparent)]
     Memory(#[from] OutOfMemory),
+    /// The workspace that the file lies in refused.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     /// The disk refused.
     #[error("{doing} {path} failed: {source}")]
     Disk {

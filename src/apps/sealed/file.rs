@@ -16,6 +16,7 @@ use super::lock::{
 };
 use super::open::Damage;
 use super::rewrite::{self, Document, NewAccess, Written};
+use crate::base::clock::Timestamp;
 use crate::base::disk::{DiskFile, OpenMode};
 use crate::crypto::document::on_wiped_stack;
 use crate::crypto::slots::Secret;
@@ -264,12 +265,11 @@ fn prepare<T>(
 /// Gives the file a second name, `UUID.TIME.bak`, in its work directory. The file itself is never written to again.
 fn keep_backup(machine: &Machine, file: &Path, uuid: Uuid, resources: &TempResources) -> Result<PathBuf> {
     let dir = work_dir(file);
-    let time = jiff::Timestamp::from_nanosecond(machine.clock.now().unix_ns().into()).unwrap_or_default();
-    let time = time.strftime("%Y%m%dT%H%M%S%3fZ");
-    let mut backup = dir.join(format!("{uuid}.{time}.bak"));
+    let now = machine.clock.now();
+    let mut backup = dir.join(backup_name(uuid, now, None));
     let mut linked = machine.disk.link(file, &backup);
     if linked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-        backup = dir.join(format!("{uuid}.{time}.{}.bak", resources.process));
+        backup = dir.join(backup_name(uuid, now, Some(resources.process)));
         linked = machine.disk.link(file, &backup);
     }
     match linked {
@@ -278,6 +278,13 @@ fn keep_backup(machine: &Machine, file: &Path, uuid: Uuid, resources: &TempResou
     }
     machine.disk.sync_dir(&dir).map_err(disk("backing up to", &backup))?;
     Ok(backup)
+}
+
+/// `UUID.TIME.bak`, or `UUID.TIME.PROCESS.bak` when that is taken.
+pub(super) fn backup_name(file: Uuid, time: Timestamp, process: Option<Uuid>) -> String {
+    let time = jiff::Timestamp::from_nanosecond(time.unix_ns().into()).unwrap_or_default();
+    let time = time.strftime("%Y%m%dT%H%M%S%3fZ");
+    process.map_or_else(|| format!("{file}.{time}.bak"), |process| format!("{file}.{time}.{process}.bak"))
 }
 
 /// The backup where files have one name only. Its temporary name is one that sweeping removes.

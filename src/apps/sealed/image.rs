@@ -39,8 +39,8 @@ impl<'a> Image<'a> {
         let image = Self { bytes, header: Header::decode(&header, name)?, name };
         let len = bytes.total_len().map_err(disk("measuring", Path::new(name)))?;
         match len.cmp(&image.header.file_len()) {
-            std::cmp::Ordering::Less => Err(image.damaged("it is cut short")),
-            std::cmp::Ordering::Greater => Err(image.damaged("something follows its end")),
+            std::cmp::Ordering::Less => Err(image.damaged("it is cut short; take a backup of it")),
+            std::cmp::Ordering::Greater => Err(image.damaged("something follows its end; take a backup of it")),
             std::cmp::Ordering::Equal => Ok(image),
         }
     }

@@ -28,6 +28,8 @@ const RECORD_LEN: usize = 88;
 /// How often taking a lock begins anew because its file was removed meanwhile, or its holder is about to be done.
 const ATTEMPTS: usize = 16;
 const RETRY_DELAY_MS: u64 = 5;
+/// A lock file that says nothing for so long, in milliseconds, was left by somebody who died before.
+const RECORD_DELAY_MS: u64 = 10_000;
 
 /// What an operation needs of the machine.
 #[derive(Clone)]
@@ -132,7 +134,7 @@ pub fn create_temp_resources(
 ) -> Result<TempResources> {
     machine.disk.create_dir_all(dir).map_err(disk("making the directory", dir))?;
     let process = uuid::Builder::from_random_bytes(random::bytes()).into_uuid();
-    let path = dir.join(format!("{file}.lock"));
+    let path = dir.join(lock_name(file));
     for _ in 0..ATTEMPTS {
         let Some(held) = try_take(machine, &path, file, timeout_ms)? else { continue };
         let taken = machine.clock.now();
@@ -172,8 +174,31 @@ fn try_take(machine: &Machine, path: &Path, file: Uuid, timeout_ms: u64) -> Resu
 /// Whether the holder of a free lock is gone: dead, this process itself (which would still hold it), or too long ago
 /// by either direction of the clock.
 fn is_stale(machine: &Machine, record: &LockRecord, timeout_ms: u64) -> bool {
-    let age_ms = machine.clock.now().unix_ns().abs_diff(record.taken.unix_ns()) / 1_000_000;
-    record.holder == machine.processes.me() || !machine.processes.is_alive(&record.holder) || age_ms > timeout_ms
+    let is_gone = record.holder == machine.processes.me() || !machine.processes.is_alive(&record.holder);
+    is_gone || age_ms(machine, record.taken) > timeout_ms
+}
+
+/// The name of the lock file of a file.
+pub(super) fn lock_name(file: Uuid) -> String {
+    format!("{file}.lock")
+}
+
+/// The file that a temporary file belongs to.
+pub(super) fn owner_of_temporary(name: &[u8]) -> Option<Uuid> {
+    owner_of(std::str::from_utf8(name).ok()?, ".tmp")
+}
+
+/// Who holds a lock by what its file says, where the operating system's lock cannot be asked: the process, 0 when the
+/// record is not written yet. A file without a record counts for a moment after it was made, at `changed`.
+pub(super) fn is_lock_held(machine: &Machine, record: &[u8], changed: Timestamp, timeout_ms: u64) -> Option<u32> {
+    match LockRecord::decode(record) {
+        Some(record) => (!is_stale(machine, &record, timeout_ms)).then_some(record.holder.pid),
+        None => (age_ms(machine, changed) < RECORD_DELAY_MS).then_some(0),
+    }
+}
+
+fn age_ms(machine: &Machine, time: Timestamp) -> u64 {
+    machine.clock.now().unix_ns().abs_diff(time.unix_ns()) / 1_000_000
 }
 
 /// Removes the temporary files that crashed operations left in a work directory. Files that somebody works on are left

@@ -6,7 +6,8 @@
 //! authenticates the whole file, so whoever opens one notices any change that no owner of a document made. The bytes
 //! are drawn in `FORMAT.md`, "Sealed documents".
 //!
-//! Uses: `base`, `crypto`. Files are read and written through `base::disk` by absolute paths.
+//! Uses: `base`, `crypto`, and `workspace` for files that lie in one. Others are read and written through `base::disk`
+//! by absolute paths.
 //!
 //! Invariants:
 //! - an operation writes one document (`refresh_file` all that are named); slots that are not named keep their bytes,
@@ -16,7 +17,7 @@
 //!   stack that was used; shares pass through one frame at a time;
 //! - an update is made of the steps of `steps`: `decrypt_and_extract`, `generate_new_shares`, `update_shares`,
 //!   `encrypt_updated_data`, which reads back what it wrote; `safe_update` does them under lock in a temporary file,
-//!   and `update_file` then puts that file in its place;
+//!   and `update_file` then puts that file in its place; `update_in_workspace` puts it there in one version;
 //! - a wrong password, wrong ids and an absent document are one error, after the same work.
 //!
 //! Lock order: the lock file of one file of documents; no operation takes two.
@@ -35,6 +36,7 @@ mod process;
 mod request;
 mod rewrite;
 mod steps;
+mod within;
 mod write;
 
 pub use bytes::{Bytes, Memory};
@@ -53,9 +55,10 @@ pub use lock::{
 };
 pub use open::Damage;
 pub use process::{ProcessMark, Processes, SystemProcesses};
-pub use request::{NewDocument, RequestSecrets, take_secrets};
+pub use request::{NewDocument, RequestSecrets, SecretDigest, take_secrets};
 pub use rewrite::{Document, NewAccess, NewIds, Written, update, update_into};
 pub use steps::{
     Chunk, Content, Extracted, NewShares, Shares, decrypt_and_extract, encrypt_updated_data, generate_new_shares,
     update_shares,
 };
+pub use within::update_in_workspace;

@@ -1,11 +1,13 @@
 //! A request to update a document, as text: what is secret is taken out before anybody else sees it.
 
+use std::sync::LazyLock;
+
 use zeroize::Zeroizing;
 
 use super::error::{Result, SealedError};
 use super::ids::{Credentials, ShareIds};
 use super::json::{JsonError, members, string};
-use crate::crypto::document::on_wiped_stack;
+use crate::crypto::document::{RootKey, on_wiped_stack};
 use crate::crypto::slots::Secret;
 
 /// What is secret in a request. All of it is wiped on drop.
@@ -30,6 +32,26 @@ impl NewDocument {
 impl std::fmt::Debug for NewDocument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "NewDocument({} bytes)", self.0.len())
+    }
+}
+
+/// What tells one request's secrets from another's, within this process only.
+pub type SecretDigest = [u8; 32];
+
+impl RequestSecrets {
+    /// The digest of all of it under a key that this process alone has, and only while it lives: without it, nobody can
+    /// try passwords against the digest.
+    pub fn digest(&self) -> SecretDigest {
+        static KEY: LazyLock<RootKey> = LazyLock::new(RootKey::random);
+        let (password, document) = (self.credentials.password.as_bytes(), self.document.as_bytes());
+        let ids = self.credentials.ids.as_slice();
+        // Nothing grows, so nothing is left behind where it was.
+        let mut all = Zeroizing::new(Vec::with_capacity(8 + password.len() + 2 * ids.len() + document.len()));
+        all.extend_from_slice(&(password.len() as u64).to_le_bytes());
+        all.extend_from_slice(password);
+        ids.iter().for_each(|id| all.extend_from_slice(&id.to_le_bytes()));
+        all.extend_from_slice(document);
+        on_wiped_stack(|| KEY.authenticate(&all))
     }
 }
 

@@ -16,6 +16,8 @@ use crate::crypto::slots::Secret;
 /// Longest document and longest file of known documents, in bytes.
 const INPUT_LEN_MAX: usize = 16 * 1024 * 1024;
 const INPUT_LEN_FIRST: usize = 64 * 1024;
+/// Share ids that are drawn for a document.
+const SHARES: usize = 8;
 const PASSWORD: PasswordVars = PasswordVars {
     value: SEALED_PASSWORD_VAR,
     file: "KURA_SEALED_PASSWORD_FILE",
@@ -50,9 +52,9 @@ pub struct AccessArgs {
     /// Take these share ids instead of drawing them at random
     #[arg(long, conflicts_with = "shares", value_parser = parse_ids)]
     ids: Option<ShareIds>,
-    /// How many share ids to draw
-    #[arg(long, default_value_t = 8)]
-    shares: usize,
+    /// How many share ids to draw [default: 8]
+    #[arg(long)]
+    shares: Option<usize>,
     /// How many intact shares are enough to read the document [default: more than half]
     #[arg(long)]
     threshold: Option<u16>,
@@ -92,16 +94,17 @@ pub fn password() -> Result<Secret, Failure> {
 impl AccessArgs {
     /// Whether anything was said of a document.
     pub fn is_given(&self) -> bool {
-        self.ids.is_some() || self.threshold.is_some()
+        self.ids.is_some() || self.shares.is_some() || self.threshold.is_some()
     }
 
     /// Its ids, threshold and password.
     pub fn obtain(self) -> Result<NewAccess, Failure> {
-        let count = self.ids.as_ref().map_or(self.shares, |ids| ids.as_slice().len());
+        let shares = self.shares.unwrap_or(SHARES);
+        let count = self.ids.as_ref().map_or(shares, |ids| ids.as_slice().len());
         let usual = u16::try_from(count / 2 + 1).unwrap_or(u16::MAX);
         Ok(NewAccess {
             password: obtain_password(&PASSWORD, "Password of the new document", true)?,
-            ids: self.ids.map_or(NewIds::Draw(self.shares), NewIds::Chosen),
+            ids: self.ids.map_or(NewIds::Draw(shares), NewIds::Chosen),
             threshold: self.threshold.unwrap_or(usual),
         })
     }
@@ -177,6 +180,10 @@ fn read_wiped(mut source: impl Read, len_first: usize, what: &str) -> Result<Zer
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(unreadable(what, &error)),
         }
+    }
+    if bytes.len() > filled + INPUT_LEN_FIRST {
+        // What is kept for as long as the command runs is no longer than it has to be.
+        return Ok(Zeroizing::new(bytes[..filled].to_vec()));
     }
     bytes.truncate(filled);
     Ok(bytes)

@@ -225,7 +225,11 @@ pub fn run(context: &Context, args: SealedArgs) -> Result<Exit, Failure> {
             tell(context, "written anew", &done, json!({}))
         }
         SealedCommand::Cleanup { directory, timeout_seconds } => {
-            let dir = place(&directory)?.join(sealed::WORK_DIR);
+            let directory = place(&directory)?;
+            if !directory.is_dir() {
+                return Err(Failure::new(Exit::Usage, format!("{} is no directory", directory.display())));
+            }
+            let dir = directory.join(sealed::WORK_DIR);
             check_work_dir(&dir)?;
             let swept = sealed::cleanup_stale_temp_files(&machine, &dir, timeout_seconds.saturating_mul(1000))?;
             tell_swept(context, &swept)
@@ -257,7 +261,8 @@ fn init(
         return tell_ids(context, &sealed::create_file(machine, path, settings, &access.obtain()?, &json)?);
     }
     if access.is_given() {
-        let failure = Failure::new(Exit::Usage, "--ids and --threshold are of a document, and there is no --document");
+        let failure =
+            Failure::new(Exit::Usage, "--ids, --shares and --threshold are of a document, and there is no --document");
         return Err(failure.hint("make the file without them; `kura sealed create` puts documents in"));
     }
     let made = sealed::init_file(machine, path, settings)?;
@@ -283,9 +288,13 @@ fn check_work_dir(dir: &Path) -> Result<(), Failure> {
         .hint("move it away, or `chmod 700` it if it is yours"))
 }
 
-/// A place to write to.
+/// A place to write to. Its directory is there: nobody wants one for a slip of the finger.
 fn writable(file: &Path) -> Result<PathBuf, Failure> {
     let path = place(file)?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    if !dir.is_dir() {
+        return Err(Failure::new(Exit::Usage, format!("there is no directory {}", dir.display())));
+    }
     check_work_dir(&sealed::work_dir(&path))?;
     Ok(path)
 }

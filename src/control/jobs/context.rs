@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Job, JobProgress, Jobs, cancelled, now};
+use super::{BatchHost, Job, JobProgress, Jobs, cancelled, now};
 use crate::control::{Exit, Failure};
-use crate::workspace::{Workspace, WorkspaceFiles};
+use crate::workspace::Workspace;
 
 /// Progress is kept, for the case of a crash, no more often than this.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -30,9 +30,9 @@ impl JobContext {
         &self.jobs.workspace
     }
 
-    /// The live tree as a disk; paths are absolute from the root of the workspace.
-    pub fn files(&self) -> &WorkspaceFiles {
-        &self.jobs.files
+    /// What batches may use here.
+    pub fn batch_host(&self) -> Option<Arc<dyn BatchHost>> {
+        self.jobs.batch_host.lock().clone()
     }
 
     /// The job's id.

@@ -1,14 +1,18 @@
 //! Work that goes on after its request was answered.
 //!
-//! A kind of job is a [`Command`](super::Command) whose [`Run`](super::Run) is `Job` with a function that checks the
-//! arguments and gives the work; see `update.rs` for one. The work gets a [`JobContext`]: the workspace, its files,
-//! where to tell progress, and whether to end.
+//! A kind of job is a [`Command`](super::Command) whose [`Run`](super::Run) is `Job` (or `Reading`) with a function
+//! that checks the arguments and gives the work; see `update.rs` for one. The work gets a [`JobContext`]: the
+//! workspace, where to tell progress, and whether to end.
 //!
 //! Records of jobs are kept in the state directory, sealed, so they survive the mount. What waited or ran when a mount
 //! ended is begun anew by the next one where [`Prepared::resume`] says so, and is `interrupted` else.
 
+pub(super) mod batch;
 mod context;
+pub(super) mod profile;
+pub(super) mod reading;
 mod record;
+pub(super) mod release;
 pub(super) mod update;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,18 +21,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::failure::{Exit, Failure};
 use super::reply::Reply;
-use super::table::{self, Run};
-use crate::apps::sealed::RequestSecrets;
+use super::table;
+use crate::apps::sealed::{RequestSecrets, SecretDigest};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::random;
-use crate::workspace::{Records, Workspace, WorkspaceFiles};
-use crate::worktree::Caller;
+use crate::workspace::{Records, Workspace};
+pub use batch::BatchHost;
 pub use context::JobContext;
 pub use record::{JobProgress, JobRecord, JobState};
 
@@ -51,6 +55,8 @@ pub type Prepare = fn(Value, Option<RequestSecrets>) -> Result<Prepared, Failure
 pub struct Prepared {
     /// What `request` shows and the record keeps: no secrets. With `resume` it is the whole request.
     pub shown: Value,
+    /// What tells the secrets of this request from those of another with the same `shown`.
+    pub secret: Option<SecretDigest>,
     /// Whether the next mount begins it anew, from `shown`, when this one ends before it does.
     pub resume: bool,
     /// The work.
@@ -68,12 +74,11 @@ pub struct Job {
 /// All jobs of a workspace.
 pub struct Jobs {
     workspace: Arc<Workspace>,
-    files: WorkspaceFiles,
     records: Records,
     state: Mutex<State>,
-    ended: Condvar,
     /// The mount is about to end.
     stopping: AtomicBool,
+    batch_host: Mutex<Option<Arc<dyn BatchHost>>>,
 }
 
 #[derive(Default)]
@@ -98,14 +103,12 @@ impl Job {
 impl Jobs {
     /// The jobs that earlier mounts left. What can go on does so after [`start`](Self::start).
     pub(super) fn open(workspace: Arc<Workspace>) -> Result<Arc<Self>, Failure> {
-        let owner = Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
         let jobs = Arc::new(Self {
-            files: WorkspaceFiles::new(workspace.clone(), owner),
             records: workspace.records(AREA),
             workspace,
             state: Mutex::default(),
-            ended: Condvar::new(),
             stopping: AtomicBool::new(false),
+            batch_host: Mutex::new(None),
         });
         for record in kept(&jobs.records)? {
             jobs.take_over(record)?;
@@ -116,10 +119,8 @@ impl Jobs {
     fn take_over(self: &Arc<Self>, mut record: JobRecord) -> Result<(), Failure> {
         let mut again = None;
         if !record.state.is_final() && !self.workspace.is_read_only() {
-            let prepared = match table::find(&record.op).map(|command| command.run) {
-                Some(Run::Job(prepare)) => prepare(record.request.clone(), None).ok(),
-                _ => None,
-            };
+            let prepare = table::find(&record.op).and_then(|command| command.run.prepare());
+            let prepared = prepare.and_then(|prepare| prepare(record.request.clone(), None).ok());
             match prepared.filter(|prepared| prepared.resume) {
                 Some(prepared) => {
                     record.state = JobState::Queued;
@@ -144,12 +145,29 @@ impl Jobs {
         Ok(())
     }
 
-    /// Begins the jobs that earlier mounts left and that can go on.
-    pub fn start(self: &Arc<Self>) {
-        self.begin_next(&mut self.state.lock());
+    /// What batches may use; without it there are none.
+    pub fn set_batch_host(&self, host: Arc<dyn BatchHost>) {
+        *self.batch_host.lock() = Some(host);
     }
 
+    /// Begins the jobs that earlier mounts left and that can go on, and looking for new releases.
+    pub fn start(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        self.begin_next(&mut state);
+        let jobs = self.clone();
+        if !self.workspace.is_read_only() {
+            match std::thread::Builder::new().name("releases".into()).spawn(move || release::watch(&jobs)) {
+                Ok(thread) => state.threads.push(thread),
+                Err(error) => tracing::error!("new releases are not looked for: {error}"),
+            }
+        }
+    }
+
+    /// Keeps what is known of a job; a workspace that may not change keeps it in memory only.
     fn keep(&self, record: &JobRecord) -> Result<(), Failure> {
+        if self.workspace.is_read_only() {
+            return Ok(());
+        }
         let bytes = serde_json::to_vec(record)
             .map_err(|error| Failure::new(Exit::Other, format!("the job cannot be written as JSON: {error}")))?;
         Ok(self.records.write(&record.id.to_string(), &bytes)?)
@@ -157,7 +175,7 @@ impl Jobs {
 
     /// Takes a job; it is durable when this returns, and runs in its turn.
     pub fn submit(self: &Arc<Self>, op: &str, prepared: Prepared) -> Result<Uuid, Failure> {
-        if self.workspace.is_read_only() {
+        if self.workspace.is_read_only() && table::find(op).is_none_or(table::Command::changes) {
             return Err(crate::workspace::WorkspaceError::ReadOnly.into());
         }
         let time = SystemClock.now();
@@ -241,7 +259,6 @@ impl Jobs {
         let mut state = self.state.lock();
         state.running -= 1;
         self.begin_next(&mut state);
-        self.ended.notify_all();
     }
 
     fn finish(&self, job: &Job, result: Result<Reply, Failure>) {
@@ -254,7 +271,8 @@ impl Jobs {
                 record.say(&now(), "the mount ends; the next one begins it anew");
             } else {
                 let state = match &result {
-                    Ok(_) => JobState::Done,
+                    Ok(reply) if reply.ok || reply.exit == Exit::Partial.code() => JobState::Done,
+                    Ok(_) => JobState::Failed,
                     Err(_) if gave_up && asked => JobState::Cancelled,
                     Err(_) if gave_up && stopping => JobState::Interrupted,
                     Err(_) => JobState::Failed,
@@ -297,7 +315,6 @@ impl Jobs {
         };
         if waited {
             self.finish(&job, Err(cancelled()));
-            self.ended.notify_all();
         }
     }
 
@@ -319,6 +336,7 @@ impl Jobs {
             std::mem::take(&mut state.threads)
         };
         for thread in threads {
+            thread.thread().unpark();
             if thread.join().is_err() {
                 tracing::error!("the thread of a job panicked");
             }

@@ -1,16 +1,14 @@
 //! The job `update`: replaces one document of a file of sealed documents in the workspace.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{JobContext, Prepared};
-use crate::apps::sealed::{Credentials, Machine, Place, RequestSecrets, SystemProcesses, update_file};
+use crate::apps::sealed::{Machine, RequestSecrets, SystemProcesses, update_in_workspace};
 use crate::base::clock::SystemClock;
+use crate::base::disk::RealDisk;
 use crate::control::table::{Arg, ArgKind, Command, Run};
 use crate::control::{Exit, Failure, PathText, Reply};
 
@@ -47,21 +45,21 @@ fn prepare(request: Value, secrets: Option<RequestSecrets>) -> Result<Prepared, 
     let names = request.file.names().filter(|names| !names.is_empty());
     let names =
         names.ok_or_else(|| Failure::new(Exit::Usage, format!("`{}` is no file of the workspace", request.file)))?;
-    let path = Path::new("/").join(OsStr::from_bytes(&names.join(&b'/')));
-    let place = Place { backup: !request.no_backup, ..Place::of(&path) };
+    let path: Vec<Vec<u8>> = names.into_iter().map(<[u8]>::to_vec).collect();
+    let backup = !request.no_backup;
     let shown = json!({ "file": request.file, "no_backup": request.no_backup });
-    let work = move |context: &JobContext| update(context, &place, secrets.document.as_bytes(), &secrets.credentials);
-    Ok(Prepared { shown, resume: false, work: Box::new(work) })
+    let secret = Some(secrets.digest());
+    let work = move |context: &JobContext| update(context, &path, backup, &secrets);
+    Ok(Prepared { shown, secret, resume: false, work: Box::new(work) })
 }
 
-fn update(context: &JobContext, place: &Place, document: &[u8], credentials: &Credentials) -> Result<Reply, Failure> {
-    let machine = Machine {
-        disk: Arc::new(context.files().clone()),
-        clock: Arc::new(SystemClock),
-        processes: Arc::new(SystemProcesses),
-    };
+fn update(context: &JobContext, path: &[Vec<u8>], backup: bool, secrets: &RequestSecrets) -> Result<Reply, Failure> {
+    let machine =
+        Machine { disk: Arc::new(RealDisk), clock: Arc::new(SystemClock), processes: Arc::new(SystemProcesses) };
+    let path: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
     context.progress(0, 1, "opening the document and writing it anew");
-    let done = update_file(&machine, place, document, credentials)?;
+    let (workspace, document) = (context.workspace(), secrets.document.as_bytes());
+    let done = update_in_workspace(&machine, workspace, (&path, backup), document, &secrets.credentials)?;
     context.progress(1, 1, "written");
     let data = json!({
         "uuid": done.uuid.to_string(),

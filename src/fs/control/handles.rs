@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroize;
 
 use crate::control::{Answer, Exit, REQUEST_LEN_MAX, is_complete};
+use crate::fs::access::AccessReader;
 use crate::fs::{FsError, Handle, Result};
 use crate::version::entry::Ino;
 
@@ -17,6 +18,8 @@ pub(super) enum Open {
     Text(Vec<u8>),
     /// A file that takes requests.
     Talk(Talk),
+    /// The log of requests.
+    Log(AccessReader),
     /// A file to which anything may be written, once; the bytes say nothing.
     Button(uuid::Uuid),
 }
@@ -75,7 +78,7 @@ impl Open {
                 talk.read += bytes.len();
                 bytes
             }
-            Open::Button(_) => Vec::new(),
+            Open::Button(_) | Open::Log(_) => Vec::new(),
         }
     }
 }
@@ -137,6 +140,13 @@ impl Talk {
             _ if self.command.is_none() => Ok(()),
             exit => Err(FsError::Refused(exit)),
         }
+    }
+}
+
+impl Drop for Talk {
+    /// What was begun and never ended may hold what is secret.
+    fn drop(&mut self) {
+        self.request.zeroize();
     }
 }
 

@@ -32,11 +32,14 @@ impl Fixed {
             Fixed::Status
             | Fixed::StatusJson
             | Fixed::Events
+            | Fixed::Conflicts
             | Fixed::Versions
             | Fixed::Snapshots
             | Fixed::Ctl
             | Fixed::History
             | Fixed::Metrics
+            | Fixed::AccessLog
+            | Fixed::Config
             | Fixed::Jobs => Some(Fixed::Control),
             Fixed::ById | Fixed::ByTime | Fixed::ByTag => Some(Fixed::Versions),
             Fixed::Run | Fixed::LastError => Some(Fixed::Ctl),
@@ -56,18 +59,27 @@ impl Fixed {
             Fixed::Ctl => "ctl",
             Fixed::Run => "run",
             Fixed::Events => "events",
+            Fixed::Conflicts => "conflicts",
             Fixed::LastError => "last_error",
             Fixed::Jobs => "jobs",
             Fixed::History => "history",
             Fixed::Metrics => "metrics",
+            Fixed::AccessLog => "access-log",
+            Fixed::Config => "config",
         }
     }
 
     pub(super) fn kind(self) -> FileKind {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Metrics | Fixed::Run | Fixed::LastError => {
-                FileKind::File
-            }
+            Fixed::Status
+            | Fixed::StatusJson
+            | Fixed::Events
+            | Fixed::Conflicts
+            | Fixed::Metrics
+            | Fixed::AccessLog
+            | Fixed::Config
+            | Fixed::Run
+            | Fixed::LastError => FileKind::File,
             Fixed::Control
             | Fixed::Versions
             | Fixed::ById
@@ -82,7 +94,14 @@ impl Fixed {
 
     pub(super) fn mode(self) -> u16 {
         match self {
-            Fixed::Status | Fixed::StatusJson | Fixed::Events | Fixed::Metrics | Fixed::LastError => 0o400,
+            Fixed::Status
+            | Fixed::StatusJson
+            | Fixed::Events
+            | Fixed::Conflicts
+            | Fixed::Metrics
+            | Fixed::AccessLog
+            | Fixed::Config
+            | Fixed::LastError => 0o400,
             Fixed::Run => 0o600,
             Fixed::Control | Fixed::Snapshots => 0o700,
             Fixed::Versions
@@ -119,7 +138,7 @@ pub(super) fn link_target(dir: Fixed, version: VersionId) -> Vec<u8> {
 }
 
 /// A moment as by-time shows it: RFC 3339 in UTC to the microsecond.
-pub(super) fn time_name(time: Timestamp) -> String {
+pub(crate) fn time_name(time: Timestamp) -> String {
     let time = jiff::Timestamp::from_nanosecond(i128::from(time.unix_ns())).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
@@ -172,7 +191,10 @@ impl Outside {
             | Fixed::Status
             | Fixed::StatusJson
             | Fixed::Events
+            | Fixed::Conflicts
             | Fixed::Metrics
+            | Fixed::AccessLog
+            | Fixed::Config
             | Fixed::Run
             | Fixed::LastError => {}
         }
@@ -202,9 +224,12 @@ impl Outside {
             | Fixed::Status
             | Fixed::StatusJson
             | Fixed::Events
+            | Fixed::Conflicts
             | Fixed::Run
             | Fixed::History
             | Fixed::Metrics
+            | Fixed::AccessLog
+            | Fixed::Config
             | Fixed::LastError => None,
         })
     }

@@ -38,9 +38,12 @@ pub(super) enum Fixed {
     History,
     Metrics,
     Events,
+    Conflicts,
+    AccessLog,
+    Config,
 }
 
-pub(super) const FIXED: [Fixed; 15] = [
+pub(super) const FIXED: [Fixed; 18] = [
     Fixed::Control,
     Fixed::Status,
     Fixed::StatusJson,
@@ -56,6 +59,9 @@ pub(super) const FIXED: [Fixed; 15] = [
     Fixed::History,
     Fixed::Metrics,
     Fixed::Events,
+    Fixed::Conflicts,
+    Fixed::AccessLog,
+    Fixed::Config,
 ];
 
 /// The files of a job.

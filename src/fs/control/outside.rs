@@ -10,7 +10,8 @@ use super::nodes::{Fixed, JobFile, Key, Node, Nodes, Way, is_outside};
 use super::past::Past;
 use crate::base::clock::{Clock, SystemClock};
 use crate::blob::ChunkRef;
-use crate::control::{Answer, Dispatcher, Exit, Failure, Reply};
+use crate::control::{Answer, Dispatcher, Exit, Failure, Reply, conflicts_text};
+use crate::fs::access::AccessLog;
 use crate::fs::open_files::OpenFiles;
 use crate::fs::{Caching, FsError, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Result, Shown};
 use crate::version::entry::{Body, Ino};
@@ -26,6 +27,7 @@ pub(crate) struct Outside {
     handles: Handles,
     /// What was closed before a version is asked for shall be in it.
     files: Arc<OpenFiles>,
+    access: Arc<AccessLog>,
 }
 
 /// The SHA-256 of a past file, when its version knows it.
@@ -45,8 +47,9 @@ impl Outside {
         options: FsOptions,
         control: Arc<Dispatcher>,
         files: Arc<OpenFiles>,
+        access: Arc<AccessLog>,
     ) -> Self {
-        Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default(), files }
+        Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default(), files, access }
     }
 
     fn check_owner(&self, caller: Caller) -> Result<()> {
@@ -70,6 +73,11 @@ impl Outside {
             }
             (None, _) => Err(WorkError::Invalid.into()),
         }
+    }
+
+    /// Whether an inode is the log of requests.
+    pub(crate) fn is_access_log(&self, ino: Ino) -> bool {
+        matches!(self.nodes.find(ino), Some(Node { key: Key::Fixed(_, Fixed::AccessLog), .. }))
     }
 
     /// Words for an inode in a message.
@@ -222,7 +230,7 @@ impl Outside {
         self.unrecord(name)
     }
 
-    pub(crate) fn open(&self, caller: Caller, ino: Ino, how: OpenHow) -> Result<Opened> {
+    pub(crate) fn open(&self, caller: Caller, ino: Ino, how: OpenHow, wait: Wait) -> Result<Opened> {
         self.check_owner(caller)?;
         let node = self.node(ino)?;
         let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
@@ -247,8 +255,20 @@ impl Outside {
                 let text = lines.into_iter().map(|line| line + "\n").collect::<String>();
                 Ok(opened(self.handles.open(Open::Text(text.into_bytes())), Caching::Never))
             }
+            Key::Fixed(_, Fixed::Conflicts) => {
+                may_wait(wait)?;
+                let text = conflicts_text(&self.workspace)?.into_bytes();
+                Ok(opened(self.handles.open(Open::Text(text)), Caching::Never))
+            }
+            Key::Fixed(_, Fixed::Config) => {
+                Ok(opened(self.handles.open(Open::Text(self.control.settings())), Caching::Never))
+            }
             Key::Fixed(_, Fixed::Metrics) => {
                 Ok(opened(self.handles.open(Open::Text(self.control.prometheus())), Caching::Never))
+            }
+            Key::Fixed(_, Fixed::AccessLog) => {
+                let reader = self.access.reader().ok_or(FsError::Refused(Exit::Locked))?;
+                Ok(opened(self.handles.open(Open::Log(reader)), Caching::Stream))
             }
             Key::Fixed(_, Fixed::LastError) => {
                 Ok(opened(self.handles.open(Open::Text(self.control.last_error())), Caching::Never))
@@ -290,7 +310,7 @@ impl Outside {
         may_wait(wait)?;
         match &mut *self.handles.find(handle)?.lock() {
             Open::Talk(talk) => talk.close(|talk, request| self.answer(talk, request)),
-            Open::Text(_) | Open::Button(_) => Ok(()),
+            Open::Text(_) | Open::Log(_) | Open::Button(_) => Ok(()),
         }
     }
 
@@ -313,6 +333,9 @@ impl Outside {
                 Wait::Yes => open.lock(),
                 Wait::No => open.try_lock().ok_or(WorkError::WouldBlock)?,
             };
+            if let Open::Log(reader) = &mut *open {
+                return Ok(reader.read(len, wait == Wait::Yes).ok_or(WorkError::WouldBlock)?);
+            }
             return Ok(open.read(offset, len));
         }
         may_wait(wait)?;
@@ -331,7 +354,7 @@ impl Outside {
                 self.control.jobs().cancel(*job);
                 Ok(())
             }
-            Open::Text(_) => Err(FsError::BadHandle),
+            Open::Text(_) | Open::Log(_) => Err(FsError::BadHandle),
         }
     }
 

@@ -67,9 +67,10 @@ fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkErro
     let code = error.code().unwrap_or_default();
     let fault = match (status(error), code) {
         (Some(404), _) => BucketFault::Missing,
-        (Some(409 | 412), _) => BucketFault::Changed,
+        (Some(412), _) => BucketFault::Changed,
         (Some(401 | 403), _) => BucketFault::Denied,
-        (Some(429 | 503), _) | (_, "SlowDown") => BucketFault::Busy,
+        // 409 is two writers at the same moment: who asks again learns which of them was first.
+        (Some(409 | 429 | 503), _) | (_, "SlowDown") => BucketFault::Busy,
         (Some(408 | 500..), _) => BucketFault::Unreachable,
         (Some(400..), _) => BucketFault::Invalid,
         _ => match error {
@@ -175,8 +176,8 @@ impl Bucket {
         Ok(BucketFile { key: key.to_owned(), len: count, modified_s, etag: answer.e_tag })
     }
 
-    /// Puts a local file in the place of one that has this tag.
-    pub fn replace(&self, key: &str, etag: Option<String>, from: &Path, len: u64) -> Outcome<()> {
+    /// Puts a local file in the place of one that has this tag; its own tag, where the server tells it.
+    pub fn replace(&self, key: &str, etag: Option<String>, from: &Path, len: u64) -> Outcome<Option<String>> {
         if len > PART_LEN {
             return self.replace_in_parts(key, etag, from, len);
         }
@@ -185,11 +186,11 @@ impl Bucket {
         self.wait(async {
             let body = ByteStream::from_path(from).await.map_err(|error| invalid(&chain(&error)))?;
             let sent = request.body(body).customize().config_override(settings).send().await;
-            sent.map(drop).map_err(|error| failed(&error))
+            sent.map(|done| done.e_tag).map_err(|error| failed(&error))
         })
     }
 
-    fn replace_in_parts(&self, key: &str, etag: Option<String>, from: &Path, len: u64) -> Outcome<()> {
+    fn replace_in_parts(&self, key: &str, etag: Option<String>, from: &Path, len: u64) -> Outcome<Option<String>> {
         let client = &self.0.inner.client;
         let sent = client.create_multipart_upload().bucket(self.bucket()).key(self.full(key)).send();
         let begun = self.wait(async { sent.await.map_err(|error| failed(&error)) })?;
@@ -200,7 +201,7 @@ impl Bucket {
             let upload = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
             let request = client.complete_multipart_upload().bucket(self.bucket()).key(self.full(key));
             let request = request.upload_id(&id).multipart_upload(upload).set_if_match(etag);
-            self.wait(async { request.send().await.map(drop).map_err(|error| failed(&error)) })
+            self.wait(async { request.send().await.map(|done| done.e_tag).map_err(|error| failed(&error)) })
         });
         if done.is_err() {
             let abort = client.abort_multipart_upload().bucket(self.bucket()).key(self.full(key)).upload_id(&id);

@@ -213,6 +213,7 @@ impl Inner {
                 Err(error) => match status(&error) {
                     Some(304) if unless.is_some() => return Ok(None),
                     Some(416) if range.is_some() => return Ok(None),
+                    Some(403) => return Err(self.denied_or_absent(key, classify(self, call, &error)).await),
                     _ => return Err(classify(self, call, &error)),
                 },
             };
@@ -228,6 +229,17 @@ impl Inner {
                 Err(reason) => return Err(unanswered(self, call, reason)),
             }
             attempt += 1;
+        }
+    }
+
+    /// S3 denies an absent object to who may list only what is below a prefix. A listing of its name, where that is
+    /// allowed, tells which it is.
+    async fn denied_or_absent(&self, key: &ObjectKey, denied: StoreError) -> StoreError {
+        match self.list_page(key.as_str(), None).await {
+            Ok(page) if page.objects.iter().all(|object| object.key != *key) => {
+                StoreError::NotFound { key: key.clone() }
+            }
+            _ => denied,
         }
     }
 

@@ -26,6 +26,7 @@ impl Collector {
             if self.head()?.0.collection_state != CollectionState::Sealed(id) {
                 return Ok(deleted);
             }
+            self.check_writer()?;
             self.delete_batch(batch)?;
             deleted += batch.len() as u64;
         }

@@ -18,7 +18,7 @@ mod swing;
 use std::sync::Arc;
 
 use super::condemned::{Condemned, list_key};
-use super::{Name, SyncError, read_head};
+use super::{Leases, Name, SyncError, read_head};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::disk::Disk;
 use crate::base::ids::ClientId;
@@ -46,8 +46,8 @@ pub struct CollectorParts {
     pub clock: Arc<dyn Clock>,
     /// This client.
     pub client: ClientId,
-    /// Whether the store's conditional writes work.
-    pub conditional_writes: bool,
+    /// Who may write, where the store's conditional writes do not work; `None` where they do.
+    pub leases: Option<Arc<Leases>>,
 }
 
 /// How to collect.
@@ -199,7 +199,7 @@ impl Collector {
     }
 
     fn if_absent(&self) -> PutCondition {
-        if self.parts.conditional_writes { PutCondition::IfAbsent } else { PutCondition::Always }
+        if self.parts.leases.is_none() { PutCondition::IfAbsent } else { PutCondition::Always }
     }
 }
 

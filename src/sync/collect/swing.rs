@@ -9,20 +9,27 @@ use crate::version::head::Head;
 pub(super) const ATTEMPTS_MAX: u32 = 16;
 
 impl Collector {
+    /// Refuses when another client has become the one that may write.
+    pub(super) fn check_writer(&self) -> Result<(), SyncError> {
+        self.parts.leases.as_ref().map_or(Ok(()), |leases| leases.be_writer(false))
+    }
+
     /// Lets `new` take the place of `old`; false when HEAD has moved on since `old` was read.
     pub(super) fn swing(&self, old: &Head, etag: &ETag, new: Head, attempt: u32) -> Result<bool, SyncError> {
         let parts = &self.parts;
         let (generation, writer, time) = (old.generation + 1, parts.client, parts.clock.now());
         let mut new = Head { generation, writer, time, ..new };
         let sealed = new.seal(&parts.keys);
-        let condition = match parts.conditional_writes {
-            true => PutCondition::IfMatch(etag.clone()),
-            false => PutCondition::Always,
+        self.check_writer()?;
+        let condition = match parts.leases {
+            None => PutCondition::IfMatch(etag.clone()),
+            Some(_) => PutCondition::Always,
         };
         let is_refused = match parts.store.put(&Head::key(), &sealed, condition) {
-            Ok(_) => return Ok(true),
+            Ok(_) if parts.leases.is_none() => return Ok(true),
             Err(StoreError::Precondition { .. }) => true,
-            Err(StoreError::OutcomeUnknown { .. }) => false,
+            // Without conditions, somebody may have written at the same time.
+            Ok(_) | Err(StoreError::OutcomeUnknown { .. }) => false,
             Err(error) => return Err(error.into()),
         };
         let (now, _) = self.head()?;

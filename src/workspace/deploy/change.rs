@@ -53,11 +53,20 @@ pub enum PutError {
     Workspace(#[from] WorkspaceError),
 }
 
+impl From<StageError> for PutError {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Source(error) => Self::Source(error),
+            StageError::Tree(error) => Self::Workspace(error.into()),
+        }
+    }
+}
+
 /// What shall become of paths. Other operations on history wait while it lives; dropped, it leaves nothing behind.
 pub struct Change<'a> {
     workspace: &'a Workspace,
     present: Arc<IndexRecord>,
-    staging: Staging<'a>,
+    staging: Staging,
     seen: BTreeMap<Names, Sight>,
     removed: BTreeSet<Names>,
     /// Directories that go when nothing is left in them.
@@ -88,8 +97,8 @@ impl Workspace {
     }
 
     /// The names in a directory of a version with what they stand for; none when it is no directory.
-    pub fn names_in(&self, version: &IndexRecord, path: &str) -> Result<Vec<(Vec<u8>, Entry)>> {
-        let Some(dir) = self.find(version, &split_path(path.as_bytes()))? else { return Ok(Vec::new()) };
+    pub fn names_in(&self, version: &IndexRecord, path: impl AsRef<[u8]>) -> Result<Vec<(Vec<u8>, Entry)>> {
+        let Some(dir) = self.find(version, &split_path(path.as_ref()))? else { return Ok(Vec::new()) };
         let pages = Pages(self.blobs());
         let resolve = |(name, entry)| Ok((name, version.root.resolve(&pages, entry)?));
         entries(&pages, &dir)?.into_iter().map(resolve).collect()
@@ -152,7 +161,11 @@ impl Change<'_> {
 
     /// What is at a path; the change rests on its staying so.
     pub fn look(&mut self, path: &str) -> Result<Spot> {
-        let names = names(path);
+        self.look_at(names(path))
+    }
+
+    /// What is at a path given by its names from the root; the change rests on its staying so.
+    pub fn look_at(&mut self, names: Vec<Vec<u8>>) -> Result<Spot> {
         for depth in 1..names.len() {
             let above = names[..depth].to_vec();
             if self.removed.contains(&above) {
@@ -211,10 +224,7 @@ impl Change<'_> {
         mode: u16,
         wanted: Option<Sha256>,
     ) -> std::result::Result<Sha256, PutError> {
-        let (ino, body) = self.staging.add(source).map_err(|error| match error {
-            StageError::Source(error) => PutError::Source(error),
-            StageError::Tree(error) => PutError::Workspace(error.into()),
-        })?;
+        let (ino, body) = self.staging.add(source)?;
         let found = body.sha256.unwrap_or(Sha256([0; 32]));
         if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
             return Err(PutError::Digest { wanted, found });
@@ -231,14 +241,8 @@ impl Change<'_> {
         let time = self.workspace.now();
         let file_id = old.map_or_else(FileId::random, |old| old.file_id);
         let entry = Entry { file_id, ..new_entry(ino, mode & S_IRWXUGO, Body::File(body), time) };
-        self.add(path, entry);
+        self.put_entry(names(path), entry);
         Ok(found)
-    }
-
-    fn add(&mut self, path: &str, entry: Entry) {
-        let names = names(path);
-        let op = GraftOp::Put { path: names.clone(), entry: Box::new(entry), linked: false };
-        self.puts.insert(names, op);
     }
 
     fn make_dirs(&mut self, path: &str) -> Result<()> {
@@ -249,8 +253,7 @@ impl Change<'_> {
             if !is_there && !self.puts.contains_key(&above) {
                 let body = Body::Directory { names: TreeRef::default(), subdirs: 0 };
                 let entry = new_entry(Ino::ROOT, 0o755, body, self.workspace.now());
-                let op = GraftOp::Put { path: above.clone(), entry: Box::new(entry), linked: false };
-                self.puts.insert(above, op);
+                self.put_entry(above, entry);
             }
         }
         Ok(())
@@ -261,6 +264,37 @@ impl Change<'_> {
         let is_dir = |op: &&GraftOp| matches!(op, GraftOp::Put { entry, .. } if entry.is_dir());
         let dirs = self.puts.iter().filter(|(_, op)| is_dir(op));
         dirs.map(|(names, _)| String::from_utf8_lossy(&names.join(&b'/')).into_owned()).collect()
+    }
+
+    /// Gives a file that was looked at new content; everything else of it stays.
+    pub fn replace(
+        &mut self,
+        path: Vec<Vec<u8>>,
+        old: &Entry,
+        source: &mut dyn Read,
+    ) -> std::result::Result<(), PutError> {
+        let (ino, body) = self.staging.add(source)?;
+        let time = self.workspace.now();
+        self.put_entry(path, Entry { ino, mtime: time, body: Body::File(body), ..old.clone() });
+        Ok(())
+    }
+
+    /// Gives the content of a file to a new one as well, which shares what is stored. The path was looked at, and is
+    /// free.
+    pub fn copy(&mut self, old: &Entry, to: Vec<Vec<u8>>, mode: u16) {
+        self.put_entry(to, Entry { file_id: FileId::random(), mode, xattrs: Xattrs::default(), ..old.clone() });
+    }
+
+    /// Makes a directory at a path that was looked at, and is free; it belongs to the owner of `like`.
+    pub fn make_dir(&mut self, path: Vec<Vec<u8>>, like: &Entry, mode: u16) {
+        let body = Body::Directory { names: TreeRef::default(), subdirs: 0 };
+        let entry = Entry { uid: like.uid, gid: like.gid, ..new_entry(Ino::ROOT, mode, body, self.workspace.now()) };
+        self.put_entry(path, entry);
+    }
+
+    fn put_entry(&mut self, path: Names, entry: Entry) {
+        let op = GraftOp::Put { path: path.clone(), entry: Box::new(entry), linked: false };
+        self.puts.insert(path, op);
     }
 
     /// Sets permission bits of what is there.
@@ -275,7 +309,12 @@ impl Change<'_> {
 
     /// Removes a name; the caller has looked at it.
     pub fn remove(&mut self, path: &str) {
-        self.removed.insert(names(path));
+        self.remove_at(names(path));
+    }
+
+    /// Removes a name given by its names from the root; the caller has looked at it.
+    pub fn remove_at(&mut self, path: Vec<Vec<u8>>) {
+        self.removed.insert(path);
     }
 
     /// Removes a directory when the change leaves nothing in it.
@@ -306,7 +345,7 @@ impl Change<'_> {
         drop(self.staging);
         match recorded {
             Ok(Checkpoint::Recorded(recorded)) => {
-                self.workspace.background.publish_now();
+                self.workspace.publish_soon();
                 Ok(Some(recorded.record.id))
             }
             Ok(Checkpoint::Unchanged) => Ok(None),

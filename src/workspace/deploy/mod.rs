@@ -1,6 +1,6 @@
 //! Bringing files of others (profiles, releases) into the live tree: all of it in one version, or nothing.
 //!
-//! A [`Change`] collects what shall become of paths and rests on what it saw of them; [`decide`] says what to do with
+//! A `Change` collects what shall become of paths and rests on what it saw of them; `decide` says what to do with
 //! each file by three digests: what was installed last, what is there now, what is new.
 //!
 //! Invariants:

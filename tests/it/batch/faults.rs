@@ -14,6 +14,21 @@ fn first_fail(files: &Arc<Faulty>, step: Step, code: Code, count: u32) {
 }
 
 #[test]
+fn a_panic_fails_its_file_and_nobody_waits_for_ever() {
+    let rig = Rig::new();
+    let names: Vec<String> = (0..600).map(|number| format!("f{number}")).collect();
+    let files = Faulty::new(&names.iter().map(|name| (name.as_str(), "x")).collect::<Vec<_>>());
+    files.on(|step, path| {
+        assert!(step != Step::Download || path.as_bytes().ends_with(b"0"), "told to panic");
+        Ok(())
+    });
+    let report = balanced(rig.run(&marking(), files.clone()));
+    assert_eq!((report.done, report.failed, &*report.failures[0].code), (60, 540, "local"), "{report:?}");
+    files.heal();
+    assert_eq!(rig.run(&marking(), files).done, 540);
+}
+
+#[test]
 fn what_may_be_tried_again_is_tried_again() {
     for step in [Step::Download, Step::Replace, Step::Replaced] {
         let rig = Rig::new();

@@ -58,6 +58,29 @@ fn patterns_match_what_the_table_says() {
     }
 }
 
+/// The same table as the documentation has it; `KURA_WRITE_DOCS=1` writes it there anew.
+#[test]
+fn the_documentation_has_the_table() {
+    let cell = |text: &str| format!("`{}`", text.replace('\n', "\\n").replace('|', "\\|"));
+    let cells = |paths: &[&str]| paths.iter().map(|path| cell(path)).collect::<Vec<_>>().join(" ");
+    let rows: String = TABLE
+        .iter()
+        .map(|(pattern, matched, unmatched)| {
+            format!("| {} | {} | {} |\n", cell(pattern), cells(matched), cells(unmatched))
+        })
+        .collect();
+    let table = format!("| pattern | matches | does not match |\n|---|---|---|\n{rows}");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/batch.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("<!-- patterns -->\n").unwrap();
+    let (found, after) = rest.split_once("<!-- end of patterns -->\n").unwrap();
+    if std::env::var_os("KURA_WRITE_DOCS").is_some() {
+        let whole = format!("{before}<!-- patterns -->\n{table}<!-- end of patterns -->\n{after}");
+        return std::fs::write(&path, whole).unwrap();
+    }
+    assert!(found == table, "docs/batch.md has another table of patterns: KURA_WRITE_DOCS=1 writes it anew");
+}
+
 #[test]
 fn dots_are_names_like_others_when_that_is_asked_for() {
     for (pattern, path) in [("*", ".a"), ("**", "d/.a"), ("**/*.csv", ".d/a.csv"), ("?a", ".a"), ("*.csv", ".csv")] {

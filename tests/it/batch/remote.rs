@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kura::apps::batch::{
-    BatchError, Code, FileInfo, FilePath, FileSystem, LocalFiles, S3Files, Sameness, SftpFiles, SshAddress, TempFile,
-    Url, WorkDir,
+    BatchError, Code, DavAddress, DavFiles, FileInfo, FilePath, FileSystem, FtpAddress, FtpFiles, FtpSecurity,
+    LocalFiles, S3Files, Sameness, SftpFiles, SshAddress, TempFile, Url, WorkDir,
 };
 use kura::store::Bucket;
 
@@ -23,17 +23,17 @@ struct Side<'a> {
     names: &'a dyn Fn() -> Vec<String>,
 }
 
-fn path(text: &str) -> FilePath {
+pub(super) fn path(text: &str) -> FilePath {
     FilePath::new(text).unwrap()
 }
 
-fn download(files: &dyn FileSystem, name: &str) -> Result<(FileInfo, Vec<u8>), BatchError> {
+pub(super) fn download(files: &dyn FileSystem, name: &str) -> Result<(FileInfo, Vec<u8>), BatchError> {
     let mut content = Vec::new();
     let info = files.download(&path(name), &mut content)?;
     Ok((info, content))
 }
 
-fn temporary(work: &WorkDir, content: &[u8]) -> TempFile {
+pub(super) fn temporary(work: &WorkDir, content: &[u8]) -> TempFile {
     let mut file = work.file().unwrap();
     file.fill(|to| to.write_all(content).map_err(|error| BatchError::of_io("test", &error))).unwrap();
     file
@@ -92,11 +92,15 @@ fn flow(side: &Side<'_>, count: u64) {
 }
 
 /// The suite over a server whose files lie in a directory here.
-fn suite_in(files: Arc<dyn FileSystem>, dir: &Path) {
+pub(super) fn suite_in(files: Arc<dyn FileSystem>, dir: &Path) {
     let put = |name: &str, content: &[u8]| {
         let path = dir.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        std::fs::write(&path, content).unwrap();
+        // The server may be another user.
+        for (path, mode) in [(path.parent().unwrap(), 0o777), (&*path, 0o666)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
     };
     let get = |name: &str| std::fs::read(dir.join(name)).unwrap();
     let names = || crate::cli::support::tree(dir).into_iter().map(|(name, _)| name).collect();
@@ -161,6 +165,7 @@ fn s3_answers_that_are_lost_or_busy_are_survived() {
                 ("PutObject", 0) => Fault::CommitThenCut,
                 ("PutObject", 2) => Fault::CommitThenStatus(500),
                 ("PutObject", 3) => Fault::Status(503),
+                ("PutObject", 4) => Fault::Status(409),
                 ("GetObject", 1) => Fault::CutBody,
                 _ => Fault::Pass,
             }
@@ -194,6 +199,94 @@ fn sftp_with_a_key() {
     std::os::unix::fs::symlink("蔵", server.files().join("odd/link")).unwrap();
     assert_eq!(files.stat(&path("odd/link")).unwrap_err().code(), Code::NotAFile, "links are not followed");
     assert_eq!(download(&*files, "odd").unwrap_err().code(), Code::NotAFile);
+}
+
+#[test]
+fn sftp_with_a_password() {
+    let keys = tempfile::tempdir().unwrap();
+    let host = keys.path().join("host");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ecdsa", "-m", "PEM", "-N", "", "-f"])
+        .arg(&host)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let more = format!("LoadModule mod_sftp.c\nSFTPEngine on\nSFTPHostKey {}\n", host.display());
+    let server = servers::proftpd(false, &more);
+    let key = std::fs::read_to_string(host.with_extension("pub")).unwrap();
+    let known = keys.path().join("known");
+    std::fs::write(&known, format!("[127.0.0.1]:{} {key}", server.port)).unwrap();
+    let at = SshAddress {
+        host: "127.0.0.1".to_owned(),
+        port: Some(server.port),
+        user: Some("me".to_owned()),
+        key_file: None,
+        known_hosts: Some(known),
+    };
+    let with = |password: &str| {
+        let password = zeroize::Zeroizing::new(password.to_owned());
+        let askpass = std::path::PathBuf::from(env!("CARGO_BIN_EXE_kura"));
+        let root = server.files();
+        Arc::new(SftpFiles::new(at.clone(), root.to_str().unwrap(), Some((password, askpass))).unwrap())
+    };
+    std::fs::write(server.files().join("a"), b"x").unwrap();
+    let error = with("wrong-and-secret").stat(&path("a")).unwrap_err();
+    assert_eq!(error.code(), Code::Login, "{error}");
+    assert!(!error.to_string().contains("wrong-and-secret"), "{error}");
+    let report = Rig::new().run(&marking(), with(servers::PASSWORD));
+    assert_eq!((report.done, report.failed), (1, 0), "{report:?}");
+    assert_eq!(std::fs::read(server.files().join("a")).unwrap(), b"mark:x");
+}
+
+#[test]
+fn connections_that_break_at_any_byte_process_every_file_once() {
+    let (dav, ssh, ftp) = (servers::apache(""), servers::sshd(), servers::proftpd(false, ""));
+    let login =
+        |security| (Some("me".to_owned()), Some(zeroize::Zeroizing::new(servers::PASSWORD.to_owned())), security);
+    for (number, server) in [&dav, &ssh, &ftp].into_iter().enumerate() {
+        let proxy = servers::breaking(server.port);
+        let mut at = server.ssh();
+        at.port = Some(proxy);
+        let text = std::fs::read_to_string(server.dir.path().join("known_hosts")).unwrap_or_default();
+        let known = server.dir.path().join("known_proxy");
+        std::fs::write(&known, text.replace(&server.port.to_string(), &proxy.to_string())).unwrap();
+        at.known_hosts = Some(known);
+        let root = server.files();
+        let root = root.to_str().unwrap();
+        let (user, password, security) = login(FtpSecurity::None);
+        let (host, port) = ("127.0.0.1".to_owned(), Some(proxy));
+        let files: Arc<dyn FileSystem> = match number {
+            0 => {
+                let at = DavAddress { host, port, user, password, is_secure: true };
+                Arc::new(DavFiles::new(at, "/da v", Some(&server.dir.path().join("server.pem"))).unwrap())
+            }
+            1 => Arc::new(SftpFiles::new(at, root, None).unwrap()),
+            _ => Arc::new(FtpFiles::new(FtpAddress { host, port, user, password, security }, root, None).unwrap()),
+        };
+        let content = crate::workspace_rig::noise(40_000);
+        for name in 0..12 {
+            let place = server.files().join(format!("f{name}"));
+            std::fs::write(&place, &content).unwrap();
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        let mut patient = marking();
+        patient.run.retry.max = 100;
+        let rig = Rig::new();
+        // A host that fails too often in a row is given up, and gone on with later.
+        let mut left = balanced(rig.run(&patient, files.clone())).pending;
+        for _ in 0..20 {
+            if left == 0 {
+                break;
+            }
+            left = balanced(rig.open(&patient, files.clone()).unwrap().resume().unwrap()).pending;
+        }
+        balanced(rig.open(&patient, files.clone()).unwrap().retry_failed().unwrap());
+        let wanted = [&b"mark:"[..], &content].concat();
+        for name in 0..12 {
+            let found = std::fs::read(server.files().join(format!("f{name}"))).unwrap();
+            assert!(found == wanted, "server {number}, f{name}: {} bytes of {}", found.len(), wanted.len());
+        }
+    }
 }
 
 #[test]

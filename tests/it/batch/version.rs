@@ -122,3 +122,56 @@ fn only_directories_of_the_workspace_are_sources() {
     }
     workspace.close(false).unwrap();
 }
+
+#[test]
+fn what_others_write_during_a_run_is_theirs_and_stays() {
+    for (commit, done) in [(Commit::Partial, 29), (Commit::All, 0)] {
+        let rig = Rig::new();
+        let workspace = filled(&rig);
+        let setup = Setup {
+            keys: workspace.keys().clone(),
+            disk: workspace.disk().clone(),
+            clock: workspace.clock().clone(),
+            dir: workspace.state_dir().join("batch"),
+        };
+        let flow = open(&setup, job(commit), Some(&workspace), None).unwrap();
+        flow.scan_and_filter().unwrap();
+        write(&workspace, "in/d/f5", b"{\"n\":[\"theirs\"]}");
+        write(&workspace, "outside", b"theirs, too");
+        let report = balanced(flow.process_files().unwrap());
+        assert_eq!((report.done, report.failed, &*report.failures[0].code), (done, 1, "source_changed"), "{report:?}");
+        assert_eq!(read(&workspace, "in/d/f5"), b"{\"n\":[\"theirs\"]}");
+        assert_eq!(read(&workspace, "outside"), b"theirs, too");
+        let expected: &[u8] = if done > 0 { b"{\"n\":[1,7]}" } else { b"{\"n\":[7]}" };
+        assert_eq!(read(&workspace, "in/d/f7"), expected);
+        drop(flow);
+        let again = run(&workspace, &job(commit));
+        assert_eq!(again.done + done, 30, "{again:?}");
+        assert_eq!(read(&workspace, "in/d/f5"), b"{\"n\":[1,\"theirs\"]}");
+        assert_eq!(read(&workspace, "in/d/f7"), b"{\"n\":[1,7]}");
+        workspace.close(false).unwrap();
+    }
+}
+
+#[test]
+fn nobody_sees_a_part_of_a_run() {
+    let rig = Rig::new();
+    let workspace = filled(&rig);
+    let setup = Setup {
+        keys: workspace.keys().clone(),
+        disk: workspace.disk().clone(),
+        clock: workspace.clock().clone(),
+        dir: workspace.state_dir().join("batch"),
+    };
+    let mut flow = open(&setup, job(Commit::All), Some(&workspace), None).unwrap();
+    let (seen, other) = (Arc::new(parking_lot::Mutex::new(0)), workspace.clone());
+    let count = seen.clone();
+    flow.set_progress(Arc::new(move |_| {
+        assert_eq!(read(&other, "in/d/f7"), b"{\"n\":[7]}");
+        *count.lock() += 1;
+    }));
+    assert_eq!(flow.run().unwrap().done, 30);
+    assert!(*seen.lock() > 30);
+    assert_eq!(read(&workspace, "in/d/f7"), b"{\"n\":[1,7]}");
+    workspace.close(false).unwrap();
+}

@@ -271,6 +271,32 @@ fn a_pack_tells_what_is_in_it() {
 }
 
 #[test]
+fn the_length_of_a_pack_is_one_of_few_and_padding_is_a_blob_of_nothing() {
+    let keys = keys();
+    let mut lens = std::collections::BTreeSet::new();
+    for len in (0..200_000).step_by(977) {
+        let plaintext = crate::workspace_rig::noise(len + 1);
+        let chunk = ChunkRef::of(&keys, CONTENT, &plaintext);
+        let mut builder = PackBuilder::new(keys.clone());
+        let stored = encode(&keys, CONTENT, chunk.id, &plaintext);
+        builder.add(chunk.id, CONTENT, chunk.len, &stored);
+        let (id, sealed) = builder.finish();
+        assert_eq!(sealed.len() as u64, padme_len(sealed.len() as u64));
+        assert!(sealed.len() * 100 < (stored.len() + 300) * 113, "{} for {}", sealed.len(), stored.len());
+        lens.insert(sealed.len());
+        // A reader that knows nothing of padding finds a blob of nothing, which opens.
+        let directory = read_directory(&keys, id, sealed.as_bytes()).expect("opens");
+        assert_eq!(directory.len(), 1);
+        let nothing = ChunkRef { id: BlobId([0; 32]), len: 0 };
+        let tail_len =
+            usize::try_from(directory_tail_len(&keys, id, sealed.as_bytes()).expect("opens")).expect("small");
+        let padding = &sealed.as_bytes()[stored.len()..sealed.len() - tail_len];
+        assert!(decode(&keys, CONTENT, &nothing, padding).expect("opens").is_empty());
+    }
+    assert!(lens.len() < 130, "{}", lens.len());
+}
+
+#[test]
 fn every_change_of_a_pack_directory_is_found() {
     let keys = keys();
     let (id, bytes, _) = pack(&keys);

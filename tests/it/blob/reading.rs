@@ -434,3 +434,30 @@ fn without_a_disk_to_cache_on_windows_stay_in_memory() {
     let requests = bench.store.count();
     assert!(requests <= 10, "{requests} requests");
 }
+
+#[test]
+fn memory_that_is_wanted_elsewhere_is_given_back() {
+    let mut bench = Bench::new();
+    let content = noise(5, CHUNK_LEN_MAX);
+    let (_, chunk) = bench.store_object(&content);
+    let blobs = bench.blobs_with_memory(None, 8 << 20);
+    assert_eq!(&*blobs.read(CONTENT, &chunk).expect("reads"), content.as_slice());
+    assert!(blobs.remembered(&chunk).is_some());
+    blobs.limit_memory(1 << 20);
+    assert!(blobs.remembered(&chunk).is_none());
+    let frames = (0..chunk.frame_count()).filter(|number| {
+        let offset = number * u32::try_from(FRAME_LEN).expect("small");
+        blobs.read_range_remembered(&chunk, offset, 10, &mut Vec::new())
+    });
+    let frames = frames.count();
+    assert!((4..=8).contains(&frames), "{frames} frames in 1 MiB");
+    // Buffers that are used again show nothing of what was in them.
+    for offset in (0..chunk.len - 5000).rev().step_by(77_777) {
+        let mut out = Vec::new();
+        blobs.read_range(CONTENT, &chunk, offset, 5000, &mut out).expect("reads");
+        assert_eq!(out, content[offset as usize..offset as usize + 5000]);
+    }
+    blobs.limit_memory(8 << 20);
+    assert_eq!(&*blobs.read(CONTENT, &chunk).expect("reads"), content.as_slice());
+    assert!(blobs.remembered(&chunk).is_some());
+}

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::support::{Home, Mount, PASSPHRASE, Running, gone_within, json_lines, run, signal, wait_for};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_mount_says_where_it_is_and_unmounting_ends_its_process() {
@@ -363,7 +363,7 @@ fn two_lines_of_versions_are_joined_and_nothing_is_lost() {
     run(&mut other).ok();
     fs::write(mount.file("ours"), "ours").unwrap();
     drop(written);
-    run(home.kura(["flush", "--wait=20s", "-w"]).arg(&mount.path)).ok();
+    run(home.kura(["flush", "--wait=120s", "-w"]).arg(&mount.path)).ok();
     assert_eq!(fs::read(mount.file("ours")).unwrap(), b"ours");
     assert_eq!(fs::read(mount.file("theirs")).unwrap(), b"ours, too");
     let names = fs::read_dir(&mount.path).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap());

@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::support::{Home, Mount, gone_within, run};
 use crate::mount::guard::is_root;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A mount that nobody serves, removed with the test.
 struct Dead<'a>(&'a Path);

@@ -195,6 +195,22 @@ fn a_store_that_hangs_is_told_of_and_unmounting_does_not_wait_for_it() {
     bucket.1.set_fault(|_, _| Fault::Delay(Duration::from_secs(600)));
     fs::write(mount.file("while"), "while").unwrap();
     assert!(wait_for(SOON, || status(&home, &mount).contains("OFFLINE")), "{}", status(&home, &mount));
+    for (program, file) in [
+        ("cat", "status"),
+        ("cat", "status.json"),
+        ("cat", "metrics"),
+        ("cat", "events"),
+        ("cat", "config"),
+        ("cat", "ctl/last_error"),
+        ("ls", ""),
+        ("ls", "ctl"),
+        ("ls", "jobs"),
+        ("head -n 1", "access-log"),
+    ] {
+        let words = program.split(' ').chain(["--"]);
+        let told = run(Command::new("timeout").arg("60").args(words).arg(mount.file(".kura").join(file)));
+        assert_eq!(told.code, Some(0), "{file}: {told:?}");
+    }
     let pid = mount.pid();
     let mut unmount = Running(home.kura(["unmount", "--wait", "1s"]).arg(&mount.path).spawn().unwrap());
     assert!(gone_within(i32::try_from(unmount.0.id()).unwrap(), SOON), "unmount waits for the store");

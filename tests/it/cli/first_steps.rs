@@ -115,10 +115,19 @@ fn the_configuration_names_a_store_and_refuses_what_it_does_not_know() {
     let config = home.path("config");
     let status = || run(home.kura(["status"]).env("KURA_CONFIG", &config));
     status().fails(2, &["config"]);
-    fs::write(&config, format!("# mine\nstore = \"{}\"\ncache_size = 1GiB\nversion_quiet = 1s\n", store.display()))
-        .unwrap();
+    fs::write(
+        &config,
+        format!("# mine\nstore = \"{}\"\ncache_size = \"1GiB\"\nversion_quiet = \"1s\"\n", store.display()),
+    )
+    .unwrap();
     assert!(status().ok().contains(store.to_str().unwrap()));
-    for (line, word) in [("colour = red", "colour"), ("cache_size = 5 apples", "cache_size"), ("store", "line 1")] {
+    for (line, word) in [
+        ("colour = \"red\"", "colour"),
+        ("cache_sice = \"5GiB\"", "did you mean `cache_size`?"),
+        ("cache_size = \"5 apples\"", "cache_size"),
+        ("cache_size = 5GiB", "line 1"),
+        ("store", "line 1"),
+    ] {
         fs::write(&config, line).unwrap();
         status().fails(2, &[word]);
     }

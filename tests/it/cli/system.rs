@@ -41,7 +41,7 @@ fn numbers_are_told_to_people_programs_and_prometheus() {
 #[test]
 fn the_configuration_says_where_each_value_comes_from() {
     let home = Home::new();
-    fs::write(home.path("config"), "# mine\ncache_size = 5GiB\nstore = \"/somewhere\"\n").unwrap();
+    fs::write(home.path("config"), "# mine\ncache_size = \"5GiB\"\nstore = \"/somewhere\"\n").unwrap();
     let mut command = home.bare();
     command.env("KURA_CONFIG", home.path("config")).args(["config", "--json"]);
     let shown = json_lines(&run(&mut command).ok());
@@ -49,11 +49,15 @@ fn the_configuration_says_where_each_value_comes_from() {
     let file = home.path("config").display().to_string();
     assert_eq!((&of("cache_size")["value"], &of("cache_size")["source"]), (&"5GiB".into(), &file.as_str().into()));
     assert_eq!(of("state_dir")["source"], "the variable KURA_STATE_DIR");
-    assert_eq!((&of("full_wait")["value"], &of("full_wait")["source"]), (&Value::Null, &"built in".into()));
+    assert_eq!((&of("full_wait")["value"], &of("full_wait")["source"]), (&"0s".into(), &"built in".into()));
     command.env("KURA_STORE", "/elsewhere");
     let shown = json_lines(&run(&mut command).ok());
     let store = shown.iter().find(|shown| shown["key"] == "store").unwrap();
     assert_eq!((&store["value"], &store["source"]), (&"/elsewhere".into(), &"the variable KURA_STORE".into()));
+    command.args(["-w", "/given"]);
+    let shown = json_lines(&run(&mut command).ok());
+    let store = shown.iter().find(|shown| shown["key"] == "store").unwrap();
+    assert_eq!((&store["value"], &store["source"]), (&"/given".into(), &"the option --workspace".into()));
 }
 
 #[test]
@@ -67,6 +71,15 @@ fn the_doctor_finds_what_is_wrong_and_names_the_fix() {
     let wrong: Vec<Value> = json_lines(&ill.out).into_iter().filter(|found| found["ok"] == false).collect();
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0]["what"] == "store" && wrong[0]["fix"].as_str().is_some_and(|fix| !fix.is_empty()), "{wrong:?}");
+    let ill = run(home.kura(["doctor", "--keyring", "-w"]).arg(&store));
+    assert!(ill.code == Some(1) && ill.out.contains("WRONG  keyring") && ill.out.contains("--key-file"), "{ill:?}");
+    let lame = home.dir("lame");
+    let header = fs::read_to_string(store.join("kura.json")).unwrap();
+    let changed = header.replace("\"conditional_writes\": true", "\"conditional_writes\": false");
+    assert_ne!(header, changed);
+    fs::write(lame.join("kura.json"), changed).unwrap();
+    let ill = run(home.kura(["doctor", "-w"]).arg(&lame));
+    assert!(ill.code == Some(1) && ill.out.contains("conditional writes do not work"), "{ill:?}");
     fs::write(home.path("file"), "").unwrap();
     let ill = run(home.kura(["doctor"]).env("KURA_CACHE_DIR", home.path("file/cache")).env("KURA_STORE", &store));
     assert!(ill.code == Some(1) && ill.out.contains("WRONG  cache"), "{ill:?}");
@@ -150,7 +163,7 @@ fn mount_t_kura_takes_the_options_of_fstab() {
         (vec![from, to, "-o", "frobnicate"], "frobnicate"),
         (vec![from, to, "--what"], "--what"),
         (vec![from], "usage"),
-        (vec![from, to, "-o", "user=no-such-user"], "no-such-user"),
+        (vec![from, to, "-o", "as=no-such-user"], "no-such-user"),
     ] {
         let refused = run(&mut helper(&home, &args));
         assert!(refused.code == Some(1) && refused.err.contains(word), "{args:?}: {refused:?}");
@@ -163,4 +176,84 @@ fn mount_t_kura_takes_the_options_of_fstab() {
     assert_eq!(fs::read(mount.file("f")).unwrap(), b"x");
     assert!(fs::write(mount.file("f"), "y").is_err());
     home.ok(&store, ["unmount", to]);
+}
+
+#[test]
+fn what_installs_a_mount_writes_its_own_lines_and_takes_only_those_away() {
+    let home = Home::new();
+    let root = home.dir("root");
+    let fstab = root.join("etc/fstab");
+    fs::create_dir_all(fstab.parent().unwrap()).unwrap();
+    let before = "# mine\nUUID=1 / ext4 defaults 0 1\n/dev/sdb1 /srv/taken ext4 defaults 0 2\n";
+    fs::write(&fstab, before).unwrap();
+    fs::set_permissions(&fstab, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let kura = |args: &[&str]| run(home.bare().args(args).arg("--root").arg(&root));
+    let place = home.path("my data");
+    let (store, place) = (home.path("store").display().to_string(), place.to_str().unwrap());
+    let args = ["install", "fstab", &store, place, "--user", "ann", "--key-file", "/k y", "-o", "noexec"];
+
+    let dry = kura(&[&args[..], &["--dry-run"]].concat()).ok();
+    let field = place.replace(' ', "\\040");
+    let line = format!("{store} {field} kura _netdev,nofail,x-systemd.automount,noexec,as=ann,key_file=/k\\040y 0 0\n");
+    assert!(dry.contains(&line) && dry.contains("etc/fstab"), "{dry}");
+    assert_eq!(fs::read_to_string(&fstab).unwrap(), before, "only shown");
+    for _ in 0..2 {
+        assert!(kura(&args).ok().contains("systemctl daemon-reload"));
+        let text = fs::read_to_string(&fstab).unwrap();
+        assert!(text.starts_with(before) && text.ends_with(&line) && text.lines().count() == 5, "{text}");
+    }
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(&fstab).unwrap()) & 0o777, 0o640);
+    kura(&["install", "fstab", &store, "/srv/taken", "--key-file", "/k"]).fails(17, &["line 3", "by hand"]);
+    kura(&["uninstall", "fstab", "/srv/taken"]).fails(17, &["line 3"]);
+    kura(&["install", "fstab", &store, place]).fails(2, &["passphrase", "--key-file"]);
+    kura(&["install", "fstab", &store, place, "--key-file", "/a,b"]).fails(2, &["/a,b"]);
+    kura(&["install", "fstab", &store, place, "--key-file", "/k", "-o", "frob"]).fails(2, &["frob"]);
+    kura(&["uninstall", "fstab", place]).ok();
+    assert_eq!(fs::read_to_string(&fstab).unwrap(), before);
+    kura(&["uninstall", "fstab", place]).fails(1, &["nothing there"]);
+
+    for (kind, dir) in [("system", "etc/systemd/system"), ("user", "units")] {
+        let install = |args: &[&str]| {
+            let mut command = home.bare();
+            command.env("XDG_CONFIG_HOME", "/").args(args).arg("--root").arg(&root);
+            run(&mut command)
+        };
+        let dir = if kind == "user" { root.join("systemd/user") } else { root.join(dir) };
+        let args = ["install", kind, &store, place, "--passphrase-command", "pass show 100% \"$x\""];
+        let said = install(&args).ok();
+        assert!(said.contains("enable --now"), "{said}");
+        let unit = fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+        let text = fs::read_to_string(&unit).unwrap();
+        let env = "Environment=\"KURA_PASSPHRASE_COMMAND=pass show 100%% \\\"$x\\\"\"\n";
+        assert!(text.contains("Type=notify") && text.contains(env), "{text}");
+        verify(&unit);
+        install(&["uninstall", kind, place]).ok();
+        assert!(!unit.exists());
+        fs::write(&unit, "[Unit]\n").unwrap();
+        install(&args).fails(17, &["not of `kura install`"]);
+        install(&["uninstall", kind, place]).fails(17, &["not of `kura install`"]);
+        assert_eq!(fs::read_to_string(&unit).unwrap(), "[Unit]\n");
+    }
+}
+
+/// What systemd says of a unit, which must be nothing.
+fn verify(unit: &Path) {
+    let mut command = Command::new("systemd-analyze");
+    let ended = run(command.args(["verify", "--man=no", "--recursive-errors=no"]).arg(unit));
+    let said: Vec<&str> = ended.err.lines().filter(|line| line.contains("kura")).collect();
+    assert!(ended.code.is_some() && said.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn the_units_of_the_package_are_understood_by_systemd() {
+    let home = Home::new();
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    for (from, to) in [("kura@.service", "kura@work.service"), ("kura-system@.service", "kura-system@srv-data.service")]
+    {
+        let unit = home.path(to);
+        let text = fs::read_to_string(units.join(from)).unwrap();
+        // The program is where the package puts it.
+        fs::write(&unit, text.replace("=kura ", &format!("={} ", env!("CARGO_BIN_EXE_kura")))).unwrap();
+        verify(&unit);
+    }
 }

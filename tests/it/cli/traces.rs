@@ -10,7 +10,8 @@ use super::support::{Home, json_lines, run};
 /// A home whose versions are recorded only when asked for.
 fn quiet_home() -> Home {
     let home = Home::new();
-    fs::write(home.dir("home/.config/kura").join("config"), "version_quiet = 10h\nversion_max = 20h\n").unwrap();
+    fs::write(home.dir("home/.config/kura").join("config.toml"), "version_quiet = \"10h\"\nversion_max = \"20h\"\n")
+        .unwrap();
     home
 }
 

@@ -12,6 +12,7 @@ use kura::control::{Exit, Failure, Reply, Request};
 use kura::crypto::Keys;
 use kura::store::{Fault, Operation};
 use kura::sync::{CollectOptions, CollectReport, Collector, CollectorParts, SyncError, read_head};
+use kura::version::diff::ChangeKind;
 use kura::version::head::CollectionState;
 use kura::version::retention::Retention;
 use kura::workspace::{Maintenance, OpenOptions, Sample, Workspace, WorkspaceError};
@@ -141,7 +142,7 @@ fn collector(rig: &Rig, keys: &Keys) -> Collector {
         disk: Arc::new(RealDisk),
         clock: Arc::new(SystemClock),
         client: ClientId::random(),
-        conditional_writes: true,
+        leases: None,
     })
 }
 
@@ -282,6 +283,58 @@ fn what_a_writer_took_for_stored_is_stored_anew() {
     let other = rig.open("other");
     assert_eq!(read(&other, "old"), bytes(101, 400_000));
     assert_eq!(read(&other, "old-small"), bytes(1, 5000));
+}
+
+#[test]
+fn what_could_not_be_stored_anew_is_so_after_a_restart() {
+    let rig = Rig::new();
+    let collector = with_garbage(&rig);
+    let cache_dir = rig.dir.path().join("a cache of its own");
+    let open = || rig.try_open(OpenOptions { cache_dir: cache_dir.clone(), ..rig.options("writer") }).unwrap();
+    let writer = open();
+    write(&writer, "old", &bytes(101, 400_000));
+    snapshot(&writer);
+    drop(writer.close(false));
+    drop(writer);
+    collector.forget(&last(1), false).unwrap();
+    publish(&collector);
+    let day = CollectOptions { grace_ms: 24 * 3600 * 1000, ..NOW };
+    assert!(collect(&collector, day).unwrap().sealed > 0);
+    // Versions of others are taken in, and then the content that is to be stored anew cannot be read.
+    let writer = open();
+    rig.set_fault(|operation, key| match operation == Operation::GetRange && key.starts_with("objects/") {
+        true => Fault::Unreachable,
+        false => Fault::Pass,
+    });
+    assert!(writer.pull().is_err());
+    drop(writer.close(false));
+    drop(writer);
+    rig.heal();
+    let writer = open();
+    publish(&writer);
+    assert!(collect(&collector, NOW).unwrap().deleted > 0);
+    read_all(&rig.memory, &rig.keys()).unwrap();
+    assert_eq!(read(&rig.open("other"), "old"), bytes(101, 400_000));
+}
+
+#[test]
+fn the_log_of_a_path_ends_where_versions_were_forgotten() {
+    let rig = Rig::new();
+    let w = rig.open("state");
+    for round in 0..6 {
+        write(&w, "file", &bytes(round, 2000));
+        snapshot(&w);
+    }
+    write(&w, "other", b"later");
+    snapshot(&w);
+    w.forget(&last(3), false).unwrap();
+    let mut kinds = Vec::new();
+    w.trace(b"file", &mut |step| {
+        kinds.push(step.kind);
+        true
+    })
+    .unwrap();
+    assert_eq!(kinds, [Some(ChangeKind::Modified), Some(ChangeKind::Added)]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::workspace_rig::*;
 
-const SOON: Option<Duration> = Some(Duration::from_secs(20));
+const SOON: Option<Duration> = Some(Duration::from_secs(120));
 
 pub fn publish(w: &Workspace) {
     let flushed = w.flush(SOON).unwrap();

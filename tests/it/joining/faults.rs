@@ -161,7 +161,7 @@ fn access_that_is_revoked_in_the_middle_keeps_everything_here_and_says_so() {
             false => Fault::Pass,
         }
     });
-    let flushed = b.flush(Some(Duration::from_secs(1))).unwrap();
+    let flushed = b.flush(Some(Duration::from_secs(120))).unwrap();
     assert!(flushed.unpublished_versions > 0 && flushed.reason.unwrap().contains("revoked"));
     assert!(b.status().blocked.unwrap().reason.contains("revoked") && b.status().offline.is_none());
     write(&b, "still", b"works");

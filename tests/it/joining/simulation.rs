@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kura::base::clock::{ManualClock, Timestamp};
@@ -18,6 +17,7 @@ use kura::workspace::Workspace;
 use kura::worktree::{NewNode, RenameMode, Wait};
 use parking_lot::Mutex;
 
+use crate::dice::{Dice, FaultDice};
 use crate::workspace_rig::*;
 
 const CLIENTS: usize = 5;
@@ -26,23 +26,6 @@ const DIRS: [&str; 4] = ["", "d", "d/e", "g"];
 const NAMES: [&str; 4] = ["a", "b", "d", "e"];
 /// One attempt, and no waiting for the next.
 const ONCE: Option<Duration> = Some(Duration::from_millis(199));
-
-struct Dice(AtomicU64);
-
-impl Dice {
-    fn below(&self, most: u64) -> u64 {
-        let mut state = self.0.load(Ordering::SeqCst);
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        self.0.store(state, Ordering::SeqCst);
-        (state >> 11) % most
-    }
-
-    fn pick<T: Copy>(&self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// Every HEAD that was ever written.
 type Heads = Arc<Mutex<Vec<(u64, VersionId)>>>;
@@ -61,7 +44,8 @@ struct Client {
 
 struct Simulation {
     rig: Rig,
-    dice: Arc<Dice>,
+    seed: u64,
+    dice: Dice,
     clients: Vec<Client>,
     written: u64,
     heads: Heads,
@@ -73,10 +57,18 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let rig = Rig::new();
-        let dice = Arc::new(Dice(AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)));
         let (heads, healed) = (Heads::default(), Arc::new(Mutex::new(false)));
-        let mut simulation =
-            Self { dice, clients: Vec::new(), written: 0, heads, healed, keys: rig.keys(), log: Vec::new(), rig };
+        let mut simulation = Self {
+            seed,
+            dice: Dice::new(seed),
+            clients: Vec::new(),
+            written: 0,
+            heads,
+            healed,
+            keys: rig.keys(),
+            log: Vec::new(),
+            rig,
+        };
         for number in 0..CLIENTS {
             let client = simulation.client(number);
             simulation.clients.push(client);
@@ -88,7 +80,7 @@ impl Simulation {
         let skew_hours = self.dice.below(200) as i64 - 100;
         let start = Timestamp::from_parts(1_800_000_000 + skew_hours * 3600, 0);
         let partitioned = Arc::new(Mutex::new(false));
-        let (dice, cut, healed) = (self.dice.clone(), partitioned.clone(), self.healed.clone());
+        let (dice, cut, healed) = (FaultDice::new(self.seed, number), partitioned.clone(), self.healed.clone());
         let faulty = FaultStore::new(self.rig.memory.clone(), move |operation, key| {
             if *healed.lock() {
                 return Fault::Pass;
@@ -97,7 +89,7 @@ impl Simulation {
                 return Fault::Unreachable;
             }
             let is_swing = operation == Operation::PutConditional && key == "HEAD";
-            match dice.below(if is_swing { 8 } else { 60 }) {
+            match dice.below(operation, key, if is_swing { 8 } else { 60 }) {
                 0 => Fault::CommitThenLose,
                 1 => Fault::Unreachable,
                 2 if is_swing => {
@@ -139,7 +131,8 @@ impl Simulation {
         let Some(w) = self.opened(number) else { return };
         self.clients[number].clock.advance_ms(self.dice.below(100_000) as i64);
         match choice {
-            0..55 => self.change(number, &w),
+            0..50 => self.change(number, &w),
+            50..55 => self.lock(number, &w),
             55..60 => self.begin_writing(number, &w),
             60..66 => self.end_writing(number, &w),
             66..72 => drop(w.snapshot(None, None)),
@@ -159,12 +152,27 @@ impl Simulation {
         }
     }
 
+    fn path(&self) -> String {
+        match self.dice.pick(&DIRS) {
+            "" => self.dice.pick(&NAMES).to_owned(),
+            dir => format!("{dir}/{}", self.dice.pick(&NAMES)),
+        }
+    }
+
+    /// Locks, perhaps by force, unlocks, or looks who has what.
+    fn lock(&mut self, number: usize, w: &Workspace) {
+        let (path, choice) = (self.path(), self.dice.below(7));
+        self.log.push(format!("{number}: lock {choice} {path}"));
+        let paths = [path.into_bytes()];
+        self.taking_in(number, w, |w| match choice {
+            0..4 => drop(w.lock(&paths, Some(200_000), choice == 3)),
+            4..6 => drop(w.unlock(&paths)),
+            _ => drop(w.locks()),
+        });
+    }
+
     fn change(&mut self, number: usize, w: &Workspace) {
-        let path = |dice: &Dice| match dice.pick(&DIRS) {
-            "" => dice.pick(&NAMES).to_owned(),
-            dir => format!("{dir}/{}", dice.pick(&NAMES)),
-        };
-        let (path, to, choice) = (path(&self.dice), path(&self.dice), self.dice.below(10));
+        let (path, to, choice) = (self.path(), self.path(), self.dice.below(10));
         self.log.push(format!("{number}: {choice} {path} {to}"));
         let (Some((dir, name)), Some((to_dir, to_name))) = (find_dir(w, &path), find_dir(w, &to)) else { return };
         let tree = w.tree();
@@ -299,7 +307,7 @@ impl Simulation {
             for number in 0..CLIENTS {
                 let w = self.opened(number).unwrap();
                 self.taking_in(number, &w, |w| {
-                    let flushed = w.flush(Some(Duration::from_secs(20))).unwrap();
+                    let flushed = w.flush(Some(Duration::from_secs(120))).unwrap();
                     assert_eq!(flushed.unpublished_versions, 0, "{:?}", flushed.reason);
                     w.pull().unwrap();
                 });
@@ -319,12 +327,24 @@ impl Simulation {
         }
         let w = self.opened(0).unwrap();
         assert_eq!(recorded(&w, w.tree().base().index.id), states[0], "as recorded");
+        self.check_locks();
         let parents = parents(&w);
         for pair in self.heads.lock().windows(2) {
             assert!(descends(&parents, pair[1].1, pair[0].1), "a fork between {pair:?}");
         }
         for id in parents.keys() {
             whole_version(&w, *id);
+        }
+    }
+
+    /// Nobody believes to have what another has.
+    fn check_locks(&mut self) {
+        let mut ours = BTreeSet::new();
+        for number in 0..CLIENTS {
+            let w = self.opened(number).unwrap();
+            for lock in w.locks().unwrap().into_iter().filter(|lock| lock.is_ours) {
+                assert!(ours.insert(lock.path.clone()), "two have `{}`", String::from_utf8_lossy(&lock.path));
+            }
         }
     }
 }

@@ -4,7 +4,8 @@ use kura::crypto::Sealed;
 use kura::store::{
     ETag, MemoryStore, Object, ObjectInfo, ObjectKey, PutCondition, RangeRequest, Result as StoreResult,
 };
-use kura::sync::SyncError;
+use kura::sync::{CollectOptions, SyncError};
+use kura::version::retention::Retention;
 use kura::workspace::OpenOptions;
 
 use super::*;
@@ -141,6 +142,26 @@ fn whoever_is_taken_over_publishes_nothing_more_and_loses_nothing() {
     publish(&a);
     let [copy] = beside(&a).try_into().unwrap();
     assert_eq!((read(&a, "f"), read(&a, &copy)), (b"by a, not published".to_vec(), b"by b".to_vec()));
+}
+
+#[test]
+fn whoever_is_taken_over_collects_nothing_more() {
+    let place = Place::new(Arc::new(Unconditional(Arc::new(MemoryStore::new()))));
+    let a = place.open("a").unwrap();
+    for round in 0..3_u8 {
+        write(&a, "f", &vec![round; 300_000]);
+        publish(&a);
+    }
+    a.forget(&Retention { last: 1, ..Retention::default() }, false).unwrap();
+    publish(&a);
+    let b = place.take_over("b");
+    write(&b, "f", b"by b");
+    publish(&b);
+    let options = CollectOptions { delete: true, grace_ms: 0, sparse_percent: 50 };
+    let refused = a.collect(options, &|| false).map(|report| report.sealed);
+    assert_eq!(not_writer(refused), "user@b");
+    b.pull().unwrap();
+    assert_eq!(read(&b, "f"), b"by b");
 }
 
 #[test]

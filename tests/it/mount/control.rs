@@ -23,7 +23,20 @@ fn the_control_directory_is_hidden_and_its_name_is_taken() {
     assert_eq!(names(mount.path()), ["f"]);
     assert_eq!(
         names(&mount.at(".kura")),
-        ["ctl", "events", "history", "jobs", "metrics", "snapshots", "status", "status.json", "versions"]
+        [
+            "access-log",
+            "config",
+            "conflicts",
+            "ctl",
+            "events",
+            "history",
+            "jobs",
+            "metrics",
+            "snapshots",
+            "status",
+            "status.json",
+            "versions"
+        ]
     );
     assert_eq!(names(&mount.at(".kura/versions")), ["by-id", "by-tag", "by-time", "latest"]);
     let status = fs::read_to_string(mount.at(".kura/status")).unwrap();
@@ -53,6 +66,23 @@ fn the_control_directory_is_hidden_and_its_name_is_taken() {
     }
     assert_eq!(fs::create_dir(mount.at(".kura")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(fs::metadata(mount.at(".kura/nothing")).unwrap_err().kind(), ErrorKind::NotFound);
+    mount.end();
+}
+
+#[test]
+fn conflicts_are_listed_in_a_file() {
+    let place = Place::new();
+    let mount = place.mount();
+    assert_eq!(fs::read_to_string(mount.at(".kura/conflicts")).unwrap(), "");
+    fs::create_dir(mount.at("d")).unwrap();
+    for name in ["d/f", "d/conflict-20270101.000000.f", "d/conflict-20270102.000000.f", "d/other"] {
+        fs::write(mount.at(name), name).unwrap();
+    }
+    let listed = fs::read_to_string(mount.at(".kura/conflicts")).unwrap();
+    assert_eq!(listed, "d/f -> d/conflict-20270101.000000.f\nd/f -> d/conflict-20270102.000000.f\n");
+    fs::remove_file(mount.at("d/conflict-20270101.000000.f")).unwrap();
+    assert_eq!(fs::read_to_string(mount.at(".kura/conflicts")).unwrap().lines().count(), 1);
+    assert!(fs::write(mount.at(".kura/conflicts"), "x").is_err());
     mount.end();
 }
 
@@ -153,5 +183,30 @@ fn a_big_directory_of_a_past_version_is_listed_whole() {
     }
     let listed = names(&mount.at(".kura/versions/latest/d"));
     assert_eq!(listed.into_iter().collect::<HashSet<_>>(), expected);
+    mount.end();
+}
+
+#[test]
+fn no_program_meets_the_control_directory_by_chance() {
+    let place = Place::new();
+    let mount = place.mount();
+    sh(mount.path(), "mkdir d e && echo words > d/f && git init -q e && echo x > e/x");
+    // Also when the kernel knows the names already.
+    sh(mount.path(), "ls .kura d/.kura e/.kura > /dev/null");
+    for line in [
+        "find . d",
+        "du -a .",
+        "ls -aR",
+        "echo * .[!.]* d/.*",
+        "tar -cf - . | tar -tf -",
+        "rsync -an --out-format=%n ./ ../nowhere/",
+        "cd e && git status --porcelain --ignored -uall && git add -An .",
+        "grep -rl words .",
+        "cp -rT . ../copied && find ../copied",
+        "python3 -c 'import os; print(list(os.walk(b\".\")), os.listdir(\"d\"))'",
+    ] {
+        let said = sh(mount.path(), line);
+        assert!(!said.is_empty() && !said.contains(".kura"), "{line}: {said}");
+    }
     mount.end();
 }

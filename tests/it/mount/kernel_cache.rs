@@ -40,6 +40,9 @@ fn listing_a_directory_tells_all_about_its_files() {
     sh(mount.path(), "find d -size 0 | wc -l | grep -qx 1000");
     let asked = mount.requests(Operation::Lookup) + mount.requests(Operation::Getattr);
     assert!(asked < 20, "{:?}", mount.mounted().requests());
+    // `ls` is told once that there are neither labels nor access lists, and asks for no other file's.
+    sh(mount.path(), "ls -l d | wc -l | grep -qx 1001");
+    assert!(mount.requests(Operation::Getxattr) < 20, "{:?}", mount.mounted().requests());
     mount.end();
 }
 

@@ -133,11 +133,11 @@ fn a_control_that_panics_or_takes_too_long_harms_nobody_else() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let control = Dispatcher::new(workspace.clone(), move || {
         assert!(asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0, "the first to ask meets a panic");
-        std::thread::sleep(Duration::from_secs(4));
+        std::thread::sleep(Duration::from_secs(8));
     });
     let fs_of = file_system_with(&workspace, true, control.unwrap());
     // Control requests get ten times this.
-    let options = MountOptions { deadline: Duration::from_millis(100), ..MountOptions::default() };
+    let options = MountOptions { deadline: Duration::from_millis(500), ..MountOptions::default() };
     let mounted = mount(fs_of, &place.mountpoint(), &options).unwrap();
     let open = || {
         let path = place.mountpoint().join(".kura/ctl/run");

@@ -37,6 +37,13 @@ fn profiles_are_installed_upgraded_and_taken_away_through_both_doors() {
             assert_eq!(fs::read(mount.file("app.conf")).unwrap(), b"port 3\n", "the kernel was told");
             kura(&["rollback", "webapp", "--force"]).ok();
             assert_eq!(fs::read(mount.file("app.conf")).unwrap(), b"port 1\n");
+            // From a directory of the mount itself.
+            fs::create_dir_all(mount.file("own/inner")).unwrap();
+            fs::write(mount.file("own/inner/profile.json"), r#"{"version": "1"}"#).unwrap();
+            fs::write(mount.file("own/inner/inner.txt"), "inner").unwrap();
+            kura(&["install", "inner", "--from", mount.file("own").to_str().unwrap()]).ok();
+            assert_eq!(fs::read(mount.file("inner.txt")).unwrap(), b"inner");
+            kura(&["uninstall", "inner"]).ok();
         }
         kura(&["verify", "webapp"]).ok();
         kura(&["install", "../webapp", "--from", "profiles"]).fails(2, &["no name of a profile"]);

@@ -1,6 +1,6 @@
 //! Installing, upgrading, verifying, rolling back, taking away.
 
-use kura::apps::profile::{CONFIG_PATH, Install, LOCK_PATH, Place, ProfileError, Reply, Request, run};
+use kura::apps::profile::{CONFIG_PATH, Install, LOCK_PATH, Place, ProfileError, Reply, Request, counters, run};
 use kura::workspace::Side;
 use serde_json::json;
 
@@ -194,6 +194,23 @@ fn frozen_takes_only_what_the_lock_file_says() {
     }
     site.profile("p", "1", &[("a", "1")]);
     assert!(!site.run(&frozen()).unwrap().changed);
+}
+
+#[test]
+fn operations_and_their_phases_are_counted() {
+    // Other tests count, too.
+    let before = counters();
+    let site = Site::new();
+    ws::write(&site.workspace, "b", b"mine");
+    site.profile("p", "1", &[("a", "12345"), ("b", "678")]);
+    site.install("p").unwrap_err();
+    site.run(&Request::Install(Install { force: true, ..site.want("p") })).unwrap();
+    let after = counters();
+    assert!(after.done > before.done && after.failed > before.failed);
+    assert!(after.files >= before.files + 2 && after.bytes >= before.bytes + 8 && after.sidecars > before.sidecars);
+    for ((word, runs, time_ns), (_, runs_before, _)) in after.phases.iter().zip(&before.phases) {
+        assert!(runs > runs_before && *time_ns > 0, "{word}");
+    }
 }
 
 #[test]

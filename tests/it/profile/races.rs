@@ -1,12 +1,16 @@
 //! Kills at every step, full disks, edits meanwhile, two installers at once.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kura::apps::profile::{ProfileError, Request, run};
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
+use kura::store::{Fault, Operation};
 use kura::workspace::{Spot, Workspace, WorkspaceError};
-use kura::worktree::{Wait, WorkError};
+use kura::worktree::{FileKind, Wait, WorkError};
 
 use super::support::{Site, expect, files};
 use crate::workspace_rig::{self as ws, ME, Rig};
@@ -60,6 +64,67 @@ fn a_kill_in_any_step_leaves_the_state_before_or_after() {
             }
         }
         assert!(seen[0] > 2 && seen[1] > 1, "{crash:?}: {seen:?}");
+    }
+}
+
+/// Every name with its content; of the files that say what is installed, that they are there.
+fn shown(workspace: &Workspace) -> BTreeMap<String, Vec<u8>> {
+    let blank = |(path, (_, _, content)): (String, (FileKind, u16, Vec<u8>))| {
+        let content = if path.starts_with("profiles.") { Vec::new() } else { content };
+        (path, content)
+    };
+    ws::live(workspace).into_iter().map(blank).collect()
+}
+
+#[test]
+fn a_kill_of_a_first_install_a_rollback_or_an_uninstall_leaves_the_state_before_or_after() {
+    let one = |site: &Site| site.profile("p", "1", &[("a", "one"), ("d/b", "one")]);
+    let two = |site: &Site| site.profile("p", "2", &[("a", "two"), ("c", "two")]);
+    let name = || "p".to_owned();
+    let rollback = || Request::Rollback { name: name(), to: None, force: false, dry_run: false };
+    // How many installs come before, and what is killed.
+    for (before, operation) in [(0, "install"), (2, "rollback"), (1, "uninstall")] {
+        let request = |site: &Site| match operation {
+            "install" => Request::Install(site.want("p")),
+            "rollback" => rollback(),
+            _ => Request::Uninstall { name: name(), dry_run: false },
+        };
+        let (mut seen, mut ends): ([u32; 2], Option<_>) = ([0, 0], None);
+        for step in (0..).map(|step: u64| step.checked_sub(1)) {
+            let site = Site::new();
+            let sim = SimDisk::new(7);
+            let workspace = open_on(&site.rig, &sim);
+            ws::write(&workspace, "unrelated", b"u");
+            one(&site);
+            if before > 0 {
+                run(&workspace, &Request::Install(site.want("p"))).unwrap();
+            }
+            if before > 1 {
+                two(&site);
+                run(&workspace, &Request::Upgrade(site.want("p"))).unwrap();
+            }
+            // What was only written may be lost by a kill.
+            ws::snapshot(&workspace);
+            let old = shown(&workspace);
+            // The first time round nothing is killed, to see what it comes to.
+            let Some(step) = step else {
+                run(&workspace, &request(&site)).unwrap();
+                ends = Some((old, shown(&workspace)));
+                continue;
+            };
+            sim.crash_at(sim.steps() + step);
+            let done = run(&workspace, &request(&site)).is_ok();
+            let is_over = done && !sim.has_crashed();
+            drop(workspace);
+            let found = shown(&open_on(&site.rig, &sim.reopen(Crash::Kill)));
+            let (old, new) = ends.as_ref().unwrap();
+            assert!(found == *new || found == *old && !done, "{operation}, step {step}: {:?}", found.keys());
+            seen[usize::from(found == *new)] += 1;
+            if is_over {
+                break;
+            }
+        }
+        assert!(seen[0] > 1 && seen[1] > 1, "{operation}: {seen:?}");
     }
 }
 
@@ -148,6 +213,29 @@ fn content_that_waits_for_its_name_outlives_versions_and_goes_without_one() {
     ws::snapshot(&workspace);
     workspace.close(true).unwrap();
     assert!(site.rig.uploads.take().1 < 100_000);
+}
+
+#[test]
+fn a_store_that_fails_keeps_nothing_from_being_installed_whole() {
+    let site = Site::new();
+    site.profile("p", "1", &[("a", &"large ".repeat(100_000)), ("b", "2")]);
+    site.workspace.flush(Some(Duration::from_secs(60))).unwrap();
+    let puts = Arc::new(AtomicUsize::new(0));
+    let counted = puts.clone();
+    // The second object and all after it do not arrive.
+    site.rig.set_fault(move |operation, _| match operation {
+        Operation::Put | Operation::PutConditional if counted.fetch_add(1, Ordering::SeqCst) > 0 => Fault::Unreachable,
+        _ => Fault::Pass,
+    });
+    site.install("p").unwrap();
+    assert!(site.workspace.flush(Some(Duration::ZERO)).unwrap().unpublished_versions > 0);
+    assert_eq!(site.drift("p"), []);
+    site.rig.heal();
+    assert_eq!(site.workspace.flush(Some(Duration::from_secs(60))).unwrap().unpublished_versions, 0);
+    site.workspace.close(true).unwrap();
+    let fresh = site.rig.open("elsewhere");
+    assert_eq!(fresh.tree().base().index.counts.files, 4);
+    assert_eq!(ws::read(&fresh, "b"), b"2");
 }
 
 #[test]

@@ -256,8 +256,12 @@ impl Front {
             self.state.carry(request.body().size_hint().lower()).await;
         }
         let policy = self.state.policy.lock().clone();
-        if policy.is_some_and(|policy| !policy::allows(&policy, operation, &key, &request)) {
-            return Ok(refuse(request, 403, "AccessDenied").await);
+        if let Some(policy) = policy {
+            let is_absent = || operation == "GetObject" && !self.state.objects.lock().contains_key(&key);
+            let is_allowed = policy::allows(&policy, operation, &key, &request);
+            if !is_allowed || !policy::tells_absence(&policy) && is_absent() {
+                return Ok(refuse(request, 403, "AccessDenied").await);
+            }
         }
         let decide = self.state.decide.lock().clone();
         let fault = decide(operation, &key);

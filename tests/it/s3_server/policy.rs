@@ -32,6 +32,15 @@ pub fn allows<B>(policy: &Value, operation: &str, key: &str, request: &Request<B
     })
 }
 
+/// Whether a user hears that an object is absent. S3 says so only to who may list the bucket, and a request for an object
+/// has no prefix by which a condition could allow that.
+pub fn tells_absence(policy: &Value) -> bool {
+    policy["Statement"].as_array().unwrap().iter().any(|statement| {
+        let lists = statement["Action"].as_array().unwrap().iter().any(|action| action == "s3:ListBucket");
+        lists && statement.get("Condition").is_none()
+    })
+}
+
 fn holds<B>(condition: &Value, request: &Request<B>) -> bool {
     condition.as_object().unwrap().iter().all(|(operator, keys)| {
         keys.as_object().unwrap().iter().all(|(key, expected)| match (operator.as_str(), key.as_str()) {

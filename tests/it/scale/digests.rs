@@ -100,3 +100,67 @@ fn of_content_that_was_replaced_only_the_newest_is_hashed() {
     assert_eq!(hash_all(&tree), 1);
     assert_eq!(shown(&tree, ino), Some(sha256(&content)));
 }
+
+/// Large drafts are staged in several goes; what is written in order is hashed on the way.
+#[test]
+fn a_huge_file_that_is_written_in_order_has_its_digest_at_once() {
+    const STEP: usize = 9 << 20;
+    let (rig, _sim) = Rig::new(3);
+    let tree = rig.open().unwrap();
+    let ino = make(&tree, Ino::ROOT, "huge", &NewNode::File, true);
+    let step = noise(7, STEP);
+    let mut content = Vec::new();
+    for number in 0..8_u8 {
+        let mut step = step.clone();
+        step[0] = number;
+        tree.write(ino, content.len() as u64, &step, 0, Wait::Yes).unwrap();
+        content.extend_from_slice(&step);
+        tree.log_drafts().unwrap();
+    }
+    assert_eq!(tree.activity().dirty_bytes, 0, "it is staged");
+    tree.release(ino, true);
+    record(&rig, &tree);
+    assert_eq!(body(&rig, &tree).sha256, Some(sha256(&content)));
+    assert_eq!(hash_all(&tree), 0, "nothing is left to do");
+}
+
+/// Whatever is done to a file between one staging and the next, its digest is that of its content.
+#[test]
+fn a_digest_that_was_begun_is_not_gone_on_with_when_its_front_changed() {
+    let rounds = if std::env::var_os("KURA_TEST_LONG").is_some() { 200 } else { 3 };
+    for seed in 0..rounds {
+        let (mut rig, _sim) = Rig::new(seed);
+        rig.limits.dirty_bytes_max = 400 << 10;
+        let tree = rig.open().unwrap();
+        let ino = make(&tree, Ino::ROOT, "huge", &NewNode::File, true);
+        let draws = noise(seed + 1, 40);
+        let mut content: Vec<u8> = Vec::new();
+        for (number, draw) in (0..).zip(draws) {
+            let data = noise(seed * 1000 + number, 300 << 10);
+            let end = content.len();
+            let from = match draw % 8 {
+                0..=4 => end,
+                5 => end.saturating_sub(1000),
+                _ => usize::from(draw) * 4000 % (end + 1),
+            };
+            if draw % 11 == 0 {
+                let size = if draw % 2 == 0 { from } else { end + 70_000 };
+                tree.setattr(ino, &Changes { size: Some(size as u64), ..Changes::default() }, 0, Wait::Yes).unwrap();
+                content.resize(size, 0);
+                continue;
+            }
+            tree.write(ino, from as u64, &data, 0, Wait::Yes).unwrap();
+            content.resize(end.max(from + data.len()), 0);
+            content[from..from + data.len()].copy_from_slice(&data);
+            if draw % 13 == 0 {
+                tree.release(ino, true);
+                tree.absorb_all().unwrap();
+                assert_eq!(shown(&tree, ino), Some(sha256(&content)), "seed {seed}, step {number}");
+                tree.open(ino, true, false, 0, Wait::Yes).unwrap();
+            }
+        }
+        tree.release(ino, true);
+        record(&rig, &tree);
+        assert_eq!(body(&rig, &tree).sha256, Some(sha256(&content)), "seed {seed}");
+    }
+}

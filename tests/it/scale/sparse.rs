@@ -118,7 +118,7 @@ fn holes_stay_holes_through_import_versions_and_export() {
     workspace.tree().release(inode, true);
     let version = workspace.snapshot(None, None).unwrap();
     let version = version.record.id;
-    workspace.export(version, &[], &to, false, &mut |_| {}).unwrap();
+    workspace.export(version, &[], &to, false, &mut |_| true).unwrap();
     let target = File::open(to.join("huge")).unwrap();
     let metadata = target.metadata().unwrap();
     assert_eq!(metadata.size(), SIZE);

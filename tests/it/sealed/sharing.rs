@@ -64,6 +64,51 @@ fn shares_of_another_program_give_its_secret() {
     }
 }
 
+/// Randomness as `vsss_rs` wants it.
+struct Randomness;
+
+impl rand_core::TryRng for Randomness {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(u32::from_le_bytes(kura::base::random::bytes()))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        Ok(kura::base::random::number())
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        bytes.fill_with(|| kura::base::random::bytes::<1>()[0]);
+        Ok(())
+    }
+}
+
+impl rand_core::TryCryptoRng for Randomness {}
+
+/// A share of `vsss_rs` is its id and then the bytes.
+#[test]
+fn an_audited_library_combines_our_shares_and_we_combine_its() {
+    let secret: Vec<u8> = kura::base::random::bytes::<SHARE_LEN_UNIT>().to_vec();
+    for (threshold, count) in [(2, 2), (2, 7), (3, 5), (8, 20), (64, 64)] {
+        let polynomials = Field::Gf256.split(&secret, secret.len(), threshold);
+        let ours = (0..count).map(|at| {
+            let id = (251 * at % 255 + 1) as u8;
+            let mut share = vec![0; secret.len()];
+            polynomials.share(id.into(), &mut share);
+            [&[id][..], &share].concat()
+        });
+        assert_eq!(vsss_rs::Gf256::combine_bytes_iter(ours.take(threshold)).unwrap(), secret);
+        let theirs = vsss_rs::Gf256::split_bytes(threshold, count, &secret, Randomness).unwrap();
+        let chosen = &theirs[count - threshold..];
+        let ids: Vec<u16> = chosen.iter().map(|share| share[0].into()).collect();
+        let shares: Vec<&[u8]> = chosen.iter().map(|share| &share[1..]).collect();
+        let mut found = vec![0; secret.len()];
+        assert!(Field::Gf256.combine(&ids, &shares, &mut found));
+        assert_eq!(found, secret);
+    }
+}
+
 /// FIPS 197, section 4.2: {57} times {02}, {13} and {83}; a line through 0 gives products.
 #[test]
 fn products_are_those_of_the_standard() {

@@ -128,7 +128,7 @@ pub fn leftovers(machine: &Machine) -> Vec<String> {
 }
 
 pub fn is_long() -> bool {
-    std::env::var_os("KURA_TEST_LONG").is_some()
+    std::env::var_os("KURA_TEST_LONG").is_some_and(|value| !value.is_empty())
 }
 
 /// A disk that forgets one write of many, as if it had succeeded, or that can only be read.

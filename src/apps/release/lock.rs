@@ -1,0 +1,95 @@
+//! What is installed: `releases.lock/NAME.json`, a file for each package, in the same version as its files.
+
+use std::collections::BTreeMap;
+
+use semver::{Version, VersionReq};
+use serde::{Deserialize, Serialize};
+
+use super::error::{ReleaseError, Result};
+use crate::version::entry::Body;
+use crate::version::index::IndexRecord;
+use crate::workspace::{Change, Owned, PutError, SidecarFile, Workspace, check_path};
+
+/// Where the files are that say what is installed.
+pub(super) const LOCK_DIR: &str = "releases.lock";
+const LEN_MAX: u64 = 32 << 20;
+
+/// An installed package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installed {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// The channel it came from.
+    pub channel: String,
+    /// When: RFC 3339, UTC.
+    pub installed_at: String,
+    /// A UUID; the version that holds the install names it.
+    pub install_id: String,
+    /// Whether one can go back from it.
+    pub rollback: bool,
+    /// Packages that it needs.
+    #[serde(default)]
+    pub dependencies: BTreeMap<String, VersionReq>,
+    /// Packages that must not be there with it.
+    #[serde(default)]
+    pub conflicts: BTreeMap<String, VersionReq>,
+    /// Its files.
+    pub files: Vec<Owned>,
+    /// Files that lie beside others.
+    pub sidecars: Vec<SidecarFile>,
+    /// Directories that were made for it.
+    pub dirs: Vec<String>,
+}
+
+fn path(name: &str) -> String {
+    format!("{LOCK_DIR}/{name}.json")
+}
+
+fn damaged(name: &str, reason: String) -> ReleaseError {
+    ReleaseError::Damaged { object: path(name), reason }
+}
+
+/// Everything that is installed in a version, by name.
+pub(super) fn installed(workspace: &Workspace, record: &IndexRecord) -> Result<Vec<Installed>> {
+    let mut found = Vec::new();
+    for (file, entry) in workspace.names_in(record, LOCK_DIR)? {
+        let Some(name) = std::str::from_utf8(&file).ok().and_then(|file| file.strip_suffix(".json")) else { continue };
+        let Body::File(body) = entry.body else { continue };
+        if body.size > LEN_MAX {
+            return Err(damaged(name, "it is too long".to_owned()));
+        }
+        let bytes = workspace.read_file(&body, 0, usize::try_from(body.size).unwrap_or(usize::MAX))?;
+        let one: Installed = serde_json::from_slice(&bytes).map_err(|error| damaged(name, error.to_string()))?;
+        super::package::check_name("package", &one.name)?;
+        if one.name != name {
+            return Err(damaged(name, format!("it is about `{}`", one.name)));
+        }
+        for path in one.files.iter().map(|file| &file.path).chain(&one.dirs) {
+            check_path(path).map_err(|fault| damaged(name, format!("`{}`: {fault}", path.escape_debug())))?;
+        }
+        found.push(one);
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Everything that is installed now.
+pub(super) fn present(workspace: &Workspace) -> Result<Vec<Installed>> {
+    let base = workspace.begin_change()?.base();
+    installed(workspace, &*workspace.version(base)?)
+}
+
+/// Writes down what is installed now.
+pub(super) fn write(change: &mut Change<'_>, installed: &Installed) -> Result<()> {
+    let text = serde_json::to_string_pretty(installed).map_err(|error| damaged(&installed.name, error.to_string()))?;
+    let name = path(&installed.name);
+    change.look(&name)?;
+    let put = change.put(&name, &mut format!("{text}\n").as_bytes(), 0o644, None);
+    put.map(|_| ()).map_err(|error| match error {
+        PutError::Workspace(error) => error.into(),
+        error => damaged(&installed.name, error.to_string()),
+    })
+}

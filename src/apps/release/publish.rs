@@ -1,0 +1,332 @@
+//! What publishers do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use semver::Version;
+
+use super::anchor::Anchor;
+use super::channel::{Channel, EVERYBODY, Offer, Window};
+use super::content;
+use super::error::{ReleaseError, Result};
+use super::pack::{FILES, pack};
+use super::package::{Package, feedback_prefix, target_of_channel, target_of_package};
+use super::repository::{self, Access, Repository};
+use super::request::{Change, Rollout, Standing};
+use super::rollout::{Feedback, Totals, Verdict, carry_out, judge};
+use super::sign::{Expiry, Offered, SignedFile, Signer};
+use crate::base::disk::DiskFile;
+use crate::workspace::{Workspace, parse_integrity};
+
+const FEEDBACK_LEN_MAX: u64 = 64 * 1024;
+/// Notes of users that a report shows.
+const NOTES_MAX: usize = 20;
+/// Why a rollout was taken back by its own rules.
+const ABORTED: &str = "too many installs failed";
+
+/// A repository, with the keys that sign for it. Others with the same keys wait.
+pub(super) struct Desk<'a> {
+    repository: Arc<dyn Repository>,
+    signer: Signer,
+    workspace: &'a Workspace,
+    _lock: Arc<dyn DiskFile>,
+}
+
+/// What clients of a channel have to be given.
+pub(super) fn anchor(keys: &str, channel: &str) -> Result<Anchor> {
+    Signer::open(Path::new(keys), Expiry::default())?.anchor(channel)
+}
+
+impl<'a> Desk<'a> {
+    pub(super) fn open(workspace: &'a Workspace, address: &str, keys: &str) -> Result<Self> {
+        let signer = Signer::open(Path::new(keys), Expiry::default())?;
+        let repository = repository::open(address, &Access::default(), &signer.store_key, workspace)?;
+        let _lock = signer.lock()?;
+        Ok(Self { repository, signer, workspace, _lock })
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        super::now(self.workspace)
+    }
+
+    /// What is offered, as these keys signed it.
+    fn offered(&self) -> Result<Option<Offered>> {
+        self.signer.offered(&*self.repository)
+    }
+
+    /// Reads a signed file of the newest offer and opens it with the key of its channel.
+    fn target(&self, offered: &Offered, channel: &str, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(sealed) = self.signer.target(&*self.repository, offered, name)? else { return Ok(None) };
+        let reason = format!("{name} was not sealed with the key of channel `{channel}`");
+        let untrusted = || ReleaseError::Untrusted { repository: self.repository.address(), reason };
+        self.signer.channel_key(channel)?.open(name, &sealed).map(Some).ok_or_else(untrusted)
+    }
+
+    fn channel(&self, name: &str) -> Result<Channel> {
+        let target = target_of_channel(name);
+        let bytes = match self.offered()? {
+            Some(offered) => self.target(&offered, name, &target)?,
+            None => None,
+        };
+        match bytes {
+            Some(bytes) => Channel::parse(&bytes, name),
+            None => Ok(Channel { name: name.to_owned(), ..Channel::default() }),
+        }
+    }
+
+    fn package(&self, channel: &str, name: &str, version: &Version) -> Result<Option<Package>> {
+        let Some(offered) = self.offered()? else { return Ok(None) };
+        let bytes = self.target(&offered, channel, &target_of_package(channel, name, version))?;
+        bytes.map(|bytes| Package::parse(&bytes, name, version)).transpose()
+    }
+
+    fn sealed(&self, channel: &str, name: String, value: &impl serde::Serialize) -> Result<SignedFile> {
+        let sealed = self.signer.channel_key(channel)?.seal(&name, &json(value)?);
+        Ok((name, Some(sealed.into_bytes())))
+    }
+
+    fn publish(&self, channel: &Channel, mut files: Vec<SignedFile>) -> Result<()> {
+        let bytes = json(channel)?;
+        Channel::parse(&bytes, &channel.name)?;
+        files.push(self.sealed(&channel.name, target_of_channel(&channel.name), channel)?);
+        self.signer.publish(&*self.repository, &files, self.now())
+    }
+
+    /// Signs a package and offers it.
+    pub(super) fn add(&self, dir: &str, channel: &str, rollout: &Rollout) -> Result<Package> {
+        let mut package = pack(dir)?;
+        let mut digests = Vec::new();
+        for file in &mut package.files {
+            let digest = parse_integrity(&file.integrity).unwrap_or(crate::base::ids::Sha256([0; 32]));
+            file.key = Some(self.signer.content_key.derive("file", &digest.0));
+            digests.push(digest);
+        }
+        let mut listed = self.channel(channel)?;
+        if self.package(channel, &package.name, &package.version)?.is_some_and(|old| old != package) {
+            let problems = vec!["this version was published before, with other content; give it a new one".to_owned()];
+            let package = format!("{} {}", package.name, package.version);
+            return Err(ReleaseError::BadPackage { package, problems });
+        }
+        let known = self.repository.list("content/")?.into_iter().collect();
+        for (file, digest) in package.files.iter().zip(&digests) {
+            let Some(key) = &file.key else { continue };
+            content::put(&*self.repository, key, &Path::new(dir).join(FILES).join(&file.path), digest, &known)?;
+        }
+        offer(&mut listed, &package.name, &package.version, rollout, &self.now().to_string())?;
+        let target = target_of_package(channel, &package.name, &package.version);
+        self.publish(&listed, vec![self.sealed(channel, target, &package)?])?;
+        Ok(package)
+    }
+
+    /// Offers a version of one channel in another.
+    pub(super) fn promote(&self, name: &str, version: &Version, from: &str, to: &str, rollout: &Rollout) -> Result<()> {
+        let missing = || ReleaseError::Missing { what: "offer", name: format!("{name} {version} in {from}") };
+        let source = self.channel(from)?;
+        let known = source.offer(name, version).ok_or_else(missing)?;
+        if let Some(why) = &known.revoked {
+            let reason = format!("it was revoked: {why}");
+            return Err(ReleaseError::Withheld { package: name.to_owned(), version: version.to_string(), reason });
+        }
+        let package = self.package(from, name, version)?.ok_or_else(missing)?;
+        let mut listed = self.channel(to)?;
+        offer(&mut listed, name, version, rollout, &self.now().to_string())?;
+        self.publish(&listed, vec![self.sealed(to, target_of_package(to, name, version), &package)?])
+    }
+
+    /// Changes the rollout of a version.
+    pub(super) fn change(&self, name: &str, version: &Version, channel: &str, change: &Change) -> Result<()> {
+        let mut listed = self.channel(channel)?;
+        let missing = || ReleaseError::Missing { what: "offer", name: format!("{name} {version} in {channel}") };
+        let offers = listed.packages.get_mut(name);
+        let offer = offers.and_then(|offers| offers.iter_mut().find(|offer| offer.version == *version));
+        let offer = offer.ok_or_else(missing)?;
+        match change {
+            Change::Bps(bps) => offer.bps = (*bps).min(EVERYBODY),
+            Change::Pause => offer.paused = true,
+            Change::Resume => offer.paused = false,
+            Change::Emergency => offer.emergency = true,
+            Change::Revoke(why) => {
+                offer.bps = 0;
+                offer.revoked = Some(why.clone());
+            }
+        }
+        offer.since = self.now().to_string();
+        self.publish(&listed, Vec::new())
+    }
+
+    /// Sets what concerns a channel as a whole.
+    pub(super) fn set(
+        &self,
+        channel: &str,
+        windows: Option<&[Window]>,
+        min_epoch: &BTreeMap<String, u32>,
+    ) -> Result<()> {
+        let mut listed = self.channel(channel)?;
+        if let Some(windows) = windows {
+            listed.windows = windows.to_vec();
+        }
+        listed.min_epoch.extend(min_epoch.clone());
+        self.publish(&listed, Vec::new())
+    }
+
+    /// Judges all rollouts of a channel, and (with `act`) carries the verdicts out.
+    pub(super) fn judge(&self, channel: &str, act: bool) -> Result<Vec<Standing>> {
+        let mut listed = self.channel(channel)?;
+        let (mut found, mut changed) = (Vec::<Standing>::new(), false);
+        let now = self.workspace.now();
+        for (package, offers) in &mut listed.packages {
+            let mut before = None;
+            for offer in offers {
+                let reports = self.feedback(channel, package, &offer.version)?;
+                let totals = Totals::of(&reports);
+                let verdict = if offer.revoked.is_some() { Verdict::Hold } else { judge(offer, &totals, now) };
+                if act && matches!(verdict, Verdict::Advance | Verdict::Abort) {
+                    carry_out(offer, verdict, &self.now().to_string(), ABORTED);
+                    changed = true;
+                }
+                let rate = totals.success_rate();
+                found.push(Standing {
+                    package: package.clone(),
+                    version: offer.version.to_string(),
+                    bps: offer.bps,
+                    paused: offer.paused,
+                    revoked: offer.revoked.clone(),
+                    success_rate: rate,
+                    rollback_rate: totals.rollback_rate(),
+                    trend: before.map(|before| rate - before),
+                    notes: reports.into_iter().filter_map(|report| report.note).take(NOTES_MAX).collect(),
+                    totals,
+                    verdict,
+                });
+                if totals.samples() > 0 {
+                    before = Some(rate);
+                }
+            }
+        }
+        if changed {
+            self.publish(&listed, Vec::new())?;
+        }
+        Ok(found)
+    }
+
+    fn feedback(&self, channel: &str, package: &str, version: &Version) -> Result<Vec<Feedback>> {
+        let (mut reports, key) = (Vec::new(), self.signer.channel_key(channel)?);
+        let prefix = feedback_prefix(channel, package, version);
+        for name in self.repository.list(&prefix)? {
+            let Some(sealed) = self.repository.get(&name, FEEDBACK_LEN_MAX)? else { continue };
+            let report = key.open(&name, &sealed).and_then(|bytes| serde_json::from_slice::<Feedback>(&bytes).ok());
+            // Only a client's own report, so that one client counts once.
+            match report.filter(|report| name.strip_prefix(&prefix) == Some(report.client.as_str())) {
+                Some(report) => reports.push(report),
+                None => tracing::warn!("{name} is no report of a client of this channel"),
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Takes versions out of a channel that `keep` newer ones have followed, unless a rollout of them is under way;
+    /// they are archived. Then removes from the repository what no offer needs. What was removed, or would be.
+    pub(super) fn clean_up(&self, channel: &str, keep: usize, dry_run: bool) -> Result<Vec<String>> {
+        let mut listed = self.channel(channel)?;
+        let (mut removed, mut files) = (Vec::new(), Vec::new());
+        for (package, offers) in &mut listed.packages {
+            let old = offers.len().saturating_sub(keep.max(1));
+            let is_over = |offer: &Offer| offer.revoked.is_some() || offer.bps == 0 || offer.bps >= EVERYBODY;
+            let gone: Vec<Offer> = offers.iter().take(old).filter(|offer| is_over(offer)).cloned().collect();
+            offers.retain(|offer| !gone.contains(offer));
+            for offer in gone {
+                let target = target_of_package(channel, package, &offer.version);
+                if !dry_run {
+                    self.archive(channel, package, &offer)?;
+                }
+                removed.push(format!("{package} {}", offer.version));
+                files.push((target, None));
+            }
+        }
+        if dry_run {
+            return Ok(removed);
+        }
+        if !files.is_empty() {
+            self.publish(&listed, files)?;
+        }
+        removed.extend(self.sweep()?);
+        Ok(removed)
+    }
+
+    /// Keeps what was known of a version, and how it went.
+    fn archive(&self, channel: &str, package: &str, offer: &Offer) -> Result<()> {
+        let reports = self.feedback(channel, package, &offer.version)?;
+        let name = format!("archive/{channel}.{package}.{}", offer.version);
+        let value = serde_json::json!({
+            "package": self.package(channel, package, &offer.version)?, "offer": offer, "totals": Totals::of(&reports),
+            "archived": self.now().to_string(),
+        });
+        self.repository.put(&name, self.signer.channel_key(channel)?.seal(&name, &json(&value)?).as_bytes())?;
+        for name in self.repository.list(&feedback_prefix(channel, package, &offer.version))? {
+            self.repository.remove(&name)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what no offer needs: content, signed files and metadata of earlier offers.
+    fn sweep(&self) -> Result<Vec<String>> {
+        let Some(offered) = self.offered()? else { return Ok(Vec::new()) };
+        let needed: BTreeSet<String> = offered.files().into_iter().collect();
+        let mut stems = BTreeSet::new();
+        for target in offered.names() {
+            let Some((channel, name, version)) = parse_target(target) else { continue };
+            let package = self.package(channel, name, &version)?;
+            let keys = package.iter().flat_map(|package| &package.files).filter_map(|file| file.key.as_ref());
+            stems.extend(keys.map(content::stem));
+        }
+        let mut removed = Vec::new();
+        for name in self.repository.list("targets/")?.into_iter().chain(self.repository.list("metadata/")?) {
+            let stays = needed.contains(&name) || name.ends_with(".root.json") || name == "metadata/timestamp.json";
+            if !stays {
+                self.repository.remove(&name)?;
+                removed.push(name);
+            }
+        }
+        for name in self.repository.list("content/")? {
+            let stem = name.rfind('.').map_or("", |dot| &name[..=dot]);
+            if !stems.contains(stem) {
+                self.repository.remove(&name)?;
+                removed.push(name);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Channel, package and version of the name of a signed package.
+fn parse_target(target: &str) -> Option<(&str, &str, Version)> {
+    let mut parts = target.strip_prefix("package.")?.splitn(3, '.');
+    let (channel, name, version) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((channel, name, version.parse().ok()?))
+}
+
+fn offer(channel: &mut Channel, package: &str, version: &Version, rollout: &Rollout, now: &str) -> Result<()> {
+    for ring in &rollout.rings {
+        super::package::check_name("ring", ring)?;
+    }
+    let offers = channel.packages.entry(package.to_owned()).or_default();
+    offers.retain(|offer| offer.version != *version);
+    offers.push(Offer {
+        version: version.clone(),
+        bps: rollout.bps.min(EVERYBODY),
+        rings: rollout.rings.clone(),
+        paused: false,
+        emergency: rollout.emergency,
+        revoked: None,
+        steps: rollout.steps.clone(),
+        since: now.to_owned(),
+    });
+    offers.sort_by(|a, b| a.version.cmp(&b.version));
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|error| ReleaseError::Damaged { object: "what is to be signed".to_owned(), reason: error.to_string() })
+}

@@ -1,0 +1,81 @@
+//! `kura release`.
+
+mod args;
+mod request;
+
+use super::Context;
+use super::door::{Door, Purpose};
+use super::jobs::work;
+use super::output::outcome;
+use crate::apps::release::{self, Doing, Request as ReleaseRequest};
+use crate::control::{Exit, Failure, Reply, release_done, release_metrics};
+use crate::workspace::Workspace;
+use args::Command;
+pub use args::ReleaseArgs;
+
+/// Runs `kura release`.
+pub fn run(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
+    let prometheus = matches!(args.command, Command::Report { prometheus: true, .. });
+    let request = request::of(args.command)?;
+    let (door, _) = Door::open(context, Purpose::Write)?;
+    let reply = work(context, &door, "release", &request, |workspace| run_here(workspace, &request));
+    let closed = door.close();
+    let reply = reply?;
+    let exit = match prometheus && reply.ok {
+        true => {
+            context.output.bytes(release_metrics(&super::history::data::<Vec<_>>(&reply)?).as_bytes())?;
+            Exit::Ok
+        }
+        false => print(context, &reply)?,
+    };
+    Ok(exit.and(closed?))
+}
+
+fn run_here(workspace: &Workspace, request: &ReleaseRequest) -> Reply {
+    let done = release::run(workspace, request, &Doing { told: &|_, _, _| true });
+    done.map_or_else(|error| Failure::from(error).into(), |reply| release_done(&reply))
+}
+
+fn print(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
+    let output = &context.output;
+    if !output.json {
+        let data = &reply.data;
+        let list = data.as_array().or(data["events"].as_array()).or(data["decisions"].as_array());
+        let lines: Vec<String> = list.into_iter().flatten().map(line).collect();
+        output.bytes(lines.concat().as_bytes())?;
+        outcome(reply)?;
+    }
+    output.reply(reply)
+}
+
+/// One thing of a list, as people read it.
+fn line(item: &serde_json::Value) -> String {
+    let word = |field: &str| item[field].as_str().unwrap_or_default();
+    if let Some(text) = item.as_str() {
+        return format!("{text}\n");
+    }
+    let package = format!("{} {}", word("package"), word("version"));
+    if item.get("install").is_some() {
+        return format!("{package}: {}\n", item["reason"].as_str().unwrap_or("can be installed"));
+    }
+    if item.get("verdict").is_some() {
+        let (share, totals) = (item["bps"].as_f64().unwrap_or(0.0) / 100.0, &item["totals"]);
+        let (installed, failed, back) = (&totals["installed"], &totals["failed"], &totals["rolled_back"]);
+        let mut text = format!("{package}: {share} %, {installed} installed, {failed} failed, {back} rolled back, ");
+        text.push_str(&format!("{} ms each: {}\n", totals["time_ms"], word("verdict")));
+        for note in item["notes"].as_array().into_iter().flatten() {
+            text.push_str(&format!("  \u{201c}{}\u{201d}\n", note.as_str().unwrap_or_default()));
+        }
+        return text;
+    }
+    if item.get("ok").is_some() {
+        return format!("{}: {}\n", word("name"), item["reason"].as_str().unwrap_or("passed"));
+    }
+    if item.get("what").is_some() {
+        let (time, seen) = (super::output::local_time(word("time")), item["acknowledged"] == true);
+        let mark = if seen { ' ' } else { '*' };
+        return format!("{mark} {} {time} {} {package} {}\n", item["number"], word("what"), word("detail"));
+    }
+    let drift = item["drift"].as_array().map_or(0, Vec::len);
+    format!("{} {} ({}), {drift} paths differ\n", word("name"), word("version"), word("channel"))
+}

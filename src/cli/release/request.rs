@@ -1,0 +1,178 @@
+//! From arguments to a request.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::args::{At, Command, FollowArgs, RolloutArgs};
+use crate::apps::release::{Access, Change, EVERYBODY, Notify, Request as ReleaseRequest, Rollout, Step, Window};
+use crate::cli::config::absolute;
+use crate::control::{Exit, Failure};
+
+fn usage(text: String) -> Failure {
+    Failure::new(Exit::Usage, text)
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    let path = absolute(path)?.into_os_string().into_string();
+    path.map_err(|_| usage("a path of releases has to be UTF-8".to_owned()))
+}
+
+/// A repository, with a directory made absolute.
+fn place(repository: &str) -> Result<String, Failure> {
+    match repository {
+        address if address == "store" || address.contains("://") => Ok(address.to_owned()),
+        dir => text(Path::new(dir)),
+    }
+}
+
+impl At {
+    fn parts(&self) -> Result<(String, String), Failure> {
+        Ok((place(&self.repository)?, text(&self.keys)?))
+    }
+}
+
+impl FollowArgs {
+    fn request(self) -> Result<ReleaseRequest, Failure> {
+        let file = |path: Option<PathBuf>| path.map(|path| text(&path)).transpose();
+        let access = Access {
+            token_file: file(self.token_file)?,
+            client_cert: file(self.client_cert)?,
+            client_key: file(self.client_key)?,
+            ca: file(self.ca)?,
+            limit: self.limit,
+        };
+        let (repository, trust) = (place(&self.repository)?, text(&self.trust)?);
+        let (ring, every_ms, install) = (self.ring, self.every.unwrap_or(0), self.install);
+        Ok(ReleaseRequest::Follow { repository, trust, access, ring, every_ms, install })
+    }
+}
+
+fn bps(percent: f64) -> Result<u32, Failure> {
+    let refused = || usage(format!("`{percent}` is no percentage"));
+    if !(0.0..=100.0).contains(&percent) {
+        return Err(refused());
+    }
+    let parts = (percent * f64::from(EVERYBODY) / 100.0).round();
+    format!("{parts}").parse().map_err(|_| refused())
+}
+
+impl RolloutArgs {
+    fn rollout(self) -> Result<Rollout, Failure> {
+        let step = |text: &String| {
+            let refused = || usage(format!("`{text}` is no step such as `1:20:3600:95:2`"));
+            let parts: Vec<&str> = text.split(':').collect();
+            let [percent, samples, soak, rate, failures] = parts[..] else { return Err(refused()) };
+            Ok(Step {
+                bps: bps(percent.parse().map_err(|_| refused())?)?,
+                min_samples: samples.parse().map_err(|_| refused())?,
+                min_soak_s: soak.parse().map_err(|_| refused())?,
+                success_bps_min: bps(rate.parse().map_err(|_| refused())?)?,
+                failures_max: failures.parse().map_err(|_| refused())?,
+            })
+        };
+        let steps = self.steps.iter().map(step).collect::<Result<Vec<Step>, Failure>>()?;
+        let first = steps.first().map(|step| step.bps);
+        let bps = first.map_or_else(|| bps(self.percent), Ok)?;
+        Ok(Rollout { bps, rings: self.rings, emergency: self.emergency, steps })
+    }
+}
+
+fn change(text: &str) -> Result<Change, Failure> {
+    if let Some(why) = text.strip_prefix("revoke:") {
+        return Ok(Change::Revoke(why.to_owned()));
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        return Ok(Change::Bps(bps(percent.parse().map_err(|_| usage(format!("`{text}` is no percentage")))?)?));
+    }
+    match text {
+        "pause" => Ok(Change::Pause),
+        "resume" => Ok(Change::Resume),
+        "emergency" => Ok(Change::Emergency),
+        _ => Err(usage(format!("`{text}` is not pause, resume, emergency, a percentage or revoke:REASON"))),
+    }
+}
+
+fn window(text: &String) -> Result<Window, Failure> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let [tz, days, start, end] = parts[..] else {
+        return Err(usage(format!("`{text}` is no window such as `Europe/Berlin,mon+tue,22:00,05:00`")));
+    };
+    let days = days.split('+').filter(|day| !day.is_empty()).map(str::to_owned).collect();
+    Ok(Window { tz: tz.to_owned(), days, start: start.to_owned(), end: end.to_owned() })
+}
+
+fn epochs(list: &[String]) -> Result<BTreeMap<String, u32>, Failure> {
+    let epoch = |text: &String| {
+        let (name, epoch) = text.split_once('=')?;
+        Some((name.to_owned(), epoch.parse().ok()?))
+    };
+    list.iter().map(|text| epoch(text).ok_or_else(|| usage(format!("`{text}` is not PACKAGE=EPOCH")))).collect()
+}
+
+/// The request that a command makes.
+pub(super) fn of(command: Command) -> Result<ReleaseRequest, Failure> {
+    Ok(match command {
+        Command::Keygen { dir, count, threshold } => ReleaseRequest::Keygen { keys: text(&dir)?, count, threshold },
+        Command::Trust { channel, keys, to } => ReleaseRequest::Trust { keys: text(&keys)?, channel, to: text(&to)? },
+        Command::Pack { dir } => ReleaseRequest::Pack { dir: text(&dir)? },
+        Command::Test { dir, scratch } => {
+            ReleaseRequest::Test { dir: text(&dir)?, scratch: scratch.map(|dir| text(&dir)).transpose()? }
+        }
+        Command::Publish { dir, at, channel, rollout } => {
+            let (repository, keys) = at.parts()?;
+            ReleaseRequest::Publish { dir: text(&dir)?, repository, keys, channel, rollout: rollout.rollout()? }
+        }
+        Command::Promote { release, at, from, channel, rollout } => {
+            let ((repository, keys), rollout) = (at.parts()?, rollout.rollout()?);
+            ReleaseRequest::Promote { packages: vec![release], repository, keys, from, channel, rollout }
+        }
+        Command::Rollout { release, change: text, at, channel } => {
+            let ((repository, keys), change) = (at.parts()?, change(&text)?);
+            ReleaseRequest::Rollout { packages: vec![release], repository, keys, channel, change }
+        }
+        Command::Channel { channel, at, windows, epochs: list } => {
+            let ((repository, keys), min_epoch) = (at.parts()?, epochs(&list)?);
+            let windows = (!windows.is_empty()).then(|| windows.iter().map(window).collect()).transpose()?;
+            ReleaseRequest::Channel { repository, keys, channel, windows, min_epoch }
+        }
+        Command::Advance { channel, at, dry_run } => {
+            let (repository, keys) = at.parts()?;
+            match dry_run {
+                true => ReleaseRequest::Report { repository, keys, channel },
+                false => ReleaseRequest::Advance { repository, keys, channel },
+            }
+        }
+        Command::Report { channel, at, .. } => {
+            let (repository, keys) = at.parts()?;
+            ReleaseRequest::Report { repository, keys, channel }
+        }
+        Command::Cleanup { channel, at, keep, dry_run } => {
+            let (repository, keys) = at.parts()?;
+            ReleaseRequest::Cleanup { repository, keys, channel, keep, dry_run }
+        }
+        command => client(command)?,
+    })
+}
+
+fn client(command: Command) -> Result<ReleaseRequest, Failure> {
+    Ok(match command {
+        Command::Follow(args) => args.request()?,
+        Command::Notify { webhook, template, only, none, command } => {
+            let changes = none || webhook.is_some() || !command.is_empty();
+            let notify = changes.then_some(Notify { webhook, command, template, only, told: 0 });
+            ReleaseRequest::Notify { notify }
+        }
+        Command::Plan { packages } => ReleaseRequest::Plan { packages },
+        Command::Install { packages, dry_run: true, .. } => ReleaseRequest::Plan { packages },
+        Command::Install { packages, force, .. } => ReleaseRequest::Install { packages, force },
+        Command::Update {} => ReleaseRequest::Update {},
+        Command::Rollback { package } => ReleaseRequest::Rollback { packages: vec![package] },
+        Command::Verify {} => ReleaseRequest::Verify {},
+        Command::Pin { release } => ReleaseRequest::Pin { packages: vec![release] },
+        Command::Skip { release } => ReleaseRequest::Skip { packages: vec![release] },
+        Command::Feedback { release, note } => ReleaseRequest::Feedback { packages: vec![release], note },
+        Command::Ack { number } => ReleaseRequest::Ack { number },
+        Command::History {} => ReleaseRequest::History {},
+        _ => ReleaseRequest::Check {},
+    })
+}

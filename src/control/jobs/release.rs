@@ -1,0 +1,97 @@
+//! The job `release`: what publishers and clients of releases ask for.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{JobContext, Jobs, Prepared};
+use crate::apps::release::{self, Doing, Request};
+use crate::apps::sealed::RequestSecrets;
+use crate::control::table::{Arg, ArgKind, Command, Run};
+use crate::control::{Exit, Failure, Reply};
+
+/// The command.
+pub const COMMAND: Command = Command {
+    name: "release",
+    summary: "Publishes signed packages, and installs them, each install as one version",
+    args: &[
+        Arg::place("do", ArgKind::Text, "`install`, `update`, `check`, `plan`, `rollback`, `verify`, `history`, …"),
+        Arg::place("packages", ArgKind::Text, "packages, as `tool`, `tool@^1.2` or `tool@1.2.0`").many(),
+        Arg::option("force", ArgKind::Flag, "put new files beside those that are in the way"),
+        Arg::option("channel", ArgKind::Text, "the channel"),
+        Arg::option("repository", ArgKind::Text, "`store`, s3://…, https://…, or an absolute directory"),
+        Arg::option("keys", ArgKind::OutsidePath, "the directory of a publisher's keys"),
+        Arg::option("dir", ArgKind::OutsidePath, "the directory of a package"),
+        Arg::option("from", ArgKind::Text, "the channel that a release is promoted from"),
+        Arg::option("to", ArgKind::OutsidePath, "where a file of trust is written"),
+        Arg::option("trust", ArgKind::OutsidePath, "the file of trust"),
+        Arg::option("ring", ArgKind::Text, "the ring of this client"),
+        Arg::option("every_ms", ArgKind::DurationMs, "how often a mount looks for something new").called("every"),
+        Arg::option("install", ArgKind::Flag, "a mount installs what is new for this client"),
+        Arg::option("scratch", ArgKind::OutsidePath, "where `test` makes its copy; in memory when missing"),
+        Arg::option("keep", ArgKind::Number, "how many versions `cleanup` leaves"),
+        Arg::option("note", ArgKind::Text, "what `feedback` says"),
+        Arg::option("number", ArgKind::Number, "up to which event `ack` goes"),
+        Arg::option("count", ArgKind::Number, "how many keys `keygen` makes for the root and targets"),
+        Arg::option("threshold", ArgKind::Number, "how many of them have to sign"),
+        Arg::option("rollout", ArgKind::Json, "how a release is rolled out, as {\"bps\": 1000}"),
+        Arg::option("change", ArgKind::Json, "what `rollout` changes, as \"pause\" or {\"revoke\": \"why\"}"),
+        Arg::option("windows", ArgKind::Json, "when installs may begin"),
+        Arg::option("min_epoch", ArgKind::Json, "the least security epochs, as {\"tool\": 3}"),
+        Arg::option("access", ArgKind::Json, "how a repository is reached, as {\"limit\": 1000000}"),
+        Arg::option("notify", ArgKind::Json, "who is told what happens, as {\"command\": [\"notify-send\"]}"),
+        Arg::option("dry_run", ArgKind::Flag, "only say what would be done").called("dry-run").short('n'),
+    ],
+    run: Run::Job(prepare),
+};
+
+fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure> {
+    let dry_run = match request.as_object_mut().and_then(|fields| fields.remove("dry_run")) {
+        None | Some(Value::Bool(false)) => false,
+        Some(Value::Bool(true)) => true,
+        Some(_) => return Err(Failure::new(Exit::Usage, "the field `dry_run` takes true or false")),
+    };
+    let mut asked: Request = serde_json::from_value(request.clone())
+        .map_err(|error| Failure::new(Exit::Usage, format!("the request is not understood: {error}")))?;
+    if dry_run {
+        let word = request["do"].as_str().unwrap_or_default().to_owned();
+        asked = asked
+            .trial()
+            .ok_or_else(|| Failure::new(Exit::Usage, format!("`{word}` has no trial; leave out `dry_run`")))?;
+        request = serde_json::to_value(&asked)
+            .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}")))?;
+    }
+    let resume = asked.repeats();
+    let work = move |context: &JobContext| run(context, &asked);
+    Ok(Prepared { shown: request, secret: None, resume, work: Box::new(work) })
+}
+
+/// How often a mount asks whether it is time to look for something new.
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Looks for new releases at the intervals that were asked for, until the mount ends.
+pub(in crate::control) fn watch(jobs: &Jobs) {
+    let stopping = || jobs.stopping.load(Ordering::SeqCst);
+    while !stopping() {
+        let done = release::run_if_due(&jobs.workspace, &Doing { told: &|_, _, _| !stopping() });
+        if let Err(error) = done {
+            tracing::warn!("new releases: {error}");
+        }
+        // Woken at the end of the mount.
+        if !stopping() {
+            std::thread::park_timeout(WATCH_INTERVAL);
+        }
+    }
+}
+
+fn run(context: &JobContext, request: &Request) -> Result<Reply, Failure> {
+    let told = |done, total, what: &str| {
+        context.progress(done, total, what);
+        !context.is_cancelled()
+    };
+    match release::run(context.workspace(), request, &Doing { told: &told }) {
+        Ok(reply) => Ok(crate::control::release::answer(&reply)),
+        Err(error) => Err(error.into()),
+    }
+}

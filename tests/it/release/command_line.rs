@@ -1,0 +1,116 @@
+//! `kura release`, on a mounted and an unmounted workspace.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::cli::support::{Home, run};
+use crate::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+
+#[test]
+fn releases_are_published_and_installed_through_both_doors() {
+    for mounted in [false, true] {
+        let home = Home::new();
+        let store = home.store("store");
+        let mount = mounted.then(|| home.mount(&store, "mnt"));
+        let kura = |args: &[&str]| run(home.kura(["release"]).args(args).arg("-w").arg(&store));
+        let at = ["--repository", "srv", "--keys", "keys"];
+        let with = |args: &[&str]| kura(&[args, &at[..]].concat());
+        kura(&["keygen", "keys"]).ok();
+        let dir = home.dir("tool/files");
+        fs::write(home.path("tool/package.json"), r#"{"name": "tool", "version": "1.0.0", "type": "feature"}"#)
+            .unwrap();
+        fs::write(dir.join("tool.txt"), "one").unwrap();
+        kura(&["check"]).fails(2, &["follows no repository", "kura release follow"]);
+        kura(&["pack", "tool"]).ok();
+        with(&["publish", "tool", "--channel", "beta"]).ok();
+        with(&["promote", "tool@1.0.0", "--from", "beta", "--channel", "stable", "--percent", "0"]).ok();
+        kura(&["trust", "stable", "--keys", "keys", "--to", "stable.trust"]).ok();
+        kura(&["follow", "srv", "--trust", "stable.trust"]).ok();
+        let out = kura(&["check"]).ok();
+        assert!(out.contains("tool 1.0.0: not in phase"), "{out}");
+        kura(&["install", "tool@^1"]).ok();
+        if let Some(mount) = &mount {
+            assert_eq!(fs::read(mount.file("tool.txt")).unwrap(), b"one");
+        }
+        let out = with(&["report", "stable"]).ok();
+        assert!(out.contains("1 installed, 0 failed"), "{out}");
+        with(&["rollout", "tool@1.0.0", "revoke:bad", "--channel", "stable"]).ok();
+        let out = kura(&["update"]).ok();
+        assert!(out.contains("tool 1.0.0 taken back"), "{out}");
+        if let Some(mount) = &mount {
+            assert!(!mount.file("tool.txt").exists());
+        }
+        let out = kura(&["history"]).ok();
+        assert!(out.contains("installed tool 1.0.0") && out.contains("revoked tool 1.0.0"), "{out}");
+        kura(&["install", "tool"]).fails(17, &["no versions fit", "revoked: bad"]);
+        with(&["channel", "stable", "--window", "No/Where,,01:00,02:00"]).fails(13, &["no time zone"]);
+    }
+}
+
+#[test]
+fn a_mount_takes_requests_as_jobs_and_looks_for_something_new_by_itself() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let kura = |args: &[&str]| run(home.kura(["release"]).args(args).arg("-w").arg(&store));
+    let publish = |version: &str, content: &str| {
+        let dir = home.dir("tool/files");
+        let package = format!(r#"{{"name": "tool", "version": "{version}", "type": "feature"}}"#);
+        fs::write(home.path("tool/package.json"), package).unwrap();
+        fs::write(dir.join("tool.txt"), content).unwrap();
+        kura(&["publish", "tool", "--repository", "store", "--keys", "keys", "--channel", "stable"]).ok();
+    };
+    kura(&["keygen", "keys"]).ok();
+    publish("1.0.0", "one");
+    kura(&["trust", "stable", "--keys", "keys", "--to", "stable.trust"]).ok();
+    kura(&["follow", "store", "--trust", "stable.trust"]).ok();
+    let ctl = mount.file(".kura/ctl/release");
+    fs::write(&ctl, "install tool@^1\n").unwrap();
+    let said = fs::read_to_string(&ctl).unwrap();
+    let job = said.split_whitespace().find(|word| word.len() == 36).unwrap();
+    run(home.kura(["wait", job, "-w"]).arg(&store)).ok();
+    assert_eq!(fs::read(mount.file("tool.txt")).unwrap(), b"one");
+    assert!(fs::write(&ctl, "{\"do\": \"install\", \"packages\": [\"tool\"], \"typo\": 1}").is_err());
+    assert!(fs::write(&ctl, "follow --dry-run\n").is_err());
+    kura(&["follow", "store", "--trust", "stable.trust", "--every", "1s", "--install"]).ok();
+    publish("1.1.0", "two");
+    let start = Instant::now();
+    // The event comes after the checks.
+    let is_told = || fs::read_to_string(mount.file(".kura/events")).unwrap().contains("tool 1.1.0: installed");
+    while !is_told() {
+        assert!(start.elapsed() < Duration::from_secs(120), "nothing new came: {}", kura(&["history"]).ok());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(fs::read(mount.file("tool.txt")).unwrap(), b"two");
+}
+
+#[test]
+fn a_repository_in_a_bucket_of_its_own_is_sealed_and_needs_its_credentials() {
+    let (home, server) = (Home::new(), S3Server::start());
+    let store = home.store("store");
+    let bucket = format!("s3://{BUCKET}/updates?region=us-east-1&endpoint={}", server.endpoint());
+    let kura = |args: &[&str], secret: &str| {
+        let mut command = home.kura(["release"]);
+        command.args(args).arg("-w").arg(&store);
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", secret);
+        run(&mut command)
+    };
+    let dir = home.dir("tool/files");
+    let package = r#"{"name": "tool", "version": "1.0.0", "type": "feature"}"#;
+    fs::write(home.path("tool/package.json"), package).unwrap();
+    fs::write(dir.join("tool.txt"), "secret content").unwrap();
+    kura(&["keygen", "keys"], SECRET_KEY).ok();
+    let publish = ["publish", "tool", "--repository", &bucket, "--keys", "keys", "--channel", "stable"];
+    kura(&publish, SECRET_KEY).ok();
+    kura(&["trust", "stable", "--keys", "keys", "--to", "stable.trust"], SECRET_KEY).ok();
+    kura(&["follow", &bucket, "--trust", "stable.trust"], "wrong").fails(15, &["cannot be used"]);
+    kura(&["follow", &bucket, "--trust", "stable.trust"], SECRET_KEY).ok();
+    kura(&["install", "tool"], SECRET_KEY).ok();
+    assert!(run(home.kura(["cat", "latest:tool.txt", "-w"]).arg(&store)).ok().contains("secret content"));
+    let objects = server.objects();
+    assert!(objects.keys().filter(|name| name.contains("releases/")).count() >= 6, "{:?}", objects.keys());
+    let told = objects.values().any(|bytes| {
+        [&b"secret"[..], b"expires"].iter().any(|word| bytes.windows(word.len()).any(|part| part == *word))
+    });
+    assert!(!told, "something is readable");
+}

@@ -1,0 +1,170 @@
+//! Which versions fit together, and what holds one back.
+
+use std::collections::BTreeMap;
+
+use kura::apps::release::{Change, Package, ReleaseError, Request, solve};
+use semver::{Version, VersionReq};
+use serde_json::json;
+
+use super::support::{CHANNEL, World, installed, run};
+use crate::workspace_rig as ws;
+
+fn package(name: &str, version: &str, dependencies: &[(&str, &str)], conflicts: &[(&str, &str)]) -> Package {
+    let map = |list: &[(&str, &str)]| {
+        list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let value = json!({
+        "name": name, "version": version, "type": "feature", "files": [],
+        "dependencies": map(dependencies), "conflicts": map(conflicts),
+    });
+    serde_json::from_value(value).unwrap()
+}
+
+fn wanted(list: &[(&str, &str)]) -> BTreeMap<String, VersionReq> {
+    list.iter().map(|(name, range)| ((*name).to_owned(), range.parse().unwrap())).collect()
+}
+
+fn chosen(list: &[(&str, &str)], known: &[Package]) -> String {
+    let found = solve(&wanted(list), known).unwrap();
+    found.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_newest_versions_that_fit_are_chosen() {
+    let known = [
+        package("app", "1.0.0", &[("lib", "^1")], &[]),
+        package("app", "2.0.0", &[("lib", "^2")], &[]),
+        package("lib", "1.0.0", &[], &[]),
+        package("lib", "1.5.0", &[], &[]),
+        package("lib", "2.0.0", &[], &[]),
+        package("lib", "3.0.0-beta.1", &[], &[]),
+        package("ring", "1.0.0", &[("app", "*")], &[]),
+        package("cycle", "1.0.0", &[("elcyc", "1")], &[]),
+        package("elcyc", "1.0.0", &[("cycle", "1")], &[]),
+    ];
+    assert_eq!(chosen(&[("app", "*")], &known), "app 2.0.0, lib 2.0.0");
+    assert_eq!(chosen(&[("app", "*"), ("lib", "~1.0")], &known), "app 1.0.0, lib 1.0.0");
+    assert_eq!(chosen(&[("lib", "=3.0.0-beta.1")], &known), "lib 3.0.0-beta.1");
+    assert_eq!(chosen(&[("lib", ">=1, <2")], &known), "lib 1.5.0");
+    assert_eq!(chosen(&[("lib", "1.*")], &known), "lib 1.5.0");
+    assert_eq!(chosen(&[("cycle", "*")], &known), "cycle 1.0.0, elcyc 1.0.0");
+}
+
+#[test]
+fn requirements_mean_what_the_crate_semver_means() {
+    let versions = ["0.0.3", "0.0.4", "0.2.3", "0.2.9", "0.3.0", "1.0.0", "1.2.3", "1.2.9", "1.3.0", "2.0.0"];
+    let known: Vec<Package> = versions.iter().map(|version| package("p", version, &[], &[])).collect();
+    let ranges = [
+        "*",
+        "^0.0.3",
+        "^0.0",
+        "^0",
+        "^0.2.3",
+        "^1.2.3",
+        "^1",
+        "~0.2",
+        "~1",
+        "~1.2.3",
+        "=1.2",
+        "=1",
+        "=1.2.3",
+        ">1",
+        ">1.2",
+        ">1.2.3",
+        ">=1.2",
+        "<1",
+        "<=1",
+        "<=1.2",
+        "<1.2.9",
+        "<=1.2.9",
+        "1.2.*",
+        ">=0.2.9, <1.3",
+    ];
+    for range in ranges {
+        let wanted: VersionReq = range.parse().unwrap();
+        let expected =
+            versions.iter().map(|version| version.parse::<Version>().unwrap()).filter(|v| wanted.matches(v)).max();
+        let found = solve(&BTreeMap::from([("p".to_owned(), wanted)]), &known).ok().and_then(|mut all| all.remove("p"));
+        assert_eq!(found, expected, "{range}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_told_in_sentences() {
+    let known = [
+        package("app", "1.0.0", &[("lib", "^2")], &[]),
+        package("lib", "1.0.0", &[], &[]),
+        package("lib", "2.0.0", &[], &[]),
+        package("foe", "1.0.0", &[], &[("lib", ">=2")]),
+    ];
+    let text = |list: &[(&str, &str)]| match solve(&wanted(list), &known) {
+        Err(ReleaseError::Unsolvable { reason }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let reason = text(&[("app", "*"), ("lib", "^1")]);
+    assert!(reason.contains("Because") && reason.contains("app") && reason.contains("depends on lib"), "{reason}");
+    assert!(text(&[("absent", "*")]).contains("absent"));
+    let reason = text(&[("app", "*"), ("foe", "*")]);
+    assert!(reason.contains("foe 1.0.0 conflicts with lib >=2"), "{reason}");
+}
+
+#[test]
+fn dependencies_come_along_in_one_version() {
+    let world = World::new();
+    world.publish("lib", "1.0.0", json!({}), &[("lib", "l1")]);
+    world.publish("app", "1.0.0", json!({ "dependencies": { "lib": "^1" } }), &[("app", "a1")]);
+    world.follow();
+    let count = world.client.versions().unwrap().len();
+    assert_eq!(installed(&world.install(&["app"]).unwrap()), ["app - 1.0.0", "lib - 1.0.0"]);
+    assert_eq!(world.client.versions().unwrap().len(), count + 1);
+    world.publish("lib", "2.0.0", json!({}), &[("lib", "l2")]);
+    assert!(world.update().unwrap().installed.is_empty(), "app does not fit lib 2");
+    world.publish("app", "2.0.0", json!({ "dependencies": { "lib": "^2" } }), &[("app", "a2")]);
+    assert_eq!(installed(&world.update().unwrap()), ["app 1.0.0 2.0.0", "lib 1.0.0 2.0.0"]);
+    let error = world.install(&["app", "lib@^1"]).unwrap_err();
+    assert!(matches!(error, ReleaseError::Unsolvable { .. }), "{error}");
+}
+
+#[test]
+fn compatibility_floors_epochs_pins_and_skips_hold_versions_back() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    world.publish("tool", "2.0.0", json!({ "floor": "it converts the data" }), &[("t", "2")]);
+    world.publish("tool", "3.0.0", json!({ "from": "^2" }), &[("t", "3")]);
+    world.publish("tool", "4.0.0", json!({}), &[("t", "4")]);
+    assert!(world.reason("3.0.0").unwrap().contains("it is for ^2, and 1.0.0 is installed"));
+    assert!(world.reason("4.0.0").unwrap().contains("2.0.0 has to be installed first: it converts the data"));
+    let pin = |release: &str| drop(run(&world.client, &Request::Pin { packages: vec![release.to_owned()] }).unwrap());
+    pin("tool@1.0.0");
+    assert!(world.update().unwrap().installed.is_empty());
+    assert_eq!(world.reason("2.0.0").as_deref(), Some("pinned to 1.0.0"));
+    pin("tool");
+    assert_eq!(installed(&world.update().unwrap()), ["tool 1.0.0 2.0.0"]);
+    let skip = Request::Skip { packages: vec!["tool@4.0.0".to_owned()] };
+    run(&world.client, &skip).unwrap();
+    assert_eq!(installed(&world.update().unwrap()), ["tool 2.0.0 3.0.0"]);
+    // The epoch is apart from the version: an older version may be newer in what counts.
+    world.publish("tool", "3.0.1", json!({ "security_epoch": 2 }), &[("t", "5")]);
+    let min_epoch = BTreeMap::from([("tool".to_owned(), 2)]);
+    let ((repository, keys), channel) = (world.at(), CHANNEL.to_owned());
+    run(&world.client, &Request::Channel { repository, keys, channel, windows: None, min_epoch }).unwrap();
+    assert!(world.reason("4.0.0").unwrap().contains("epoch 0 is below 2"));
+    assert!(world.install(&["tool@4"]).is_err());
+    assert_eq!(installed(&world.update().unwrap()), ["tool 3.0.0 3.0.1"]);
+    world.change("tool@3.0.1", Change::Pause);
+    assert_eq!(ws::read(&world.client, "t"), b"5", "a pause takes nothing back");
+}
+
+#[test]
+fn a_package_can_say_that_there_is_no_way_back() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({ "rollback": false }), &[("t", "1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    let error = world.done(&Request::Rollback { packages: vec!["tool".to_owned()] }).unwrap_err();
+    assert!(matches!(error, ReleaseError::Withheld { .. }), "{error}");
+    let error = world.done(&Request::Rollback { packages: vec!["other".to_owned()] }).unwrap_err();
+    assert!(matches!(error, ReleaseError::NotInstalled { .. }), "{error}");
+}
