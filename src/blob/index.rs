@@ -96,6 +96,11 @@ impl LocationIndex {
         }
     }
 
+    /// Whether a generation is one for objects that are stored now.
+    pub fn is_fresh(&self, generation: u16) -> bool {
+        u64::from(generation / 2) == self.state.lock().collection % (1 << 15)
+    }
+
     /// The runs in force, newest last.
     pub fn runs(&self) -> Vec<RunRef> {
         self.state.lock().runs.to_vec()

@@ -201,7 +201,9 @@ impl From<WorkError> for Failure {
             WorkError::Locked { .. } => (Exit::Locked, Some(LOCKED)),
             WorkError::NoSpace => (Exit::Other, Some("free space on the disk that holds the local state")),
             WorkError::Inconsistent { .. } => (Exit::Damaged, Some("report this, with the log")),
-            WorkError::Changed { .. } => (Exit::Conflict, Some("nothing was changed; try again")),
+            WorkError::Changed { .. } | WorkError::Collected => {
+                (Exit::Conflict, Some("nothing was changed; try again"))
+            }
             WorkError::NotFound
             | WorkError::Exists
             | WorkError::NotADirectory

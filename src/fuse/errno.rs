@@ -70,7 +70,7 @@ fn of_work(error: &WorkError) -> Errno {
         WorkError::ReadOnly | WorkError::Locked { .. } => Errno::EROFS,
         WorkError::NoSpace | WorkError::Journal(JournalError::Full { .. }) => Errno::ENOSPC,
         // Never reaches the kernel: the request is asked again where it may wait.
-        WorkError::WouldBlock | WorkError::Changed { .. } => Errno::EAGAIN,
+        WorkError::WouldBlock | WorkError::Changed { .. } | WorkError::Collected => Errno::EAGAIN,
         WorkError::Version(error) => of_version(error),
         WorkError::Journal(_) | WorkError::Disk { .. } | WorkError::Inconsistent { .. } => Errno::EIO,
     }

@@ -39,6 +39,8 @@ impl Publisher {
         runs.dedup();
         parts.memory.keep_unsettled_runs(&runs)?;
         index.set_newer(runs_of(&head.runs));
+        // Whatever is stored from here on has a name that is in no list, or was waiting here before the lists are read.
+        parts.tree.begin_collection(head.collection);
         let settled = (|| {
             let taken = self.taken(head)?;
             if before.head_generation != head.generation {
@@ -52,9 +54,7 @@ impl Publisher {
         index.set_newer(Vec::new());
         settled?;
         parts.memory.settle_collection(head.collection)?;
-        parts.memory.drop_unsettled_runs()?;
-        index.set_collection(head.collection);
-        Ok(())
+        parts.memory.drop_unsettled_runs()
     }
 
     /// Objects of our own that were collected before a version that needs them was published.

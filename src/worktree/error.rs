@@ -72,6 +72,9 @@ pub enum WorkError {
         /// Where, from the root.
         path: String,
     },
+    /// Garbage was collected since something was prepared, and may have taken what it needs.
+    #[error("garbage was collected at the same time")]
+    Collected,
     /// Content or a page cannot be read.
     #[error("{0}")]
     Version(#[from] VersionError),

@@ -1,13 +1,13 @@
 //! Changing the refs, and where blobs are, without recording a version.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::Result;
 use super::checkpoint::Parcel;
 use super::live::Worktree;
 use super::open::Queued;
+use super::{Result, WorkError};
 use crate::base::ids::{BlobId, RunId};
-use crate::blob::{ChunkRef, Location, PackBuilder};
+use crate::blob::{ChunkRef, Location, PackBuilder, Place};
 use crate::crypto::Sealed;
 use crate::store::ObjectKey;
 use crate::version::entry::Content;
@@ -60,8 +60,17 @@ impl Worktree {
         (chunks, lists)
     }
 
+    /// Lets all that is stored from now on have names that no collection up to this one took. What is being stored
+    /// under earlier names is in the outbox then.
+    pub fn begin_collection(&self, number: u64) {
+        let _state = self.checkpoint.lock();
+        let _absorbing = self.absorbing.lock();
+        self.parts.blobs.index().set_collection(number);
+    }
+
     /// Lets blobs be found where `records` say, in `objects`; runs that are keys of `replaced` give way to what they
     /// stand for there (nothing, or another run that is among the objects). Durable here, and queued as versions are.
+    /// Refused when a collection came between that may have taken the names of these objects.
     pub fn relocate(
         &self,
         records: Vec<(BlobId, Location)>,
@@ -70,6 +79,15 @@ impl Worktree {
     ) -> Result<()> {
         self.writable()?;
         let mut state = self.checkpoint.lock();
+        let index = self.parts.blobs.index();
+        let new: HashSet<&ObjectKey> = objects.iter().map(|(key, _)| key).collect();
+        let is_late = |(id, at): &(BlobId, Location)| match at.place {
+            Place::Object { generation } => !index.is_fresh(generation) && new.contains(&at.object(id).0),
+            Place::Pack { .. } => false,
+        };
+        if records.iter().any(is_late) {
+            return Err(WorkError::Collected);
+        }
         let mut parcel = Parcel::of(records, objects);
         let kept = |run: &RunInForce| replaced.get(&run.id).copied().unwrap_or(Some(*run));
         let before: Vec<RunInForce> = state.base.runs.iter().filter_map(kept).collect();

@@ -134,6 +134,25 @@ fn sealed_names_wait_for_their_time() {
     assert!(stored(&rig, "objects/").len() < before.len());
 }
 
+#[test]
+fn what_is_absorbed_while_a_collection_is_taken_note_of_has_a_name_that_it_did_not_take() {
+    let rig = Rig::new();
+    let late = rig.open("late");
+    publish(&late);
+    let w = with_garbage(&rig);
+    w.forget(&last(1), false).unwrap();
+    publish(&w);
+    let day = CollectOptions { grace_ms: 24 * 3600 * 1000, ..NOW };
+    assert!(collect(&w, day).unwrap().waiting.is_some(), "the names are taken, and their objects still there");
+    // Content that was collected, closed and in no object yet when the collection is heard of.
+    write(&late, "again", &bytes(100, 400_000));
+    late.pull().unwrap();
+    publish(&late);
+    collect(&w, NOW).unwrap();
+    assert!(read_all(&rig.memory, &rig.keys()).unwrap() > 0);
+    assert_eq!(live(&rig.open("third")), live(&late));
+}
+
 /// A collector without a workspace, on any machine.
 fn collector(rig: &Rig, keys: &Keys) -> Collector {
     Collector::new(CollectorParts {
