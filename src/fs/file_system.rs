@@ -336,7 +336,9 @@ impl Fs {
             return Err(WorkError::WouldBlock.into());
         }
         let path = self.tree().path_of(ino).ok();
-        let word = if self.workspace.is_in_store(path.as_deref())? { IN_STORE } else { state.word() };
+        // What cannot be found out is not known to be there.
+        let is_in_store = self.workspace.is_in_store(path.as_deref()).unwrap_or(false);
+        let word = if is_in_store { IN_STORE } else { state.word() };
         Ok(word.as_bytes().to_vec())
     }
 

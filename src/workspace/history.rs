@@ -181,6 +181,10 @@ impl Workspace {
     /// Records a version, and tells of conflicts that closes brought.
     pub(super) fn checkpoint(&self, reason: &Reason) -> std::result::Result<Checkpoint, WorkError> {
         let checkpoint = self.tree().checkpoint(reason);
+        if let Ok(Checkpoint::Recorded(recorded)) = &checkpoint {
+            // Asked for again while it waits, and when the store may be away.
+            self.records.lock().put(recorded.record.id, Arc::new(recorded.record.clone()));
+        }
         self.tell_settled();
         checkpoint
     }
