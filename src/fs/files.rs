@@ -44,8 +44,8 @@ impl Fs {
         Ok(logged?)
     }
 
-    /// Closes a file. The last writer's close publishes it. A request that is not whole is to be given to
-    /// [`finish`](Self::finish) where waiting is fine.
+    /// Closes a file. The last writer's close publishes it. What it gives is to be [finished](Self::finish) where
+    /// waiting is fine.
     pub fn release(&self, opened: &Opened) -> Option<Unfinished> {
         if is_outside(opened.ino) {
             return self.outside.release(opened.handle);
@@ -54,7 +54,7 @@ impl Fs {
         None
     }
 
-    /// Ends a request that was closed before it was whole.
+    /// Runs a request that its last close ended.
     pub fn finish(&self, unfinished: Unfinished) {
         self.outside.finish(unfinished);
     }

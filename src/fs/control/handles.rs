@@ -46,7 +46,7 @@ pub(super) struct Talk {
     after_json: bool,
 }
 
-/// A conversation that was closed in the middle of a request, which has to be ended where waiting is fine.
+/// A conversation that was closed with a line that has no end, which is to be run where waiting is fine.
 pub struct Unfinished(pub(super) Arc<Mutex<Open>>);
 
 #[derive(Default)]
@@ -168,7 +168,7 @@ impl Talk {
 
     /// Whether what was written is asked when nothing follows: a line, or what fails whatever follows. Other JSON may
     /// go on through other descriptors.
-    fn is_at_end(&self) -> bool {
+    pub(super) fn is_at_end(&self) -> bool {
         let is_json = self.request.trim_ascii_start().starts_with(b"{");
         self.is_unfinished() && (!is_json || is_hopeless(&self.request))
     }

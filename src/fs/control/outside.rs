@@ -295,23 +295,26 @@ impl Outside {
         (text.trim_end().to_owned() + "\n").into_bytes()
     }
 
-    /// The last descriptor is closed.
+    /// The last descriptor is closed. A line that has no end is to be run where waiting is fine.
     pub(crate) fn release(&self, handle: Handle) -> Option<Unfinished> {
         let open = self.handles.close(handle)?;
         // A request that still runs has it locked, and is complete.
-        let is_unfinished =
-            open.try_lock().is_some_and(|open| matches!(&*open, Open::Talk(talk) if talk.is_unfinished()));
-        is_unfinished.then_some(Unfinished(open))
+        let is_line = match open.try_lock().as_deref() {
+            Some(Open::Talk(talk)) if talk.is_at_end() => true,
+            Some(Open::Talk(talk)) if talk.is_unfinished() => {
+                self.control.abandoned(talk.command);
+                false
+            }
+            _ => false,
+        };
+        is_line.then_some(Unfinished(open))
     }
 
-    /// Runs the line that was closed without a newline; what is no line is told to be incomplete.
+    /// Runs a line that was closed without a newline.
     pub(crate) fn finish(&self, Unfinished(open): Unfinished) {
         let Open::Talk(talk) = &mut *open.lock() else { return };
         if let Err(error) = talk.end(|talk, request| self.answer(talk, request)) {
             tracing::debug!("a request that was ended by its last close: {error}");
-        }
-        if talk.is_unfinished() {
-            self.control.abandoned(talk.command);
         }
     }
 
