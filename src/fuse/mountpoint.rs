@@ -1,6 +1,6 @@
 //! Mount points: whether a directory is fit to be one, and how one is freed again.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -198,7 +198,8 @@ pub(super) fn is_elsewhere(device: &str) -> bool {
 /// Cuts the connection of the mount with this device number through the kernel's control files, where there are any.
 pub(super) fn cut(device: &str) -> io::Result<()> {
     let (_, number) = device.split_once(':').ok_or(io::ErrorKind::NotFound)?;
-    std::fs::write(Path::new("/sys/fs/fuse/connections").join(number).join("abort"), "1")
+    let path = Path::new("/sys/fs/fuse/connections").join(number).join("abort");
+    std::fs::OpenOptions::new().write(true).open(path)?.write_all(b"1")
 }
 
 /// Checks a mount point, frees it from a dead mount of ours, and gives its absolute path.
