@@ -50,10 +50,10 @@ duplicated descriptors, at any offset; `O_TRUNC` and `O_APPEND` change nothing. 
 `.kura/ctl` and none renamed to a command, so an editor has to save in place.
 
 A line without a newline ends when the process that opened the file closes a descriptor of it, and that close fails
-where the request does, which many programs do not look at. Descriptors that other processes inherited end nothing, so the commands of
-`{ …; } > .kura/ctl/restore` write one line together. If another process is the last one to close the file, the line is
-run then, with nobody to tell but `.kura/ctl/last_error`. An object that is not complete by then is not run, and
-`last_error` says so; text that cannot become one, whatever follows, fails with the opener's close.
+where the request does, which many programs do not look at. Descriptors that other processes inherited end nothing, so
+the commands of `{ …; } > .kura/ctl/restore` write one line together. If another process is the last one to close
+the file, the line is run then, with nobody to tell but `.kura/ctl/last_error`. An object that is not complete by then
+is not run, and `last_error` says so; text that cannot become one, whatever follows, fails with the opener's close.
 
 While a request is begun and not complete, reading gives nothing. The position in the file is moved by what is written
 and read, as in any file, and the answer begins where its first read is; reading before that place begins it anew. So
@@ -83,7 +83,7 @@ Every request can carry, in JSON or as `--id`, `--expect-parent` and `--dry-run`
 |---|---|
 | `id` | 1 to 128 bytes. What was asked with it is answered and not run again; for commands that change |
 | `expect_parent` | selects a version. Unless it is the newest as the request begins (a job: is taken), `conflict` |
-| `dry_run` | fails as the request itself would (versions, names, paths and locks are looked up), or says what it would do; does nothing |
+| `dry_run` | fails as the request would (as far as can be looked up), or says what it would do; does nothing |
 
 A field that is not known is refused, as is a request of more than 1 MiB; after that a descriptor takes nothing more.
 
@@ -101,10 +101,21 @@ Files and directories have these, which are not listed and cannot be set (unless
 
 | attribute | value |
 |---|---|
-| `user.kura.state` | `draft`: being written, or not closed since; `recovered`: a draft whose writer or mount was killed; `closed`: on this machine, in no version yet; `recorded`: in a version that waits on this machine; `published`: in a version in the store, so that the loss of this machine does not reach it |
-| `user.kura.version` | the id of the version that made it what it is, once it is `recorded`; of a past file, the version it is in |
-| `user.kura.sha256` | what `sha256sum` prints, of what was closed last; missing while the file is being written, for a moment after that, and for longer after edits inside of large files |
+| `user.kura.state` | where its content stands: see below |
+| `user.kura.version` | the version that made it what it is, once that is recorded; of a past file, the one it is in |
+| `user.kura.sha256` | what `sha256sum` prints, of what was closed last; missing while that is not known |
 | `user.kura.lock` | `user@host` of who has locked the path; missing where nobody has |
+
+The SHA-256 is not known while the file is written, for a moment after that, and for longer after edits inside of large
+files. The states:
+
+| state | what |
+|---|---|
+| `draft` | it is being written, or was not closed yet |
+| `recovered` | a draft that was found after a kill; it is in versions once it is written and closed again, or synced |
+| `closed` | on this machine, in no version yet |
+| `recorded` | in a version, which waits on this machine, or of which it is not known whether the store has it |
+| `published` | in a version in the store: the loss of this machine does not reach it |
 
 Past files (`.kura/versions`, `.kura/history`) have `version` and `sha256` alone.
 

@@ -1,4 +1,5 @@
-//! Trials: a request fails as it would in earnest, as far as that can be told, or says what it would do; nothing is done.
+//! Trials: a request fails as it would in earnest, as far as that can be told, or says what it would do. Nothing is
+//! done.
 
 use serde_json::{Value, json};
 

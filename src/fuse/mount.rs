@@ -158,7 +158,8 @@ fn run(session: Session<Adapter>, over: Sender<Over>) -> io::Result<()> {
 
 impl Leaving {
     /// Looks whether the mount has gone while its session goes on. Programs that had files open in a mount that was
-    /// detached keep it as long as they like; a copy of it in another namespace, which nobody here can unmount, does not.
+    /// detached keep it as long as they like; a copy of it in another namespace, which nobody here can unmount, does
+    /// not.
     fn watch(&self, is_watched: &Receiver<()>) {
         let mut absent = 0;
         while is_watched.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {

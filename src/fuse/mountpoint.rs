@@ -1,13 +1,16 @@
 //! Mount points: whether a directory is fit to be one, and how one is freed again.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
+use nix::unistd::write;
 
 use super::mount::MountOptions;
 
@@ -199,7 +202,9 @@ pub(super) fn is_elsewhere(device: &str) -> bool {
 pub(super) fn cut(device: &str) -> io::Result<()> {
     let (_, number) = device.split_once(':').ok_or(io::ErrorKind::NotFound)?;
     let path = Path::new("/sys/fs/fuse/connections").join(number).join("abort");
-    std::fs::OpenOptions::new().write(true).open(path)?.write_all(b"1")
+    let file = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, b"1")?;
+    Ok(())
 }
 
 /// Checks a mount point, frees it from a dead mount of ours, and gives its absolute path.
