@@ -45,7 +45,7 @@ without the list.
 
 A request is **a line** (the arguments, with the quoting of a shell and nothing expanded) or **one JSON
 object**, in which no field may be given twice. A line is complete with a newline outside of quotes; an object with
-its last brace, and only blanks may follow it in the same write. A request may come in several writes, through
+its last brace, and only blanks may follow either in the same write. A request may come in several writes, through
 duplicated descriptors, at any offset; `O_TRUNC` and `O_APPEND` change nothing. No other file can be made in
 `.kura/ctl` and none renamed to a command, so an editor has to save in place.
 

@@ -114,6 +114,21 @@ fn text_after_an_object_is_refused_and_said() {
 }
 
 #[test]
+fn two_lines_that_are_written_at_once_are_not_taken_for_one() {
+    let place = Place::new();
+    let mount = edited(&place);
+    for name in ["restore", "run"] {
+        let lines = ["before f", "before --dry-run"]
+            .map(|line| if name == "run" { format!("restore {line}\n") } else { format!("{line}\n") });
+        let written = fs::write(ctl(&mount, name), lines.concat());
+        assert_eq!(written.is_ok(), name == "run", "{written:?}");
+        assert!(last_error(&mount).contains("more than one line"), "{}", last_error(&mount));
+        assert_eq!(fs::read(mount.at("f")).unwrap(), b"two\n");
+    }
+    mount.end();
+}
+
+#[test]
 fn a_request_that_is_too_long_is_said_to_be_so() {
     let place = Place::new();
     let mount = place.mount();
