@@ -15,7 +15,7 @@ use super::{Context, door, output};
 use crate::base::ids::VersionId;
 use crate::control::{Dispatcher, Exit, Failure, Reply};
 use crate::fs::{Fs, FsOptions};
-use crate::fuse::{self, MountError, MountOptions, Mounted};
+use crate::fuse::{self, MountError, MountOptions, Mounted, Unmounted};
 use crate::store::StoreUrl;
 use crate::workspace::{Notice, Workspace};
 
@@ -111,6 +111,7 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
     })?;
     control.set_settings(settings);
     workspace.start();
+    control.jobs().set_mountpoint(mounted.mountpoint().to_owned());
     control.jobs().set_batch_host(Arc::new(super::batch::Host));
     control.jobs().start();
     let record = Record {
@@ -164,8 +165,11 @@ fn mount(
 const STOP_DELAY: Duration = Duration::from_millis(300);
 
 fn unmount(mounted: &Mounted) {
-    if let Err(error) = mounted.unmount() {
-        tracing::error!("the mount cannot be unmounted: {error}");
+    match mounted.unmount() {
+        // Its users may stay.
+        Ok(Unmounted::Lazy) => {}
+        Ok(Unmounted::Clean | Unmounted::Already) => mounted.leave(),
+        Err(error) => tracing::error!("the mount cannot be unmounted: {error}"),
     }
 }
 

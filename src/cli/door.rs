@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::config::{absolute, store_url};
 use super::{Context, mounts, secret};
-use crate::control::{self, Exit, Failure, PathText, Reply, Request};
+use crate::control::{self, Carried, Exit, Failure, PathText, Reply, Request};
 use crate::store::StoreUrl;
 use crate::workspace::{Maintenance, Notice, OpenOptions as WorkspaceOptions, Workspace};
 
@@ -74,10 +74,36 @@ impl Target {
         Ok(record.map_or(Target::Store(store), |record| Target::Mount(record.mountpoint)))
     }
 
+    /// As [`find`](Self::find); where nothing else names a workspace, the mount that one of the paths lies in.
+    pub fn find_around(context: &Context, paths: &[PathBuf]) -> Result<Self, Failure> {
+        if context.common.workspace.is_none() && mounts::mount_around(&current_dir()?).is_none() {
+            for path in paths.iter().filter(|path| path.is_absolute()) {
+                if let Some(mount) = mounts::mount_around(&resolved(path)?) {
+                    return Ok(Target::Mount(mount));
+                }
+            }
+        }
+        Self::find(context)
+    }
+
+    /// Refuses an absolute path into another mounted workspace than this one.
+    fn check_own(&self, path: &Path) -> Result<(), Failure> {
+        let mount = if path.is_absolute() { mounts::mount_around(&resolved(path)?) } else { None };
+        match mount {
+            Some(mount) if !matches!(self, Target::Mount(own) if *own == mount) => {
+                let (path, mount) = (path.display(), mount.display());
+                let message = format!("`{path}` lies in another workspace than the one that is meant");
+                Err(Failure::new(Exit::Usage, message).hint(format!("`-w {mount}` means that one")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A path of the command line as a path from the workspace's root: relative to the current
     /// directory when that is in the mount, else to the root. Below `.kura/versions/VERSION` it is the
     /// path in that version.
     pub fn path(&self, path: &Path) -> Result<PathText, Failure> {
+        self.check_own(path)?;
         let outside = || {
             Failure::new(Exit::Usage, format!("`{}` is not in the workspace", path.display()))
                 .hint("give a path below the mount, or relative to the workspace's root")
@@ -155,7 +181,11 @@ pub fn resolved(path: &Path) -> Result<PathBuf, Failure> {
 impl Door {
     /// Goes through the mount where there is one, else opens the workspace here.
     pub fn open(context: &Context, purpose: Purpose) -> Result<(Self, Target), Failure> {
-        let target = Target::find(context)?;
+        Self::open_at(context, Target::find(context)?, purpose)
+    }
+
+    /// As [`open`](Self::open), for the workspace that was found.
+    pub fn open_at(context: &Context, target: Target, purpose: Purpose) -> Result<(Self, Target), Failure> {
         let door = match &target {
             Target::Mount(mount) => Door::Mounted(mount.clone()),
             Target::Store(store) => {
@@ -172,6 +202,21 @@ impl Door {
         match self {
             Door::Mounted(mount) => ask_mount(mount, request),
             Door::Opened(workspace, _) => Ok(control::run(workspace, request)),
+        }
+    }
+
+    /// As [`ask`](Self::ask), for a request that carries something.
+    pub fn ask_carrying(&self, request: &Request, carried: Carried) -> Result<Reply, Failure> {
+        #[derive(serde::Serialize)]
+        struct Carrying<'a> {
+            #[serde(flatten)]
+            request: &'a Request,
+            #[serde(flatten)]
+            carried: Carried,
+        }
+        match self {
+            Door::Mounted(mount) => ask_mount(mount, &Carrying { request, carried }),
+            Door::Opened(workspace, _) => Ok(control::run_carrying(workspace, request, carried)),
         }
     }
 

@@ -157,7 +157,8 @@ pub fn export_through(context: &Context, version: &str, paths: &[PathBuf], to: &
     let paths = paths.iter().map(|path| target.path(path)).collect::<Result<Vec<PathText>, Failure>>()?;
     let to = absolute(to)?;
     let reply = match &door {
-        Door::Mounted(_) => {
+        Door::Mounted(mount) => {
+            control::check_outside(mount, &to)?;
             let to = PathText::from(to.as_path());
             super::jobs::ask(context, &door, &Request::Export { version: version.to_owned(), paths, to })
         }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::config::parse_duration_ms;
-use super::door::{Door, Purpose};
+use super::door::{Door, Purpose, Target};
 use crate::control::{Exit, Failure, PathText, Request};
 
 /// Lock files or directories: they are read-only on every other machine
@@ -53,7 +53,7 @@ fn ask(
     paths: &[PathBuf],
     request: impl FnOnce(Vec<PathText>) -> Request,
 ) -> Result<Exit, Failure> {
-    let (door, target) = Door::open(context, purpose)?;
+    let (door, target) = Door::open_at(context, Target::find_around(context, paths)?, purpose)?;
     let paths = paths.iter().map(|path: &PathBuf| target.path(Path::new(path))).collect::<Result<_, Failure>>();
     let reply = paths.and_then(|paths| door.ask(&request(paths)));
     let closed = door.close();

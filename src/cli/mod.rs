@@ -11,6 +11,7 @@
 //! Lock order: none.
 
 mod batch;
+mod carried;
 mod config;
 mod conflicts;
 mod daemon;
@@ -310,7 +311,7 @@ mod tests {
     use crate::control::{ArgKind, COMMANDS};
 
     /// Where the two doors differ: of the command line alone (with what stands for it), or of the control files alone.
-    const ELSEWHERE: [(&str, &str); 17] = [
+    const ELSEWHERE: [(&str, &str); 16] = [
         ("restore", "to"), // `export`
         ("export", "dir"), // called `to`
         ("export", "to"),
@@ -327,7 +328,6 @@ mod tests {
         ("forget", "keep_tag"),
         ("forget", "set"), // a `mode`
         ("forget", "mode"),
-        ("forget", "dry_run"),
     ];
 
     #[test]
@@ -344,6 +344,9 @@ mod tests {
             let mut here: Vec<String> = here.filter(|known| *known != "help").map(name).collect();
             let args = command.args.iter().filter(|arg| arg.kind != ArgKind::Json);
             let mut there: Vec<String> = args.map(|arg| name(arg.option.unwrap_or(arg.name))).collect();
+            // What every request can carry is in no list.
+            let tries = there.iter().any(|arg| arg == "dry_run");
+            here.retain(|arg| !["id", "expect_parent"].contains(&arg.as_str()) && (tries || arg != "dry_run"));
             for list in [&mut here, &mut there] {
                 list.retain(|arg| !ELSEWHERE.contains(&(command.name, arg)));
                 list.sort();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
+use super::carried::{self, CarriedArgs};
 use super::config::parse_duration_ms;
 use super::door::{Door, Purpose};
 use super::output::outcome;
@@ -34,7 +35,8 @@ pub struct StatusArgs {
 #[command(after_help = "\
 Examples:
   kura snapshot -m 'before the rewrite'
-  kura snapshot --name v1.0")]
+  kura snapshot --name v1.0
+  kura snapshot --name v1.0 --dry-run   whether the name can be given")]
 pub struct SnapshotArgs {
     /// What to say of it
     #[arg(short, long)]
@@ -42,6 +44,8 @@ pub struct SnapshotArgs {
     /// A name to select it by
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    carried: CarriedArgs,
 }
 
 /// Take a name away from a version; the version stays
@@ -50,6 +54,8 @@ pub struct SnapshotArgs {
 pub struct UntagArgs {
     /// The name
     name: String,
+    #[command(flatten)]
+    carried: CarriedArgs,
 }
 
 /// Publish everything to the store
@@ -108,12 +114,12 @@ pub fn status(context: &Context, args: &StatusArgs) -> Result<Exit, Failure> {
 
 /// Runs `kura snapshot`.
 pub fn snapshot(context: &Context, args: SnapshotArgs) -> Result<Exit, Failure> {
-    change(context, &Request::Snapshot { message: args.message, name: args.name })
+    carried::change(context, &Request::Snapshot { message: args.message, name: args.name }, args.carried)
 }
 
 /// Runs `kura untag`.
 pub fn untag(context: &Context, args: UntagArgs) -> Result<Exit, Failure> {
-    change(context, &Request::Untag { name: args.name })
+    carried::change(context, &Request::Untag { name: args.name }, args.carried)
 }
 
 /// Runs a request that changes the workspace and prints what came of it.

@@ -56,6 +56,8 @@ pub struct TagArgs {
     version: String,
     /// The name
     name: String,
+    #[command(flatten)]
+    carried: super::carried::CarriedArgs,
 }
 
 /// Asks through a door that may have to record what changed.
@@ -128,5 +130,5 @@ pub fn undelete(context: &Context, args: &UndeleteArgs) -> Result<Exit, Failure>
 
 /// Runs `kura tag`.
 pub fn tag(context: &Context, args: TagArgs) -> Result<Exit, Failure> {
-    super::state::change(context, &Request::Tag { version: args.version, name: args.name })
+    super::carried::change(context, &Request::Tag { version: args.version, name: args.name }, args.carried)
 }

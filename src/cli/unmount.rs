@@ -84,7 +84,8 @@ pub fn run(context: &Context, args: &UnmountArgs) -> Result<Exit, Failure> {
         && !mounts::wait_until_gone(record.pid, wait + END_WAIT)
     {
         let message = format!("{} is unmounted, and its process {} still runs", mountpoint.display(), record.pid);
-        return Err(Failure::new(Exit::Partial, message).hint("it goes on publishing; do not kill it without need"));
+        return Err(Failure::new(Exit::Partial, message)
+            .hint("it goes on publishing, or programs still use files of the mount; `kill` ends it after publishing"));
     }
     let exit = published.unwrap_or(Exit::Partial);
     say(context, &mountpoint, exit == Exit::Ok, &format!("{} is unmounted", mountpoint.display()))?;

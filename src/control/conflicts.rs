@@ -5,6 +5,7 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::path::PathText;
 use super::reply::Reply;
+use super::run::clean;
 use crate::version::merge::Policy;
 use crate::workspace::{Beside, Take, Workspace};
 
@@ -27,32 +28,51 @@ pub(super) fn conflicts(workspace: &Workspace) -> Result<Reply, Failure> {
 }
 
 pub(super) fn resolve(workspace: &Workspace, path: &[u8], take: &str) -> Result<Reply, Failure> {
-    let take = match take {
-        "ours" => Take::Ours,
-        "theirs" => Take::Theirs,
-        "both" => Take::Both,
-        "merge" => Take::Merge,
-        other => {
-            let message = format!("`{other}` cannot be taken");
-            return Err(Failure::new(Exit::Usage, message).hint("take ours, theirs, both or merge"));
-        }
-    };
-    let settled = workspace.resolve(path, take)?;
+    let settled = workspace.resolve(path, taken(take)?)?;
     if settled.is_empty() {
-        let message = format!("`{}` has no conflict", PathText::from(path));
-        return Err(Failure::new(Exit::Other, message).hint("`kura conflicts` lists them"));
+        return Err(no_conflict(path));
     }
     Ok(Reply::done(format!("settled {} conflicts", settled.len()), listed(&settled)))
 }
 
-pub(super) fn policy(workspace: &Workspace, policy: Option<&str>, pattern: &str) -> Result<Reply, Failure> {
-    if let Some(word) = policy {
-        let chosen = Policy::from_word(word);
-        if chosen.is_none() && word != "default" {
-            let words = Policy::ALL.map(Policy::word).join(", ");
-            let message = format!("`{word}` is no policy");
-            return Err(Failure::new(Exit::Usage, message).hint(format!("one of {words}, or default")));
+fn taken(take: &str) -> Result<Take, Failure> {
+    match take {
+        "ours" => Ok(Take::Ours),
+        "theirs" => Ok(Take::Theirs),
+        "both" => Ok(Take::Both),
+        "merge" => Ok(Take::Merge),
+        other => {
+            let message = format!("`{other}` cannot be taken");
+            Err(Failure::new(Exit::Usage, message).hint("take ours, theirs, both or merge"))
         }
+    }
+}
+
+fn no_conflict(path: &[u8]) -> Failure {
+    let message = format!("`{}` has no conflict", PathText::from(path));
+    Failure::new(Exit::Other, message).hint("`kura conflicts` lists them")
+}
+
+/// Refuses what [`resolve`] would refuse.
+pub(super) fn check_conflict(workspace: &Workspace, path: &PathText, take: &str) -> Result<(), Failure> {
+    taken(take)?;
+    let path = clean(path)?;
+    let has_conflict = workspace.conflicts()?.iter().any(|found| found.path == path || found.beside == path);
+    if has_conflict { Ok(()) } else { Err(no_conflict(&path)) }
+}
+
+/// The policy of a word; `None` for the one that takes a policy away, and without a word.
+pub(super) fn check_policy(word: Option<&str>) -> Result<Option<Policy>, Failure> {
+    let Some(word) = word.filter(|word| *word != "default") else { return Ok(None) };
+    Policy::from_word(word).map(Some).ok_or_else(|| {
+        let words = Policy::ALL.map(Policy::word).join(", ");
+        Failure::new(Exit::Usage, format!("`{word}` is no policy")).hint(format!("one of {words}, or default"))
+    })
+}
+
+pub(super) fn policy(workspace: &Workspace, policy: Option<&str>, pattern: &str) -> Result<Reply, Failure> {
+    let chosen = check_policy(policy)?;
+    if policy.is_some() {
         workspace.set_policy(pattern.as_bytes(), chosen)?;
     }
     let policies = workspace.policies()?;

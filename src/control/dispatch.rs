@@ -6,21 +6,21 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::envelope::{Asked, Work, is_json, understand};
+use super::envelope::{Asked, is_json, too_long, understand};
 use super::failure::{Exit, Failure};
-use super::ids::{Asking, Before, Ids};
-use super::jobs::{Jobs, Prepared};
+use super::guard::{Guard, Ready};
+use super::jobs::Jobs;
 use super::metrics::{self, Metric};
 use super::reply::Reply;
 use super::request::Request;
 use super::run;
-use super::table;
-use crate::apps::sealed::SecretDigest;
-use crate::version::index::sha256;
 use crate::workspace::Workspace;
 
 /// Publishing at `stop` takes at most this long, in milliseconds.
 const STOP_PUBLISH_MS: u64 = 30_000;
+
+/// Longest answer that is kept for who did not ask, in bytes.
+const LAST_LEN_MAX: usize = 1024 * 1024;
 
 type Counters = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
 
@@ -28,15 +28,13 @@ type Counters = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
 pub struct Dispatcher {
     workspace: Arc<Workspace>,
     jobs: Arc<Jobs>,
-    ids: Ids,
-    /// The last answer of each command, for who reads its file without having asked.
-    last: Mutex<HashMap<&'static str, Vec<u8>>>,
+    guard: Guard,
+    /// The last answer of each command, and of the file for all of them, for who reads a file without having asked.
+    last: Mutex<HashMap<Option<&'static str>, Vec<u8>>>,
     last_error: Mutex<String>,
     on_stop: Box<dyn Fn() + Send + Sync>,
     counters: Mutex<Option<Counters>>,
     settings: Mutex<Vec<Setting>>,
-    /// One change with an expectation at a time.
-    expecting: Mutex<()>,
 }
 
 /// A setting of a mount.
@@ -63,13 +61,12 @@ impl Dispatcher {
     pub fn new(workspace: Arc<Workspace>, on_stop: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>, Failure> {
         Ok(Arc::new(Self {
             jobs: Jobs::open(workspace.clone())?,
-            ids: Ids::new(&workspace),
+            guard: Guard::new(workspace.clone()),
             last: Mutex::default(),
             last_error: Mutex::default(),
             on_stop: Box::new(on_stop),
             counters: Mutex::new(None),
             settings: Mutex::default(),
-            expecting: Mutex::new(()),
             workspace,
         }))
     }
@@ -87,10 +84,10 @@ impl Dispatcher {
         if !matches!(exit, Exit::Ok | Exit::Partial) {
             *self.last_error.lock() = reply.explanation(command.unwrap_or("request"));
         }
-        let bytes = if command.is_none() || is_json(request) { reply.line() } else { reply.text() };
-        if let Some(command) = command {
-            self.last.lock().insert(command, bytes.clone());
-        }
+        let written = |reply: &Reply| if command.is_none() || is_json(request) { reply.line() } else { reply.text() };
+        let bytes = written(&reply);
+        let kept = if bytes.len() <= LAST_LEN_MAX { bytes.clone() } else { written(&without_data(reply)) };
+        self.last.lock().insert(command, kept);
         Answer { exit, bytes }
     }
 
@@ -125,13 +122,22 @@ impl Dispatcher {
     /// A request was begun and never ended.
     pub fn abandoned(&self, command: Option<&'static str>) {
         let failure = Failure::new(Exit::Usage, "the request was closed before it was complete");
-        let reply = Reply::from(failure.hint("a JSON object ends with its brace, a line with a newline or the close"));
-        *self.last_error.lock() = reply.explanation(command.unwrap_or("request"));
+        self.refused(command, failure.hint("a JSON object ends with its brace, a line with a newline or the close"));
     }
 
-    /// The last answer of a command; nothing before its first.
-    pub fn last(&self, command: &str) -> Vec<u8> {
-        self.last.lock().get(command).cloned().unwrap_or_default()
+    /// A request was longer than is taken.
+    pub fn too_long(&self, command: Option<&'static str>) {
+        self.refused(command, too_long());
+    }
+
+    /// A request failed without having been asked.
+    fn refused(&self, command: Option<&'static str>, failure: Failure) {
+        *self.last_error.lock() = Reply::from(failure).explanation(command.unwrap_or("request"));
+    }
+
+    /// The last answer of a command or, without one, to a request that named its own; nothing before the first.
+    pub fn last(&self, command: Option<&'static str>) -> Vec<u8> {
+        self.last.lock().get(&command).cloned().unwrap_or_default()
     }
 
     /// Why the last request failed that did; empty before.
@@ -140,53 +146,13 @@ impl Dispatcher {
     }
 
     fn perform(&self, asked: Asked) -> Result<Reply, Failure> {
-        let Asked { id, expect_parent, dry_run, work } = asked;
-        let work = self.prepare(work)?;
-        let Some(id) = id.filter(|_| work.changes() && !dry_run) else {
-            return self.expected(expect_parent.as_deref(), dry_run, work);
-        };
-        let what = json!({ "request": work.shown()?, "expect_parent": expect_parent });
-        let asked = Asking { what: sha256(what.to_string().as_bytes()).to_string(), secret: work.secret() };
-        match self.ids.begin(&id, asked)? {
-            Before::Done(reply) => Ok(*reply),
-            Before::New => {
-                let reply = self.expected(expect_parent.as_deref(), false, work).unwrap_or_else(Reply::from);
-                self.ids.end(&id, &reply);
-                Ok(reply)
-            }
-        }
-    }
-
-    fn prepare(&self, work: Work) -> Result<Ready, Failure> {
-        Ok(match work {
-            Work::Job(command, fields, secrets) => {
-                let prepare = command.run.prepare().ok_or_else(|| not_a_job(command.name))?;
-                Ready::Job(command.name, prepare(Value::Object(fields), secrets)?)
-            }
-            Work::Request(request) => Ready::Request(request),
-        })
-    }
-
-    /// Runs what is ready if the newest version is the one expected.
-    fn expected(&self, parent: Option<&str>, dry_run: bool, work: Ready) -> Result<Reply, Failure> {
-        let _one = parent.is_some().then(|| self.expecting.lock());
-        if let Some(parent) = parent {
-            let (expected, newest) = (self.workspace.select(parent)?, self.workspace.tree().base().index.id);
-            if expected != newest {
-                let message = format!("the newest version is {newest}, and not {expected} as expected");
-                return Err(Failure::new(Exit::Conflict, message).hint("look at what changed, then ask again"));
-            }
-        }
-        if dry_run && work.changes() {
-            return Ok(Reply::done("the request can be run; nothing was done", json!({ "dry_run": true })));
-        }
-        match work {
+        self.guard.perform(asked, |ready| match ready {
             Ready::Request(request) => self.request(&request),
             Ready::Job(op, prepared) => {
                 let id = self.jobs.submit(op, prepared)?;
                 Ok(Reply::done(format!("job {id}"), json!({ "job": id.to_string() })))
             }
-        }
+        })
     }
 
     fn request(&self, request: &Request) -> Result<Reply, Failure> {
@@ -212,41 +178,8 @@ impl Dispatcher {
     }
 }
 
-fn not_a_job(name: &str) -> Failure {
-    Failure::new(Exit::Other, format!("`{name}` is no job"))
-}
-
-enum Ready {
-    Request(Box<Request>),
-    Job(&'static str, Prepared),
-}
-
-impl Ready {
-    fn changes(&self) -> bool {
-        match self {
-            Ready::Job(..) => true,
-            Ready::Request(request) => {
-                let op = serde_json::to_value(request).ok();
-                let name = op.as_ref().and_then(|request| request["op"].as_str()).unwrap_or_default();
-                table::find(name).is_none_or(table::Command::changes)
-            }
-        }
-    }
-
-    /// What tells its secrets from those of another.
-    fn secret(&self) -> Option<SecretDigest> {
-        match self {
-            Ready::Job(_, prepared) => prepared.secret,
-            Ready::Request(_) => None,
-        }
-    }
-
-    /// What tells one request from another; no secrets.
-    fn shown(&self) -> Result<Value, Failure> {
-        match self {
-            Ready::Job(op, prepared) => Ok(json!({ "op": op, "request": prepared.shown })),
-            Ready::Request(request) => serde_json::to_value(request)
-                .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}"))),
-        }
-    }
+/// What is kept of an answer that is long.
+fn without_data(reply: Reply) -> Reply {
+    let hint = "its list is too long to be kept; read it from the descriptor that the request was written to";
+    Reply { data: Value::Null, hint: Some(hint.to_owned()), ..reply }
 }

@@ -5,21 +5,17 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::failure::{Exit, Failure};
+use super::guard::Carried;
 use super::jobs::update;
 use super::path::PathText;
 use super::request::{REQUEST_LEN_MAX, Request};
 use super::table::{self, ArgKind, COMMANDS, Command};
-use super::text;
+use super::{strict, text};
 use crate::apps::sealed::{RequestSecrets, take_secrets};
 
 /// What was asked.
 pub(super) struct Asked {
-    /// The request's own id: what has the same is answered and not run again.
-    pub(super) id: Option<String>,
-    /// The newest version must be the one that this selects.
-    pub(super) expect_parent: Option<String>,
-    /// Only checks, for commands that have no trial of their own.
-    pub(super) dry_run: bool,
+    pub(super) carried: Carried,
     pub(super) work: Work,
 }
 
@@ -28,23 +24,9 @@ pub(super) enum Work {
     Job(&'static Command, Map<String, Value>, Option<RequestSecrets>),
 }
 
-/// Longest id of a request, in bytes.
-const ID_LEN_MAX: usize = 128;
-
 /// Whether a request is in the JSON form.
 pub(super) fn is_json(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"{")
-}
-
-/// Whether a request is whole, or cannot become so: a JSON object with its last brace, or a line that ends in a newline
-/// outside of quotes.
-pub fn is_complete(bytes: &[u8]) -> bool {
-    if is_json(bytes) {
-        // Parsed only where the end may be, or many small writes would cost their square.
-        let may_end = bytes.trim_ascii_end().ends_with(b"}");
-        return may_end && !serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err_and(|error| error.is_eof());
-    }
-    bytes.ends_with(b"\n") && !super::words::is_open(bytes)
 }
 
 /// Whether a request is one that could be run; what it asks for is not done. For tests of what no bytes may bring down.
@@ -55,7 +37,7 @@ pub fn understands(command: Option<&str>, base: &[u8], bytes: &[u8]) -> bool {
 /// Understands a request for `command` or, without, one that names its own; paths are from `base`.
 pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Result<Asked, Failure> {
     if bytes.len() > REQUEST_LEN_MAX {
-        return Err(Failure::new(Exit::Usage, format!("the request is longer than {REQUEST_LEN_MAX} bytes")));
+        return Err(too_long());
     }
     let (bytes, secrets) = without_secrets(command, bytes)?;
     let mut fields = if is_json(&bytes) { of_json(command, &bytes)? } else { of_text(command, &bytes)? };
@@ -68,9 +50,6 @@ pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Re
     }
     let found = table::find(&op);
     let id = take_text(&mut fields, "id")?;
-    if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > ID_LEN_MAX) {
-        return Err(Failure::new(Exit::Usage, format!("an `id` has 1 to {ID_LEN_MAX} bytes")));
-    }
     let expect_parent = take_text(&mut fields, "expect_parent")?;
     let tries = found.is_some_and(|command| command.args.iter().any(|arg| arg.name == "dry_run"));
     let dry_run = if tries { false } else { take_flag(&mut fields, "dry_run")? };
@@ -86,7 +65,7 @@ pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Re
             serde_json::from_value(Value::Object(fields)).map_err(|error| not_understood(&error.to_string()))?,
         )),
     };
-    Ok(Asked { id, expect_parent, dry_run, work })
+    Ok(Asked { carried: Carried { id, expect_parent, dry_run }, work })
 }
 
 /// Takes out what is secret before anything is parsed: parsers leave pieces of what they read in memory.
@@ -105,14 +84,18 @@ fn without_secrets<'a>(
     }
 }
 
+pub(super) fn too_long() -> Failure {
+    let failure = Failure::new(Exit::Usage, format!("the request is longer than {REQUEST_LEN_MAX} bytes"));
+    failure.hint("name fewer paths at once")
+}
+
 fn not_understood(reason: &str) -> Failure {
     let hint = r#"write one JSON object such as {"op": "status"} or {"op": "snapshot", "message": "before the move"}"#;
     Failure::new(Exit::Usage, format!("the request is not understood: {reason}")).hint(hint)
 }
 
 fn of_json(command: Option<&str>, bytes: &[u8]) -> Result<Map<String, Value>, Failure> {
-    let mut fields: Map<String, Value> =
-        serde_json::from_slice(bytes).map_err(|error| not_understood(&error.to_string()))?;
+    let mut fields = strict::object(bytes).map_err(|error| not_understood(&error.to_string()))?;
     if let Some(command) = command {
         let op = fields.entry("op").or_insert_with(|| command.into());
         if op != command {

@@ -10,6 +10,7 @@ pub fn reference() -> String {
     for (exit, errno) in ERRNOS {
         text.push_str(&format!("| `{}` | {} | {errno} |\n", exit.word(), exit.code()));
     }
+    text.push_str("| `usage`, of a request that is too long | 2 | `EMSGSIZE`, also of `run` |\n");
     text.push_str("\n## Commands\n");
     COMMANDS.iter().for_each(|command| text.push_str(&section(command)));
     text
@@ -36,16 +37,38 @@ const HEAD: &str = r#"# Control files
 Made from the command table of the program; a test keeps it true.
 
 Each command has a file in `.kura/ctl`, for the owner of the mount alone. Write a request, read the answer from
-the same descriptor; another descriptor reads the file's last answer. `.kura/ctl/run` takes any command: a JSON
-object with `op`, or a line that begins with the command's name; it always answers with JSON, and its writes do
-not fail for what was asked.
+the same descriptor; a file that is opened later begins with the last answer it gave to anybody. `.kura/ctl/run`
+takes any command: a JSON object with `op`, or a line that begins with the command's name; it always answers with
+JSON, and its writes do not fail for what was asked. Opened for reading only, it has the last answer it gave; opened
+for writing, too, nothing until something was asked. Of an answer longer than 1 MiB, who did not ask gets the message
+without the list.
 
 A request is **a line** (the arguments, with the quoting of a shell and nothing expanded) or **one JSON
-object**. A line is complete with a newline outside of quotes, or when a descriptor is closed; an object with
-its last brace. It may come in several writes, through duplicated descriptors, at any offset; `O_TRUNC` and
-`O_APPEND` change nothing. No other file can be made in `.kura/ctl` and none renamed to a command, so an editor
-has to save in place. What is not complete when the last descriptor is closed is not run, and
-`.kura/ctl/last_error` says so.
+object**, in which no field may be given twice. A line is complete with a newline outside of quotes; an object with
+its last brace, and only blanks may follow either in the same write. A request may come in several writes, through
+duplicated descriptors, at any offset; `O_TRUNC` and `O_APPEND` change nothing. No other file can be made in
+`.kura/ctl` and none renamed to a command, so an editor has to save in place.
+
+A line without a newline ends when the process that opened the file closes a descriptor of it, and that close fails
+where the request does, which many programs do not look at. Descriptors that other processes inherited end nothing, so
+the commands of `{ …; } > .kura/ctl/restore` write one line together. If another process is the last one to close
+the file, the line is run then, with nobody to tell but `.kura/ctl/last_error`. An object that is not complete by then
+is not run, and `last_error` says so; text that cannot become one, whatever follows, fails with the opener's close.
+
+While a request is begun and not complete, reading gives nothing. The position in the file is moved by what is written
+and read, as in any file, and the answer begins where its first read is; reading before that place begins it anew. So
+writing and reading may take turns, with or without seeking back:
+
+```python
+with open(".kura/ctl/run", "r+") as run:      # or buffering=0 and "rb+"
+    run.write('{"op": "log", "max": 5}')
+    run.flush()
+    answer = json.loads(run.read())
+```
+
+```sh
+exec 3<>.kura/ctl/run; echo 'log --max 5' >&3; cat <&3; exec 3>&-
+```
 
 An answer in JSON is one line: `ok`, `code` (a stable word), `exit` (the exit code of the command line),
 `message`, perhaps `hint`, and `data`. The answer to a line is the message, the hint, and, where there is a
@@ -60,9 +83,41 @@ Every request can carry, in JSON or as `--id`, `--expect-parent` and `--dry-run`
 |---|---|
 | `id` | 1 to 128 bytes. What was asked with it is answered and not run again; for commands that change |
 | `expect_parent` | selects a version. Unless it is the newest as the request begins (a job: is taken), `conflict` |
-| `dry_run` | only checks the request, or says what it would do where the command can |
+| `dry_run` | fails as the request would (as far as can be looked up), or says what it would do; does nothing |
 
-A field that is not known is refused, as is a request of more than 1 MiB.
+A field that is not known is refused, as is a request of more than 1 MiB; after that a descriptor takes nothing more.
+
+## Ending a mount
+
+Two operations have no file of their own and are asked of `run`, in JSON. `{"op": "stop"}` publishes, for 30 seconds at
+most, and then unmounts; close the descriptor once it has answered. `{"op": "leave", "wait_ms": 5000}` is for who
+unmounts by other means: it fails (`partial`) while something written exists in memory alone because the disk is
+full, and says how long the store is waited for when the mount ends. `kura unmount` asks `leave`, then `flush`, and
+unmounts then.
+
+## Extended attributes
+
+Files and directories have these, which are not listed and cannot be set (unless mounted with `-o noxattr`):
+
+| attribute | value |
+|---|---|
+| `user.kura.state` | where its content stands: see below |
+| `user.kura.version` | the version that made it what it is, once that is recorded; of a past file, the one it is in |
+| `user.kura.sha256` | what `sha256sum` prints, of what was closed last; missing while that is not known |
+| `user.kura.lock` | `user@host` of who has locked the path; missing where nobody has |
+
+The SHA-256 is not known while the file is written, for a moment after that, and for longer after edits inside of large
+files. The states:
+
+| state | what |
+|---|---|
+| `draft` | it is being written, or was not closed yet |
+| `recovered` | a draft that was found after a kill; it is in versions once it is written and closed again, or synced |
+| `closed` | on this machine, in no version yet |
+| `recorded` | in a version, which waits on this machine, or of which it is not known whether the store has it |
+| `published` | in a version in the store: the loss of this machine does not reach it |
+
+Past files (`.kura/versions`, `.kura/history`) have `version` and `sha256` alone.
 
 ## Jobs
 

@@ -193,6 +193,7 @@ pub enum Request {
     /// Makes ready for unmounting: refused while something written exists in memory alone.
     Leave {
         /// How long the store may be waited for from now on, in milliseconds.
+        #[serde(default)]
         wait_ms: u64,
     },
     /// Locks paths, so that only this client can change them and what is below them.

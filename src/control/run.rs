@@ -280,6 +280,22 @@ pub(super) fn absolute(path: &PathText) -> Result<(), Failure> {
     Err(Failure::new(Exit::Usage, message))
 }
 
+/// Refuses a directory in the mount of the workspace that is to be written into it.
+pub fn check_outside(mountpoint: &Path, to: &Path) -> Result<(), Failure> {
+    // Of a path that does not exist yet, what exists may lead through symbolic links.
+    let real = to.ancestors().find_map(|known| {
+        let rest = to.strip_prefix(known).ok()?;
+        Some(std::fs::canonicalize(known).ok()?.join(rest))
+    });
+    if real.unwrap_or_else(|| to.to_owned()).starts_with(mountpoint) {
+        let message = format!("{} lies in the workspace that is to be written into it", to.display());
+        return Err(Failure::new(Exit::Usage, message).hint(
+            "choose a directory outside of the mount; `kura restore` and `cp` from `.kura/versions` work inside",
+        ));
+    }
+    Ok(())
+}
+
 /// Writes a version's files into a directory, telling how far it is; ends when `progress` says false.
 pub fn export(
     workspace: &Workspace,
@@ -339,7 +355,7 @@ pub(super) fn clean_all(paths: &[PathText]) -> Result<Vec<Vec<u8>>, Failure> {
 }
 
 /// A path as the workspace takes it: names joined by `/`.
-fn clean(path: &PathText) -> Result<Vec<u8>, Failure> {
+pub(super) fn clean(path: &PathText) -> Result<Vec<u8>, Failure> {
     let names = path.names().ok_or_else(|| {
         Failure::new(Exit::Usage, format!("`{path}` leaves the workspace")).hint("give the path from its root")
     })?;

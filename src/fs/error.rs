@@ -46,6 +46,9 @@ pub enum FsError {
     /// The answer took too long.
     #[error("no answer in time")]
     TimedOut,
+    /// The mount has ended; only the kernel does not know it yet.
+    #[error("the mount has ended")]
+    Ended,
     /// Too much is waiting already.
     #[error("too many requests are waiting")]
     Busy,

@@ -32,6 +32,8 @@ const LABEL_XATTR: &[u8] = b"security.selinux";
 /// Extended attributes of ours; not listed, so that copying a file does not try to set them.
 const OWN_XATTRS: &[u8] = b"user.kura.";
 const STATE_XATTR: &[u8] = b"user.kura.state";
+/// Its value where a version in the store has it.
+const IN_STORE: &str = "published";
 /// `user@host` of who has locked the path.
 const LOCK_XATTR: &[u8] = b"user.kura.lock";
 /// Namespaces that are kept. Access control lists are not enforced, so they are not taken either.
@@ -181,7 +183,7 @@ impl Fs {
             return Err(WorkError::IsADirectory.into());
         }
         let opened = self.open(caller, attr.ino, how, wait)?;
-        let attr = self.tree().getattr(attr.ino, wait).inspect_err(|_| self.release(&opened))?;
+        let attr = self.tree().getattr(attr.ino, wait).inspect_err(|_| drop(self.release(&opened)))?;
         Ok((Named::live(attr), opened))
     }
 
@@ -304,7 +306,7 @@ impl Fs {
             return self.outside.getxattr(ino, name, wait);
         }
         if name == STATE_XATTR {
-            return Ok(self.tree().file_state(ino, wait)?.word().as_bytes().to_vec());
+            return self.state_of(ino, wait);
         }
         if name == SHA256_XATTR {
             let digest = self.tree().sha256(ino, wait)?.ok_or(WorkError::NoData)?;
@@ -322,6 +324,22 @@ impl Fs {
             Err(WorkError::NoData) if name == LABEL_XATTR => Err(WorkError::NotSupported.into()),
             value => Ok(value?),
         }
+    }
+
+    /// A word for where the content of an inode stands: in the store only when that is known.
+    fn state_of(&self, ino: Ino, wait: Wait) -> Result<Vec<u8>> {
+        let state = self.tree().file_state(ino, wait)?;
+        if state != FileState::Recorded {
+            return Ok(state.word().as_bytes().to_vec());
+        }
+        if wait == Wait::No {
+            return Err(WorkError::WouldBlock.into());
+        }
+        let path = self.tree().path_of(ino).ok();
+        // What cannot be found out is not known to be there.
+        let is_in_store = self.workspace.is_in_store(path.as_deref()).unwrap_or(false);
+        let word = if is_in_store { IN_STORE } else { state.word() };
+        Ok(word.as_bytes().to_vec())
     }
 
     /// The version that made an inode what it is; none has what changed since.

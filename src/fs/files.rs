@@ -1,6 +1,6 @@
 //! Open files: opening, reading, writing, and what moves or punches ranges.
 
-use super::control::is_outside;
+use super::control::{Unfinished, is_outside};
 use super::types::{Caching, FallocateMode, OpenHow, Opened};
 use super::{Fs, FsError, Handle, Result};
 use crate::version::entry::Ino;
@@ -31,11 +31,11 @@ impl Fs {
         Opened { ino, handle: Handle(0), write, caching: Caching::Kept }
     }
 
-    /// A descriptor of a file that was opened for writing is closed: a kill loses nothing of what was written to it
-    /// (but the end of something large, which is being absorbed).
-    pub fn flush(&self, ino: Ino, handle: Handle, wait: Wait) -> Result<()> {
+    /// A descriptor of a file that was opened for writing is closed by a thread: a kill loses nothing of what was
+    /// written to it (but the end of something large, which is being absorbed).
+    pub fn flush(&self, ino: Ino, handle: Handle, thread: u32, wait: Wait) -> Result<()> {
         if is_outside(ino) {
-            return self.outside.flush(handle, wait);
+            return self.outside.flush(handle, thread, wait);
         }
         let logged = self.tree().log(ino, wait);
         if !matches!(logged, Err(WorkError::WouldBlock)) {
@@ -44,12 +44,19 @@ impl Fs {
         Ok(logged?)
     }
 
-    /// Closes a file. The last writer's close publishes it.
-    pub fn release(&self, opened: &Opened) {
+    /// Closes a file. The last writer's close publishes it. What it gives is to be [finished](Self::finish) where
+    /// waiting is fine.
+    pub fn release(&self, opened: &Opened) -> Option<Unfinished> {
         if is_outside(opened.ino) {
             return self.outside.release(opened.handle);
         }
         self.files.close(opened.ino, opened.write, || self.tree().release(opened.ino, opened.write));
+        None
+    }
+
+    /// Runs a request that its last close ended.
+    pub fn finish(&self, unfinished: Unfinished) {
+        self.outside.finish(unfinished);
     }
 
     /// Closes every file of the live tree that is still open. For when the kernel is gone: it may not

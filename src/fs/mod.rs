@@ -17,7 +17,8 @@
 //! .kura/versions/by-time/<RFC 3339, UTC>   (any time that can be read selects the version of then)
 //! .kura/versions/by-tag/<tag>
 //! .kura/snapshots/<tag>/                   mkdir records a version with this tag, rmdir takes the tag away
-//! .kura/ctl/run                            write one JSON object, read the reply from the same handle
+//! .kura/ctl/run                            write one JSON object, read the reply from the same handle; a handle that
+//!                                          only reads gets the last reply
 //! .kura/ctl/<command>                      write a line of arguments or a JSON object; what fails fails the write
 //! .kura/ctl/last_error                     why the last request failed that did
 //! .kura/jobs/<uuid>/{request,status,progress,log,result,cancel}
@@ -44,6 +45,7 @@ mod open_files;
 mod types;
 
 pub use access::{Access, AccessLog};
+pub use control::Unfinished;
 pub use error::FsError;
 pub use file_system::Fs;
 pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};

@@ -44,6 +44,8 @@ pub struct OpenHow {
     pub truncate: bool,
     /// Fail when the name exists.
     pub exclusive: bool,
+    /// The thread that asks; 0 where it is not known.
+    pub thread: u32,
 }
 
 /// An open file, to be given back by [`Fs::release`](super::Fs::release).
@@ -68,7 +70,7 @@ pub enum Caching {
     Never,
     /// Not at all, and there is no position in the file: every read gets what comes next.
     Stream,
-    /// As [`Stream`](Self::Stream), and each close of a descriptor is told.
+    /// Not at all, and each close of a descriptor is told.
     Talk,
 }
 

@@ -277,7 +277,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let asked = self.server.asked(Operation::Open, request, node, None);
-        let (caller, how) = (caller(request), open_how(flags.0));
+        let (caller, how) = (caller(request), open_how(flags.0, request.pid()));
         self.server.serve(
             asked,
             reply,
@@ -297,7 +297,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let asked = self.server.asked(Operation::Create, request, parent, Some(name));
-        let (caller, name, mode, how) = (caller(request), bytes(name), permissions(mode), open_how(flags));
+        let how = open_how(flags, request.pid());
+        let (caller, name, mode) = (caller(request), bytes(name), permissions(mode));
         self.server.serve(
             asked,
             reply,
@@ -326,7 +327,8 @@ impl Filesystem for Adapter {
             let fs = &self.server.fs;
             let ahead = fs.ahead_due(node, offset, len);
             let near = if fs.reads_near(node) { self.server.near.try_lock() } else { None };
-            let read = fs.read(node, handle, offset, len, if near.is_some() { Wait::Yes } else { Wait::No });
+            let wait = if near.is_some() { Wait::Yes } else { Wait::No };
+            let read = self.server.check_served().and_then(|()| fs.read(node, handle, offset, len, wait));
             drop(near);
             let is_due = ahead.is_some();
             let fetch = move |fs: &Fs| ahead.into_iter().for_each(|ahead| fs.read_ahead(ahead));
@@ -367,7 +369,8 @@ impl Filesystem for Adapter {
         let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let uid = if drops { request.uid().max(1) } else { 0 };
         let (node, handle, len) = (ino(node), Handle(fh.0), u32::try_from(data.len()).unwrap_or(u32::MAX));
-        guarded(Operation::Write, || match self.server.fs.write(uid, node, handle, offset, data, Wait::No) {
+        let write = || self.server.fs.write(uid, node, handle, offset, data, Wait::No);
+        guarded(Operation::Write, || match self.server.check_served().and_then(|()| write()) {
             Ok(()) => {
                 asked.told(None);
                 reply.written(len);
@@ -388,11 +391,11 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, request: &Request, node_no: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        let (node, handle) = (ino(node_no), Handle(fh.0));
+        let (node, handle, thread) = (ino(node_no), Handle(fh.0), request.pid());
         // Closing a control file may run a request.
         let operation = if self.server.fs.is_live(node) { Operation::Flush } else { Operation::Control };
         let asked = self.server.asked(operation, request, node_no, None);
-        self.server.serve(asked, reply, move |fs, wait| fs.flush(node, handle, wait), empty);
+        self.server.serve(asked, reply, move |fs, wait| fs.flush(node, handle, thread, wait), empty);
     }
 
     fn release(
@@ -408,9 +411,13 @@ impl Filesystem for Adapter {
         let asked = self.server.asked(Operation::Release, request, node, None);
         guarded(Operation::Release, || {
             let (write, caching) = (is_write(flags.0), Caching::Kept);
-            self.server.fs.release(&Opened { ino: ino(node), handle: Handle(fh.0), write, caching });
+            let opened = Opened { ino: ino(node), handle: Handle(fh.0), write, caching };
+            let unfinished = self.server.fs.release(&opened);
             asked.told(None);
             reply.ok();
+            if let Some(unfinished) = unfinished {
+                self.server.in_background(Operation::Control, move |fs| fs.finish(unfinished));
+            }
         });
     }
 

@@ -114,8 +114,9 @@ pub(super) fn is_write(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-pub(super) fn open_how(flags: i32) -> OpenHow {
-    OpenHow { write: is_write(flags), truncate: flags & libc::O_TRUNC != 0, exclusive: flags & libc::O_EXCL != 0 }
+pub(super) fn open_how(flags: i32, thread: u32) -> OpenHow {
+    let (truncate, exclusive) = (flags & libc::O_TRUNC != 0, flags & libc::O_EXCL != 0);
+    OpenHow { write: is_write(flags), truncate, exclusive, thread }
 }
 
 /// Only writers tell of every close, so that what they wrote is kept before the close returns.
@@ -125,7 +126,7 @@ pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
         Caching::Kept => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         Caching::Never => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
         Caching::Stream => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM | FopenFlags::FOPEN_NOFLUSH,
-        Caching::Talk => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM,
+        Caching::Talk => FopenFlags::FOPEN_DIRECT_IO,
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::Refused(exit) => of_exit(*exit),
         FsError::SwitchedOff => Errno::ENOSYS,
         FsError::TimedOut => Errno::ETIMEDOUT,
+        FsError::Ended => Errno::ENOTCONN,
         FsError::Busy => Errno::EAGAIN,
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -72,12 +72,37 @@ pub struct Mounted {
     ended: Arc<AtomicBool>,
     server: Arc<Server>,
     session: Mutex<Option<Running>>,
+    leaving: Leaving,
 }
 
+/// A session that is running.
 struct Running {
-    session: JoinHandle<io::Result<()>>,
+    over: Receiver<Over>,
     teller: JoinHandle<()>,
+    /// Dropped at the end, of which who watches the mount is told so.
+    watched: Sender<()>,
 }
+
+/// How a session is over.
+enum Over {
+    /// It ended so.
+    Ended(std::thread::Result<io::Result<()>>),
+    /// The kernel does not end it, so it ends with the process.
+    Left,
+}
+
+/// What is needed to end a session that nobody can get at from here.
+#[derive(Clone)]
+struct Leaving {
+    device: String,
+    ended: Arc<AtomicBool>,
+    over: Sender<Over>,
+}
+
+/// How often it is looked whether the mount is still there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// So many looks after the mount has gone, its session should have ended.
+const LOOKS_UNTIL_ENDED: u32 = 2;
 
 /// Mounts a file system.
 pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
@@ -105,19 +130,69 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let teller = std::thread::Builder::new().name("fuse-tell".into()).spawn(move || tell(&notifier, &invalidations));
     let teller = teller.map_err(refused)?;
     let device = mountpoint::device_of(&mountpoint);
-    let session = run(session).map_err(refused)?;
+    let (sender, over) = channel();
+    run(session, sender.clone()).map_err(refused)?;
     let device = device.ok_or_else(|| MountError::Gone { path: mountpoint.clone() })?;
-    Ok(Mounted { mountpoint, device, ended, server, session: Mutex::new(Some(Running { session, teller })) })
+    let leaving = Leaving { device: device.clone(), ended: ended.clone(), over: sender };
+    let (watched, is_watched) = channel();
+    let watcher = leaving.clone();
+    let spawned = std::thread::Builder::new().name("fuse-watch".into()).spawn(move || watcher.watch(&is_watched));
+    spawned.map_err(refused)?;
+    let session = Mutex::new(Some(Running { over, teller, watched }));
+    Ok(Mounted { mountpoint, device, ended, server, session, leaving })
 }
 
 /// Starts answering. The library would unmount whatever is at the mount point when its session ends;
-/// that part of it is left alone for ever, and unmounting is done here.
-fn run(session: Session<Adapter>) -> io::Result<JoinHandle<io::Result<()>>> {
+/// that part of it is left alone for ever, and unmounting is done here. The end is told.
+fn run(session: Session<Adapter>, over: Sender<Over>) -> io::Result<()> {
     let nothing = std::thread::Builder::new().name("fuse-session".into()).spawn(|| Ok(()))?;
     let mut background = session.spawn()?;
     let guard = std::mem::replace(&mut background.guard, nothing);
     std::mem::forget(background);
-    Ok(guard)
+    let tell_end = move || {
+        // Nobody waits when the mount could not be made.
+        over.send(Over::Ended(guard.join())).ok();
+    };
+    std::thread::Builder::new().name("fuse-end".into()).spawn(tell_end).map(drop)
+}
+
+impl Leaving {
+    /// Looks whether the mount has gone while its session goes on. Programs that had files open in a mount that was
+    /// detached keep it as long as they like; a copy of it in another namespace, which nobody here can unmount, does
+    /// not.
+    fn watch(&self, is_watched: &Receiver<()>) {
+        let mut absent = 0;
+        while is_watched.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            if self.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            absent = if mountpoint::is_here(&self.device) { 0 } else { absent + 1 };
+            if absent == LOOKS_UNTIL_ENDED && mountpoint::is_elsewhere(&self.device) {
+                tracing::warn!("the mount is gone from here; its copy in another mount namespace ends with it");
+                return self.cut();
+            }
+        }
+    }
+
+    /// Gives the kernel the time to end the session, then ends it.
+    fn leave(&self) {
+        for _ in 0..LOOKS_UNTIL_ENDED {
+            std::thread::sleep(LOOK_INTERVAL);
+            if self.ended.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+        self.cut();
+    }
+
+    /// Ends the session, or whoever waits for its end.
+    fn cut(&self) {
+        if let Err(error) = mountpoint::cut(&self.device) {
+            tracing::info!("the connection to the kernel ends with this process: it cannot be cut: {error}");
+            // Nobody waits any more when it has ended meanwhile.
+            self.over.send(Over::Left).ok();
+        }
+    }
 }
 
 fn config(options: &MountOptions) -> Config {
@@ -170,12 +245,18 @@ impl Mounted {
     /// that was under way has ended.
     pub fn wait(&self) -> Result<(), MountError> {
         let mut running = self.session.lock();
-        let Some(Running { session, teller }) = running.take() else { return Ok(()) };
-        let ended = session.join().map(|ended| match ended {
+        let Some(Running { over, teller, watched }) = running.take() else { return Ok(()) };
+        let ended = match over.recv() {
             // How the end of the connection shows when it finds a request half read.
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
-            ended => ended,
-        });
+            Ok(Over::Ended(Ok(Err(error)))) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(Ok(())),
+            Ok(Over::Ended(ended)) => ended,
+            // What is answered from now on is not kept any more.
+            Ok(Over::Left) | Err(_) => {
+                self.server.leave();
+                Ok(Ok(()))
+            }
+        };
+        drop(watched);
         let removed = match ended {
             // The connection is gone, and almost always the mount with it.
             Ok(Ok(())) => mountpoint::clear_if_dead(&self.mountpoint, &self.device),
@@ -195,6 +276,14 @@ impl Mounted {
             (Err(_), ..) => "a session thread panicked".to_owned(),
         };
         Err(MountError::Ended { path: self.mountpoint.clone(), reason })
+    }
+
+    /// Ends a mount that was unmounted though it is held where nobody here gets at it: by a copy in another mount
+    /// namespace, or by users of a mount that had been detached before. Who [waits](Self::wait) does so no longer.
+    pub fn leave(&self) {
+        if !self.ended.load(Ordering::SeqCst) {
+            self.leaving.leave();
+        }
     }
 
     /// Unmounts. A mount that is in use is detached: its place is free at once, and it ends when the

@@ -6,8 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
+use nix::unistd::write;
 
 use super::mount::MountOptions;
 
@@ -178,6 +181,30 @@ fn top_mount(mountpoint: &Path) -> Option<MountLine> {
 /// The device number of the mount that was just made.
 pub(super) fn device_of(mountpoint: &Path) -> Option<String> {
     top_mount(mountpoint).filter(|line| line.file_system == FILE_SYSTEM_TYPE).map(|line| line.device)
+}
+
+/// Whether the mount with this device number can still be found by this process; when its list cannot be read, yes.
+pub(super) fn is_here(device: &str) -> bool {
+    mounts().map_or(true, |lines| lines.iter().any(|line| line.is_ours(device)))
+}
+
+/// Whether another process can find the mount with this device number: one in a mount namespace that was copied from
+/// this one while it was mounted.
+pub(super) fn is_elsewhere(device: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lists = processes.filter_map(|process| std::fs::read(process.path().join("mountinfo")).ok());
+    lists
+        .into_iter()
+        .any(|list| list.split(|byte| *byte == b'\n').filter_map(parse_line).any(|line| line.is_ours(device)))
+}
+
+/// Cuts the connection of the mount with this device number through the kernel's control files, where there are any.
+pub(super) fn cut(device: &str) -> io::Result<()> {
+    let (_, number) = device.split_once(':').ok_or(io::ErrorKind::NotFound)?;
+    let path = Path::new("/sys/fs/fuse/connections").join(number).join("abort");
+    let file = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, b"1")?;
+    Ok(())
 }
 
 /// Checks a mount point, frees it from a dead mount of ours, and gives its absolute path.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fuser::{
@@ -102,7 +103,8 @@ impl GiveBack for Option<Named> {
 
 impl GiveBack for Opened {
     fn give_back(self, fs: &Fs) {
-        fs.release(&self);
+        // Nobody wrote to it.
+        drop(fs.release(&self));
     }
 }
 
@@ -127,6 +129,8 @@ pub(super) struct Server {
     /// Held by the one session thread that may read the local disk; the others stay free for what is in memory.
     pub(super) near: Mutex<()>,
     control: Pool,
+    /// Whether nothing is served any more.
+    has_left: AtomicBool,
 }
 
 /// A reply and what to do with it, until someone takes it.
@@ -156,7 +160,18 @@ impl Server {
             writers: Pool::new("fuse-write", WRITE_THREADS),
             near: Mutex::new(()),
             control: Pool::new("fuse-control", CONTROL_THREADS),
+            has_left: AtomicBool::new(false),
         }
+    }
+
+    /// From now on every request is refused: the kernel may go on asking, and nothing is kept any more.
+    pub(super) fn leave(&self) {
+        self.has_left.store(true, Ordering::SeqCst);
+    }
+
+    /// Refuses a request where nothing is served any more.
+    pub(super) fn check_served(&self) -> Result<()> {
+        if self.has_left.load(Ordering::Relaxed) { Err(FsError::Ended) } else { Ok(()) }
     }
 
     /// Ends all threads; what is under way is answered first.
@@ -183,7 +198,7 @@ impl Server {
         work: impl Fn(&Fs, Wait) -> Result<T> + Send + 'static,
         answer: impl FnOnce(&Fs, R, T) + Send + 'static,
     ) {
-        guarded(asked.operation, || match work(&self.fs, Wait::No) {
+        guarded(asked.operation, || match self.check_served().and_then(|()| work(&self.fs, Wait::No)) {
             Ok(value) => {
                 told(asked, &value);
                 answer(&self.fs, reply, value);
@@ -195,10 +210,10 @@ impl Server {
         });
     }
 
-    /// Runs `work`, for which nobody waits, on the pool; when too much waits there it is left undone.
+    /// Runs `work`, for which nobody waits, on a pool; when too much waits there it is left undone.
     pub(super) fn in_background(&self, operation: Operation, work: impl FnOnce(&Fs) + Send + 'static) {
-        let fs = self.fs.clone();
-        self.store.submit(Box::new(move || guarded(operation, || work(&fs))));
+        let (fs, pool) = (self.fs.clone(), if operation == Operation::Control { &self.control } else { &self.store });
+        pool.submit(Box::new(move || guarded(operation, || work(&fs))));
     }
 
     /// Runs `work` on the pool, then `answer`, then `after`, for which the caller does not wait.

@@ -72,12 +72,7 @@ impl Workspace {
     pub fn snapshot(&self, message: Option<String>, tag: Option<String>) -> Result<Recorded> {
         self.check_writable()?;
         if let Some(tag) = &tag {
-            if !refs::tag_ok(tag) || is_reserved(tag) {
-                return Err(WorkspaceError::BadTag { tag: tag.clone() });
-            }
-            if let Some(version) = refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)? {
-                return Err(WorkspaceError::TagTaken { tag: tag.clone(), version });
-            }
+            self.check_tag(tag, None)?;
         }
         self.record(Reason { origin: Origin::Snapshot, message, tag, always: true })?.ok_or_else(|| unrecorded().into())
     }
@@ -86,13 +81,8 @@ impl Workspace {
     pub fn tag(&self, version: VersionId, tag: &str) -> Result<()> {
         self.check_writable()?;
         let _history = self.history.lock();
-        if !refs::tag_ok(tag) || is_reserved(tag) {
-            return Err(WorkspaceError::BadTag { tag: tag.to_owned() });
-        }
-        match refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)? {
-            Some(found) if found == version => return Ok(()),
-            Some(version) => return Err(WorkspaceError::TagTaken { tag: tag.to_owned(), version }),
-            None => {}
+        if self.check_tag(tag, Some(version))? {
+            return Ok(());
         }
         let mut edits = Edits::new();
         refs::set_tag(&mut edits, tag, Some(version));
@@ -101,13 +91,31 @@ impl Workspace {
         Ok(())
     }
 
+    /// Refuses a tag that cannot be given to a version (or to one that is to be recorded); whether it has it already.
+    pub fn check_tag(&self, tag: &str, version: Option<VersionId>) -> Result<bool> {
+        if !refs::tag_ok(tag) || is_reserved(tag) {
+            return Err(WorkspaceError::BadTag { tag: tag.to_owned() });
+        }
+        match refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)? {
+            Some(found) if Some(found) == version => Ok(true),
+            Some(version) => Err(WorkspaceError::TagTaken { tag: tag.to_owned(), version }),
+            None => Ok(false),
+        }
+    }
+
+    /// Refuses a tag that no version has.
+    pub fn check_tagged(&self, tag: &str) -> Result<()> {
+        match refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)? {
+            Some(_) => Ok(()),
+            None => Err(WorkspaceError::NoSuchTag { tag: tag.to_owned() }),
+        }
+    }
+
     /// Takes a tag away; the version stays.
     pub fn untag(&self, tag: &str) -> Result<()> {
         self.check_writable()?;
         let _history = self.history.lock();
-        if refs::tagged(&self.tree().base().refs, &Pages(&self.parts.blobs), tag)?.is_none() {
-            return Err(WorkspaceError::NoSuchTag { tag: tag.to_owned() });
-        }
+        self.check_tagged(tag)?;
         let mut edits = Edits::new();
         refs::set_tag(&mut edits, tag, None);
         self.tree().edit_refs(&edits)?;
@@ -173,6 +181,10 @@ impl Workspace {
     /// Records a version, and tells of conflicts that closes brought.
     pub(super) fn checkpoint(&self, reason: &Reason) -> std::result::Result<Checkpoint, WorkError> {
         let checkpoint = self.tree().checkpoint(reason);
+        if let Ok(Checkpoint::Recorded(recorded)) = &checkpoint {
+            // Asked for again while it waits, and when the store may be away.
+            self.records.lock().put(recorded.record.id, Arc::new(recorded.record.clone()));
+        }
         self.tell_settled();
         checkpoint
     }

@@ -106,6 +106,18 @@ impl PageIo for Noting<'_> {
 }
 
 impl Workspace {
+    /// Refuses paths that a version does not have.
+    pub fn check_present(&self, version: VersionId, paths: &[Vec<u8>]) -> Result<()> {
+        let record = self.version(version)?;
+        for path in paths {
+            if self.find(&record, &split_path(path))?.is_none() {
+                let path = String::from_utf8_lossy(path).into_owned();
+                return Err(VersionError::NoSuchPath { version, path }.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Finds out what paths need, reading their pages. A path that does not exist is refused, or needs nothing.
     fn gather(&self, paths: &[Vec<u8>], refuse_missing: bool) -> Result<Gathered> {
         let index = self.tree().base().index;
@@ -202,11 +214,7 @@ impl Workspace {
         if !self.background.is_started() {
             return Ok(false);
         }
-        for path in paths {
-            if self.find(&self.tree().base().index, &split_path(path))?.is_none() {
-                self.gather(std::slice::from_ref(path), true)?;
-            }
-        }
+        self.check_present(self.tree().base().index.id, paths)?;
         *self.near.fetching.lock() = Some(Fetching::default());
         self.near.wanted.lock().extend(paths.iter().cloned());
         Ok(true)

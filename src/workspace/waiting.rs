@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::opened::Workspace;
-use super::{Result, Side};
+use super::{Result, Side, split_path};
 use crate::version::diff::Change;
 use crate::version::entry::{Body, Entry};
 
@@ -28,6 +28,19 @@ fn size(entry: Option<&Entry>) -> u64 {
 }
 
 impl Workspace {
+    /// Whether what the newest version has at a path is in the version that HEAD was last seen to name. Without a path
+    /// (of several names, none is known), whether all of the newest version is.
+    pub fn is_in_store(&self, path: Option<&[u8]>) -> Result<bool> {
+        let newest = self.tree().base().index;
+        let Some(seen) = self.parts.memory.get().seen else { return Ok(false) };
+        if seen.version == newest.id {
+            return Ok(true);
+        }
+        let Some(names) = path.map(split_path) else { return Ok(false) };
+        let found = self.find(&newest, &names)?;
+        Ok(found.is_some() && found == self.find(&*self.version(seen.version)?, &names)?)
+    }
+
     /// The files that wait, by path, at most `max`. Those in versions are found by comparing the newest version with
     /// the one that is published.
     pub fn unpublished_files(&self, max: usize) -> Result<Vec<WaitingFile>> {

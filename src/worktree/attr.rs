@@ -124,7 +124,7 @@ impl FileState {
         match self {
             FileState::Draft => "draft",
             FileState::Recovered => "recovered",
-            FileState::Published => "published",
+            FileState::Published => "closed",
             FileState::Recorded => "recorded",
         }
     }

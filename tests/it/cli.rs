@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test writes files as other programs do")]
 
 mod alike;
+mod carried;
 mod daemon;
 mod dead;
 mod doors;

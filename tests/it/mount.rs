@@ -13,5 +13,6 @@ mod permissions;
 mod programs;
 mod races;
 mod requests;
+mod talking;
 mod whole;
 mod workloads;

@@ -1,5 +1,6 @@
 //! What the work of a job gets.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -33,6 +34,11 @@ impl JobContext {
     /// What batches may use here.
     pub fn batch_host(&self) -> Option<Arc<dyn BatchHost>> {
         self.jobs.batch_host.lock().clone()
+    }
+
+    /// Where the workspace is mounted, if it is.
+    pub fn mountpoint(&self) -> Option<PathBuf> {
+        self.jobs.mountpoint.lock().clone()
     }
 
     /// The job's id.

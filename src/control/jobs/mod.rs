@@ -17,6 +17,7 @@ pub(super) mod update;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -79,6 +80,7 @@ pub struct Jobs {
     /// The mount is about to end.
     stopping: AtomicBool,
     batch_host: Mutex<Option<Arc<dyn BatchHost>>>,
+    mountpoint: Mutex<Option<PathBuf>>,
 }
 
 #[derive(Default)]
@@ -109,6 +111,7 @@ impl Jobs {
             state: Mutex::default(),
             stopping: AtomicBool::new(false),
             batch_host: Mutex::new(None),
+            mountpoint: Mutex::new(None),
         });
         for record in kept(&jobs.records)? {
             jobs.take_over(record)?;
@@ -143,6 +146,11 @@ impl Jobs {
             state.waiting.push_back((job, work));
         }
         Ok(())
+    }
+
+    /// Where the workspace is mounted, without symbolic links.
+    pub fn set_mountpoint(&self, mountpoint: PathBuf) {
+        *self.mountpoint.lock() = Some(mountpoint);
     }
 
     /// What batches may use; without it there are none.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{JobContext, Prepared};
 use crate::apps::sealed::RequestSecrets;
 use crate::control::health::{checked, sample};
-use crate::control::run::{absolute, clean_all, export};
+use crate::control::run::{absolute, check_outside, clean_all, export};
 use crate::control::table::{Arg, ArgKind, Command, PATHS, READ_DATA, Run, VERSION};
 use crate::control::{Exit, Failure, Reply, Request};
 use crate::workspace::CheckReport;
@@ -56,6 +56,7 @@ fn prepare_export(fields: Value, _: Option<RequestSecrets>) -> Result<Prepared, 
         let workspace = context.workspace();
         let total = workspace.bytes_below(workspace.select(&version)?, &clean_all(&paths)?)?;
         let to = Path::new(OsStr::from_bytes(&to.0));
+        context.mountpoint().map_or(Ok(()), |mountpoint| check_outside(&mountpoint, to))?;
         let done = export(workspace, &version, &paths, to, &mut |progress| {
             context.progress(progress.bytes, total, "bytes");
             !context.is_cancelled()

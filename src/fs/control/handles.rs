@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use zeroize::Zeroize;
 
-use crate::control::{Answer, Exit, REQUEST_LEN_MAX, is_complete};
+use crate::control::{Answer, Exit, Extent, REQUEST_LEN_MAX, is_hopeless};
 use crate::fs::access::AccessReader;
 use crate::fs::{FsError, Handle, Result};
 use crate::version::entry::Ino;
@@ -30,17 +30,24 @@ pub(super) struct Talk {
     pub(super) command: Option<&'static str>,
     /// The folder that paths are from.
     pub(super) folder: Ino,
+    /// The process that opened the file, where that is known.
+    opener: Option<u32>,
     /// The beginning of a request.
     request: Vec<u8>,
-    /// The answer to the last one.
+    /// How far that has come.
+    extent: Extent,
+    /// The answer to the last one; none while another is begun.
     reply: Vec<u8>,
-    /// How much of it was read.
-    read: usize,
+    /// The offset at which the answer begins: that of its first read.
+    begins: Option<u64>,
     /// Whether a request was too long: what follows may be its rest, so nothing more is taken.
     is_broken: bool,
     /// Whether the request before ended with a brace, so that a newline may follow.
     after_json: bool,
 }
+
+/// A conversation that was closed with a line that has no end, which is to be run where waiting is fine.
+pub struct Unfinished(pub(super) Arc<Mutex<Open>>);
 
 #[derive(Default)]
 pub(super) struct Handles {
@@ -65,18 +72,17 @@ impl Handles {
 }
 
 impl Open {
-    /// The next bytes: of a text those at `offset`, of a conversation those not read yet.
+    /// The bytes at `offset`; those of a conversation are counted from where its answer begins.
     pub(super) fn read(&mut self, offset: u64, len: usize) -> Vec<u8> {
-        let part = |bytes: &[u8], from: usize| {
-            let from = from.min(bytes.len());
+        let part = |bytes: &[u8], from: u64| {
+            let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
             bytes[from..from.saturating_add(len).min(bytes.len())].to_vec()
         };
         match self {
-            Open::Text(text) => part(text, usize::try_from(offset).unwrap_or(usize::MAX)),
+            Open::Text(text) => part(text, offset),
             Open::Talk(talk) => {
-                let bytes = part(&talk.reply, talk.read);
-                talk.read += bytes.len();
-                bytes
+                let begins = talk.beginning(offset);
+                part(&talk.reply, offset - begins)
             }
             Open::Button(_) | Open::Log(_) => Vec::new(),
         }
@@ -84,9 +90,27 @@ impl Open {
 }
 
 impl Talk {
-    /// A conversation that begins with what `last` says.
-    pub(super) fn new(command: Option<&'static str>, folder: Ino, last: Vec<u8>) -> Self {
-        Self { command, folder, request: Vec::new(), reply: last, read: 0, is_broken: false, after_json: false }
+    /// A conversation of a process that begins with what `last` says.
+    pub(super) fn new(command: Option<&'static str>, folder: Ino, opener: Option<u32>, last: Vec<u8>) -> Self {
+        Self {
+            command,
+            folder,
+            opener,
+            request: Vec::new(),
+            extent: Extent::default(),
+            reply: last,
+            begins: None,
+            is_broken: false,
+            after_json: false,
+        }
+    }
+
+    /// Where the answer begins for who reads at `offset`. What is written moves the position in the file, so the first
+    /// read says where; a read before that begins anew.
+    fn beginning(&mut self, offset: u64) -> u64 {
+        let begins = self.begins.filter(|begins| *begins <= offset).unwrap_or(offset);
+        self.begins = Some(begins);
+        begins
     }
 
     /// Takes a request, or a part of one; answers it when it is whole, or cannot become so.
@@ -103,7 +127,14 @@ impl Talk {
             self.request.clear();
             return Ok(());
         }
-        if is_complete(&self.request) { self.run(answer) } else { Ok(()) }
+        if self.extent.add(data, &self.request) {
+            return self.run(answer);
+        }
+        if !is_blank {
+            // Nobody takes the answer to another request for that to this one.
+            (self.reply, self.begins) = (Vec::new(), None);
+        }
+        Ok(())
     }
 
     /// Where the beginning of a request lay before it grew is wiped: it may hold what is secret.
@@ -118,10 +149,16 @@ impl Talk {
         self.request.extend_from_slice(data);
     }
 
-    /// A descriptor is closed: that ends a line, while JSON may go on through others.
-    pub(super) fn close(&mut self, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
-        let is_line = !self.request.trim_ascii().is_empty() && !self.request.trim_ascii_start().starts_with(b"{");
-        if is_line { self.run(answer) } else { Ok(()) }
+    /// A descriptor is closed by a process. When that is the one that opened the file, it ends a line; any other may be
+    /// a child that inherited the descriptor, and others go on writing.
+    pub(super) fn close(&mut self, process: Option<u32>, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
+        let is_opener = process.is_some() && process == self.opener;
+        if is_opener && self.is_at_end() { self.run(answer) } else { Ok(()) }
+    }
+
+    /// The last descriptor is closed, which ends a line in any case.
+    pub(super) fn end(&mut self, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
+        if self.is_at_end() { self.run(answer) } else { Ok(()) }
     }
 
     /// Whether a request was begun and not ended.
@@ -129,12 +166,20 @@ impl Talk {
         !self.request.trim_ascii().is_empty()
     }
 
+    /// Whether what was written is asked when nothing follows: a line, or what fails whatever follows. Other JSON may
+    /// go on through other descriptors.
+    pub(super) fn is_at_end(&self) -> bool {
+        let is_json = self.request.trim_ascii_start().starts_with(b"{");
+        self.is_unfinished() && (!is_json || is_hopeless(&self.request))
+    }
+
     fn run(&mut self, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
         let mut request = std::mem::take(&mut self.request);
+        self.extent = Extent::default();
         self.after_json = request.trim_ascii_start().starts_with(b"{");
         let Answer { exit, bytes } = answer(self, &request);
         request.zeroize();
-        (self.reply, self.read) = (bytes, 0);
+        (self.reply, self.begins) = (bytes, None);
         match exit {
             Exit::Ok | Exit::Partial => Ok(()),
             _ if self.command.is_none() => Ok(()),
@@ -154,6 +199,8 @@ impl Drop for Talk {
 mod tests {
     use super::*;
 
+    const OPENER: u32 = 7;
+
     fn echo(_: &Talk, request: &[u8]) -> Answer {
         let exit = if request.starts_with(b"bad") { Exit::Usage } else { Exit::Ok };
         Answer { exit, bytes: [b"<", request, b">"].concat() }
@@ -164,7 +211,7 @@ mod tests {
     }
 
     fn talk(command: Option<&'static str>, parts: &[&str]) -> Talk {
-        let mut talk = Talk::new(command, Ino::ROOT, Vec::new());
+        let mut talk = Talk::new(command, Ino::ROOT, Some(OPENER), b"last".to_vec());
         for part in parts {
             talk.write(part.as_bytes(), echo).unwrap();
         }
@@ -172,12 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_come_in_parts_and_its_reply_is_read_once() {
+    fn a_request_may_come_in_parts_and_until_it_is_whole_nothing_is_answered() {
+        assert_eq!(said(talk(None, &[])), b"last");
         assert!(said(talk(None, &["{\"op\": "])).is_empty());
         let mut run = Open::Talk(talk(None, &["{\"op\": ", "\"status\"}\n"]));
-        assert_eq!(run.read(0, 5), b"<{\"op");
-        assert_eq!(run.read(99, 100), b"\": \"status\"}\n>");
-        assert!(run.read(0, 100).is_empty());
+        assert_eq!(run.read(17, 5), b"<{\"op");
+        assert_eq!(run.read(22, 100), b"\": \"status\"}\n>");
+        assert!(run.read(37, 100).is_empty());
+        assert_eq!(run.read(22, 4), b"\": \"", "also again");
+        assert_eq!(run.read(0, 5), b"<{\"op", "from its beginning");
+        assert_eq!(run.read(5, 3), b"\": ");
         assert_eq!(said(talk(Some("x"), &["-m 'a\n", "b", "' c", "\n"])), b"<-m 'a\nb' c\n>");
     }
 
@@ -185,16 +236,27 @@ mod tests {
     fn a_line_ends_with_a_newline_or_the_close_and_blanks_after_a_brace_are_nothing() {
         assert_eq!(said(talk(Some("x"), &["\n"])), b"<\n>");
         assert_eq!(said(talk(Some("x"), &["{}", "\n", " \n"])), b"<{}>");
-        assert!(said(talk(None, &["\n", " "])).is_empty());
+        assert_eq!(said(talk(None, &["\n", " "])), b"last");
         let mut half = talk(Some("x"), &["a b"]);
         assert!(half.is_unfinished());
-        half.close(echo).unwrap();
+        for other in [None, Some(OPENER + 1)] {
+            half.close(other, |_, _| unreachable!("a child may have inherited the descriptor")).unwrap();
+        }
+        half.close(Some(OPENER), echo).unwrap();
         assert!(!half.is_unfinished());
-        half.close(|_, _| unreachable!("it is answered already")).unwrap();
+        half.close(Some(OPENER), |_, _| unreachable!("it is answered already")).unwrap();
+        half.end(|_, _| unreachable!("it is answered already")).unwrap();
         assert_eq!(said(half), b"<a b>");
         let mut half = talk(Some("x"), &["{\"a\":"]);
-        half.close(|_, _| unreachable!("others may write the rest")).unwrap();
+        half.close(Some(OPENER), |_, _| unreachable!("others may write the rest")).unwrap();
+        half.end(|_, _| unreachable!("it is not whole")).unwrap();
         assert!(half.is_unfinished());
+        let mut half = talk(Some("x"), &["{\"a\" b"]);
+        half.close(Some(OPENER), echo).unwrap();
+        assert_eq!(said(half), b"<{\"a\" b>", "nothing that follows makes it an object");
+        let mut left = talk(Some("x"), &["a b"]);
+        left.end(echo).unwrap();
+        assert_eq!(said(left), b"<a b>", "the last close ends a line whoever does it");
     }
 
     #[test]

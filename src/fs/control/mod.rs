@@ -10,7 +10,9 @@ mod names;
 mod nodes;
 mod outside;
 mod past;
+mod process;
 
+pub use handles::Unfinished;
 pub(super) use names::{Item, time_name};
 pub(super) use nodes::is_outside;
 pub(super) use outside::{Outside, SHA256_XATTR, VERSION_XATTR};

@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::handles::{Handles, Open, Talk};
+use super::handles::{Handles, Open, Talk, Unfinished};
 use super::jobs;
 use super::names::{Item, link_target};
 use super::nodes::{Fixed, JobFile, Key, Node, Nodes, Way, is_outside};
 use super::past::Past;
+use super::process::process_of;
 use crate::base::clock::{Clock, SystemClock};
 use crate::blob::ChunkRef;
 use crate::control::{Answer, Dispatcher, Exit, Failure, Reply, conflicts_text};
@@ -236,11 +237,14 @@ impl Outside {
         let opened = |handle, caching| Opened { ino, handle, write: how.write, caching };
         match node.key {
             Key::Fixed(folder, Fixed::Run) => {
-                let talk = Talk::new(None, folder, Vec::new());
+                // Who writes gets the answer to that alone.
+                let last = if how.write { Vec::new() } else { self.control.last(None) };
+                let talk = Talk::new(None, folder, process_of(how.thread), last);
                 Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
             }
             Key::Command(folder, command) => {
-                let talk = Talk::new(Some(command), folder, self.control.last(command));
+                let last = self.control.last(Some(command));
+                let talk = Talk::new(Some(command), folder, process_of(how.thread), last);
                 Ok(opened(self.handles.open(Open::Talk(talk)), Caching::Talk))
             }
             Key::JobFile(job, JobFile::Cancel) => Ok(opened(self.handles.open(Open::Button(job)), Caching::Stream)),
@@ -291,26 +295,40 @@ impl Outside {
         (text.trim_end().to_owned() + "\n").into_bytes()
     }
 
-    pub(crate) fn release(&self, handle: Handle) {
-        let Some(open) = self.handles.close(handle) else { return };
+    /// The last descriptor is closed. A line that has no end is to be run where waiting is fine.
+    pub(crate) fn release(&self, handle: Handle) -> Option<Unfinished> {
+        let open = self.handles.close(handle)?;
         // A request that still runs has it locked, and is complete.
-        if let Some(open) = open.try_lock()
-            && let Open::Talk(talk) = &*open
-            && talk.is_unfinished()
-        {
-            self.control.abandoned(talk.command);
+        let is_line = match open.try_lock().as_deref() {
+            Some(Open::Talk(talk)) if talk.is_at_end() => true,
+            Some(Open::Talk(talk)) if talk.is_unfinished() => {
+                self.control.abandoned(talk.command);
+                false
+            }
+            _ => false,
+        };
+        is_line.then_some(Unfinished(open))
+    }
+
+    /// Runs a line that was closed without a newline.
+    pub(crate) fn finish(&self, Unfinished(open): Unfinished) {
+        let Open::Talk(talk) = &mut *open.lock() else { return };
+        if let Err(error) = talk.end(|talk, request| self.answer(talk, request)) {
+            tracing::debug!("a request that was ended by its last close: {error}");
         }
     }
 
-    /// A descriptor of a control file is closed.
-    pub(crate) fn flush(&self, handle: Handle, wait: Wait) -> Result<()> {
+    /// A descriptor of a control file is closed by a thread.
+    pub(crate) fn flush(&self, handle: Handle, thread: u32, wait: Wait) -> Result<()> {
         if handle == Handle(0) {
             return Ok(());
         }
         may_wait(wait)?;
         match &mut *self.handles.find(handle)?.lock() {
-            Open::Talk(talk) => talk.close(|talk, request| self.answer(talk, request)),
-            Open::Text(_) | Open::Log(_) | Open::Button(_) => Ok(()),
+            Open::Talk(talk) if talk.is_unfinished() => {
+                talk.close(process_of(thread), |talk, request| self.answer(talk, request))
+            }
+            Open::Talk(_) | Open::Text(_) | Open::Log(_) | Open::Button(_) => Ok(()),
         }
     }
 
@@ -349,7 +367,13 @@ impl Outside {
         }
         may_wait(wait)?;
         match &mut *self.handles.find(handle)?.lock() {
-            Open::Talk(talk) => talk.write(data, |talk, request| self.answer(talk, request)),
+            Open::Talk(talk) => {
+                let written = talk.write(data, |talk, request| self.answer(talk, request));
+                if matches!(written, Err(FsError::RequestTooLong)) {
+                    self.control.too_long(talk.command);
+                }
+                written
+            }
             Open::Button(job) => {
                 self.control.jobs().cancel(*job);
                 Ok(())

@@ -212,6 +212,38 @@ fn a_busy_mount_is_named_with_its_users_and_stays() {
 }
 
 #[test]
+fn a_copy_of_the_mount_in_another_namespace_keeps_nothing() {
+    if !crate::mount::guard::is_root() {
+        return;
+    }
+    let home = Home::new();
+    let store = home.store("store");
+    type End = fn(&Home, &Mount);
+    let ends: [(&str, End); 3] = [
+        ("kura", |home, mount| drop(run(home.kura(["unmount"]).arg(&mount.path)).ok())),
+        ("umount", |_, mount| assert!(Command::new("umount").arg(&mount.path).status().unwrap().success())),
+        ("SIGTERM", |_, mount| signal(mount.pid(), Signal::SIGTERM)),
+    ];
+    for (name, end) in ends {
+        let mount = home.mount(&store, "mnt");
+        let pid = mount.pid();
+        fs::write(mount.file(name), name).unwrap();
+        let mut elsewhere = Command::new("unshare");
+        elsewhere.args(["--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"]);
+        let mut elsewhere = Running(elsewhere.stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(elsewhere.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        end(&home, &mount);
+        assert!(gone_within(pid, SOON), "{name}: the process stays");
+        assert!(!mount.is_mounted());
+        // It lies in the store, whoever looks, and nothing of the earlier mount is in the way of the next.
+        assert_eq!(home.ok(&store, ["cat", &format!("latest:{name}")]), name);
+        drop(elsewhere);
+    }
+}
+
+#[test]
 fn a_read_only_mount_refuses_every_change() {
     let home = Home::new();
     let store = home.store("store");

@@ -196,7 +196,7 @@ if os.getuid() == 0:
 g = open("f", "w"); g.write("x"); g.flush()
 assert os.getxattr("f", "user.kura.state") == b"draft"
 g.close()
-assert os.getxattr("f", "user.kura.state") in (b"draft", b"published", b"recorded")
+assert os.getxattr("f", "user.kura.state") in (b"draft", b"closed", b"recorded", b"published")
 "#,
     );
     mount.end();
