@@ -110,10 +110,12 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
 }
 
 fn log(workspace: &Workspace, from: Option<VersionId>, max: usize) -> Result<Reply, Failure> {
-    let versions = workspace.versions()?;
-    let first = from.and_then(|from| versions.iter().position(|version| version.id == from)).unwrap_or(0);
-    let infos: Vec<VersionInfo> = versions.iter().skip(first).take(max).map(VersionInfo::of).collect();
-    Ok(Reply::done(format!("{} versions", versions.len()), infos))
+    let versions = match (from, max) {
+        (None, usize::MAX) => workspace.versions()?,
+        _ => workspace.versions_from(from, max)?,
+    };
+    let infos: Vec<VersionInfo> = versions.iter().map(VersionInfo::of).collect();
+    Ok(Reply::done(format!("{} versions", workspace.count_versions()?), infos))
 }
 
 fn tag(workspace: &Workspace, version: &str, name: &str) -> Result<Reply, Failure> {
@@ -134,8 +136,7 @@ fn leave(workspace: &Workspace, wait_ms: u64) -> Result<Reply, Failure> {
 fn show(workspace: &Workspace, version: &str, changes: bool) -> Result<Reply, Failure> {
     let id = workspace.select(version)?;
     let record = workspace.version(id)?;
-    let listed = workspace.versions()?.into_iter().find(|listed| listed.id == id);
-    let info = VersionInfo::of_record(&record, listed.map(|listed| listed.tags).unwrap_or_default());
+    let info = VersionInfo::of_record(&record, workspace.tags_of(id)?);
     let lines = match record.parents.first() {
         Some(parent) if changes => {
             match workspace.diff(Side::Version(*parent), Side::Version(id), b"") {

@@ -16,6 +16,7 @@ use crate::worktree::{FileKind, WorkError};
 
 const LATEST: &str = "latest";
 
+
 /// One name outside of the live tree.
 pub(crate) struct Item {
     pub(super) name: Vec<u8>,
@@ -251,9 +252,12 @@ impl Outside {
         if !is_date {
             return Ok(None);
         }
-        let versions = self.workspace.versions()?;
-        match versions.iter().find(|version| time_name(version.summary.time) == name) {
-            Some(version) => Ok(Some(version.id)),
+        let Ok(time) = name.parse::<jiff::Timestamp>() else { return self.select(name) };
+        let time = Timestamp::from_unix_ns(i64::try_from(time.as_nanosecond()).unwrap_or(0));
+        let versions = self.workspace.versions_at(time)?.into_iter();
+        let named = versions.filter(|(_, summary)| time_name(summary.time) == name);
+        match named.max_by_key(|(id, summary)| (summary.generation, *id)) {
+            Some((id, _)) => Ok(Some(id)),
             None => self.select(name),
         }
     }
