@@ -56,6 +56,8 @@ pub struct Answer {
     pub exit: Exit,
     /// In the form of the request: a line of JSON, or text.
     pub bytes: Vec<u8>,
+    /// Whether the request held what is secret, or may have: nobody knows what is not understood.
+    pub is_secret: bool,
 }
 
 impl Dispatcher {
@@ -81,8 +83,9 @@ impl Dispatcher {
 
     /// Answers a request. One for `command` need not name it; paths in it are from the folder `base`.
     pub fn answer(&self, command: Option<&'static str>, base: &[u8], request: &[u8]) -> Answer {
-        let reply = understand(command, base, request).and_then(|asked| self.perform(asked));
-        let reply = reply.unwrap_or_else(Reply::from);
+        let asked = understand(command, base, request);
+        let is_secret = asked.as_ref().map_or(true, |asked| matches!(asked.work, Work::Job(_, _, Some(_))));
+        let reply = asked.and_then(|asked| self.perform(asked)).unwrap_or_else(Reply::from);
         let exit = Exit::from_code(reply.exit);
         if !matches!(exit, Exit::Ok | Exit::Partial) {
             *self.last_error.lock() = reply.explanation(command.unwrap_or("request"));
@@ -91,7 +94,7 @@ impl Dispatcher {
         if let Some(command) = command {
             self.last.lock().insert(command, bytes.clone());
         }
-        Answer { exit, bytes }
+        Answer { exit, bytes, is_secret }
     }
 
     /// Who counts the requests of the file system, by kind.
@@ -178,6 +181,9 @@ impl Dispatcher {
             }
         }
         if dry_run && work.changes() {
+            if let Ready::Job(_, Prepared { check: Some(check), .. }) = work {
+                check(&self.workspace)?;
+            }
             return Ok(Reply::done("the request can be run; nothing was done", json!({ "dry_run": true })));
         }
         match work {

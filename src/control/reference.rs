@@ -60,7 +60,7 @@ Every request can carry, in JSON or as `--id`, `--expect-parent` and `--dry-run`
 |---|---|
 | `id` | 1 to 128 bytes. What was asked with it is answered and not run again; for commands that change |
 | `expect_parent` | selects a version. Unless it is the newest as the request begins (a job: is taken), `conflict` |
-| `dry_run` | only checks the request, or says what it would do where the command can |
+| `dry_run` | only checks the request (of `update` also the file, no password), or says what it would do where it can |
 
 A field that is not known is refused, as is a request of more than 1 MiB.
 

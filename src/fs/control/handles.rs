@@ -132,7 +132,7 @@ impl Talk {
     fn run(&mut self, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
         let mut request = std::mem::take(&mut self.request);
         self.after_json = request.trim_ascii_start().starts_with(b"{");
-        let Answer { exit, bytes } = answer(self, &request);
+        let Answer { exit, bytes, .. } = answer(self, &request);
         request.zeroize();
         (self.reply, self.read) = (bytes, 0);
         match exit {
@@ -156,7 +156,7 @@ mod tests {
 
     fn echo(_: &Talk, request: &[u8]) -> Answer {
         let exit = if request.starts_with(b"bad") { Exit::Usage } else { Exit::Ok };
-        Answer { exit, bytes: [b"<", request, b">"].concat() }
+        Answer { exit, bytes: [b"<", request, b">"].concat(), is_secret: false }
     }
 
     fn said(talk: Talk) -> Vec<u8> {

@@ -11,6 +11,7 @@ mod nodes;
 mod outside;
 mod past;
 
+pub use names::OWN_FILES;
 pub(super) use names::{Item, time_name};
 pub(super) use nodes::is_outside;
 pub(super) use outside::{Outside, SHA256_XATTR, VERSION_XATTR};

@@ -16,6 +16,8 @@ use crate::worktree::{FileKind, WorkError};
 
 const LATEST: &str = "latest";
 
+/// Files in `.kura/ctl` that no listing shows: a mount writes to them itself, to lie over what was secret.
+pub const OWN_FILES: [&str; 2] = [".own-0", ".own-1"];
 
 /// One name outside of the live tree.
 pub(crate) struct Item {
@@ -117,7 +119,9 @@ impl Fixed {
 
     /// What a name that is always there stands for.
     pub(super) fn child(self, folder: Ino, name: &[u8]) -> Option<Key> {
-        self.children(folder).find(|(known, _)| known == name).map(|(_, key)| key)
+        let own = OWN_FILES.into_iter().find(|own| self == Fixed::Ctl && own.as_bytes() == name);
+        let own = own.map(|own| Key::Command(folder, own));
+        own.or_else(|| self.children(folder).find(|(known, _)| known == name).map(|(_, key)| key))
     }
 
     fn children(self, folder: Ino) -> impl Iterator<Item = (Vec<u8>, Key)> {
