@@ -32,6 +32,7 @@ mod release;
 mod reply;
 mod request;
 mod run;
+mod space;
 mod table;
 mod text;
 mod trace;

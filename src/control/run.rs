@@ -20,6 +20,7 @@ use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
 use super::request::Request;
+use super::space;
 use super::trace;
 use crate::base::ids::VersionId;
 use crate::version::diff::ChangeKind;
@@ -101,6 +102,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             let found = metrics::collect(&workspace.status(), &jobs::kept_of(workspace)?, Vec::new());
             Ok(Reply::done(format!("{} numbers", found.len()), found))
         }
+        Request::Stored {} => space::stored(workspace),
         Request::Jobs {} => Ok(jobs::listed(&jobs::kept_of(workspace)?)),
         Request::Job { job } => jobs::shown_of(workspace, job),
         Request::Cancel { .. } | Request::Config {} | Request::Stop {} => {

@@ -90,6 +90,9 @@ def scenario(browser, address):
     tab.sees("would be forgotten")
     tab.click("button", "Count what the store holds")
     tab.sees("for all versions together")
+    tab.until("document.querySelectorAll('svg.plot path.line').length === 2")
+    tab.click("button", "Look for what nobody needs")
+    tab.sees("Nobody needs")
     tab.shot("space")
 
     # By keys alone.

@@ -15,7 +15,7 @@ use kura::workspace::{OpenOptions, Workspace};
 use serde_json::{Value, json};
 
 use super::rig::{Web, becomes, fill};
-use crate::cli::support::{Home, PASSPHRASE, Running, run};
+use crate::cli::support::{Home, PASSPHRASE, Running, run, tree};
 
 const MINUTE_NS: i64 = 60_000_000_000;
 
@@ -124,6 +124,17 @@ fn a_long_history_comes_in_pages() {
     let curve = parsed(&web.get("/api/sizes", &format!("Cookie: {cookie}\r\n")).body);
     assert_eq!(curve["versions"], json!(ids.len()));
     assert_eq!(curve["points"].as_array().unwrap().len(), ids.len());
+    // What is stored is counted when that is asked for, and kept.
+    let stored = |query: &str| parsed(&web.get(&format!("/api/stored{query}"), &format!("Cookie: {cookie}\r\n")).body);
+    assert!(stored("").is_null(), "the store is not listed for every look");
+    let counted = stored("?again=true");
+    assert_eq!(stored(""), counted);
+    let points = counted["points"].as_array().unwrap();
+    let bytes: u64 = tree(&store).iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let counted_bytes = counted["bytes"].as_u64().unwrap();
+    assert!(counted_bytes <= bytes && counted_bytes > bytes / 2, "{bytes} {counted}");
+    assert_eq!(points.last().unwrap()["bytes"], counted["bytes"]);
+    assert!(points.iter().map(|point| point["bytes"].as_u64().unwrap()).is_sorted(), "{counted}");
     let kept = parsed(&web.post("/api/retention", &cookie, &json!({ "last": 3 })).body);
     assert_eq!(kept["kept"].as_u64().unwrap() + kept["forgotten"].as_u64().unwrap(), ids.len() as u64);
     assert_eq!(
