@@ -15,6 +15,8 @@ pub struct App<'a> {
     view: &'a View,
     /// Pages on each other; the last is shown.
     pub pages: Vec<Page>,
+    /// Which of the four screens they began at.
+    pub tab: usize,
     /// What is asked, if anything.
     pub question: Option<Question>,
     /// The last thing to say.
@@ -42,9 +44,17 @@ impl<'a> App<'a> {
     /// The timeline.
     pub fn new(view: &'a View) -> Self {
         let state = String::new();
-        let mut app =
-            Self { view, pages: Vec::new(), question: None, said: view.name(), state, is_well: true, is_over: false };
-        app.top(pages::timeline(view, None));
+        let mut app = Self {
+            view,
+            pages: Vec::new(),
+            tab: 0,
+            question: None,
+            said: view.name(),
+            state,
+            is_well: true,
+            is_over: false,
+        };
+        app.top(0, pages::timeline(view, None));
         app.refresh();
         app
     }
@@ -97,11 +107,12 @@ impl<'a> App<'a> {
         }
     }
 
-    fn top(&mut self, page: Result<Page, Failure>) {
+    fn top(&mut self, tab: usize, page: Result<Page, Failure>) {
         let before = std::mem::take(&mut self.pages);
         self.push(page);
-        if self.pages.is_empty() {
-            self.pages = before;
+        match self.pages.is_empty() {
+            true => self.pages = before,
+            false => self.tab = tab,
         }
     }
 
@@ -123,13 +134,13 @@ impl<'a> App<'a> {
         }
         match key.code {
             KeyCode::Char('q') => self.is_over = true,
-            KeyCode::Char('1') => self.top(pages::timeline(self.view, None)),
+            KeyCode::Char('1') => self.top(0, pages::timeline(self.view, None)),
             KeyCode::Char('2') => {
                 let root = pages::newest(self.view);
-                self.top(root.and_then(|version| pages::dir(self.view, &version, &PathText::default())));
+                self.top(1, root.and_then(|version| pages::dir(self.view, &version, &PathText::default())));
             }
-            KeyCode::Char('3') => self.top(pages::conflicts(self.view)),
-            KeyCode::Char('4') => self.top(pages::status(self.view)),
+            KeyCode::Char('3') => self.top(2, pages::conflicts(self.view)),
+            KeyCode::Char('4') => self.top(3, pages::status(self.view)),
             KeyCode::Esc | KeyCode::Backspace | KeyCode::Left if self.pages.len() > 1 => {
                 self.pages.pop();
                 self.said.clear();
@@ -265,8 +276,8 @@ impl<'a> App<'a> {
             Ok(message) => {
                 let is_conflict = matches!(request, Request::Resolve { .. });
                 match is_conflict {
-                    true => self.top(pages::conflicts(self.view)),
-                    false => self.top(pages::timeline(self.view, None)),
+                    true => self.top(2, pages::conflicts(self.view)),
+                    false => self.top(0, pages::timeline(self.view, None)),
                 }
                 self.said = pages::printable(&message);
             }

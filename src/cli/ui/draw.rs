@@ -31,7 +31,11 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App<'_>) {
     let [top, middle, bottom] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
     let colour = if app.is_well { Color::Green } else { Color::Yellow };
-    let mut head: Vec<Span<'_>> = TABS.iter().flat_map(|tab| [Span::raw(*tab), Span::raw("   ")]).collect();
+    let tab = |(at, text): (usize, &'static str)| {
+        let chosen = if at == app.tab { Modifier::REVERSED } else { Modifier::empty() };
+        [Span::styled(format!(" {text} "), Style::new().add_modifier(chosen)), Span::raw(" ")]
+    };
+    let mut head: Vec<Span<'_>> = TABS.into_iter().enumerate().flat_map(tab).collect();
     head.push(Span::styled(app.state.as_str(), Style::new().fg(colour)));
     frame.render_widget(Line::from(head), top);
     if let Some(page) = app.pages.last() {
