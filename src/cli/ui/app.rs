@@ -1,5 +1,7 @@
 //! What keys do.
 
+use std::time::{Duration, Instant};
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::pages::{self, Look, Page, Row, Target};
@@ -7,6 +9,8 @@ use crate::cli::output::outcome;
 use crate::cli::view::View;
 use crate::control::{Failure, PathText, Request};
 
+/// Files beside others are looked for at most so often.
+const CONFLICTS_EVERY: Duration = Duration::from_secs(15);
 /// Rows that a page key goes.
 const FAR: usize = 20;
 
@@ -25,6 +29,8 @@ pub struct App<'a> {
     pub state: String,
     /// Whether all is well.
     pub is_well: bool,
+    /// So many files lie beside another one, in which version, and when that was looked at.
+    beside: (usize, String, Option<Instant>),
     is_over: bool,
 }
 
@@ -52,6 +58,7 @@ impl<'a> App<'a> {
             said: view.name(),
             state,
             is_well: true,
+            beside: (0, String::new(), None),
             is_over: false,
         };
         app.top(0, pages::timeline(view, None));
@@ -74,7 +81,7 @@ impl<'a> App<'a> {
             }
         };
         let waiting = status["unpublished_versions"].as_u64().unwrap_or(0);
-        let conflicts = status["conflicts"].as_u64().unwrap_or(0);
+        let conflicts = self.count_conflicts(status["newest_version"].as_str().unwrap_or_default());
         let state = match () {
             () if !status["blocked"].is_null() => "publishing stopped".to_owned(),
             () if !status["offline"].is_null() => format!("offline, {waiting} versions wait"),
@@ -83,13 +90,28 @@ impl<'a> App<'a> {
             () => "published".to_owned(),
         };
         self.is_well = status["blocked"].is_null() && status["offline"].is_null() && conflicts == 0;
-        self.state = if conflicts > 0 { format!("{state}, {conflicts} conflicts") } else { state };
+        self.state = match conflicts {
+            0 => state,
+            1 => format!("{state}, 1 conflict"),
+            conflicts => format!("{state}, {conflicts} conflicts"),
+        };
         if self.pages.len() == 1 && self.pages[0].title == "Now" {
             let selected = self.pages[0].selected;
             if let Ok(page) = pages::status(self.view) {
                 self.pages[0] = Page { selected: selected.min(page.rows.len().saturating_sub(1)), ..page };
             }
         }
+    }
+
+    /// A mount counts the conflicts that it saw itself, settled or not; what lies beside other files is what there is.
+    fn count_conflicts(&mut self, newest: &str) -> usize {
+        let (_, known, looked) = &self.beside;
+        if known != newest && looked.is_none_or(|looked| looked.elapsed() > CONFLICTS_EVERY) {
+            let found = self.view.data(&Request::Conflicts {}).ok();
+            let count = found.and_then(|found| found.as_array().map(Vec::len)).unwrap_or(0);
+            self.beside = (count, newest.to_owned(), Some(Instant::now()));
+        }
+        self.beside.0
     }
 
     fn fail(&mut self, failure: &Failure) {
@@ -274,8 +296,9 @@ impl<'a> App<'a> {
         let done = self.view.ask(&request).and_then(|reply| outcome(&reply).map(|_| reply.message));
         match done {
             Ok(message) => {
-                let is_conflict = matches!(request, Request::Resolve { .. });
-                match is_conflict {
+                // Whatever was done, others may lie beside each other now.
+                self.beside = (0, String::new(), None);
+                match matches!(request, Request::Resolve { .. }) {
                     true => self.top(2, pages::conflicts(self.view)),
                     false => self.top(0, pages::timeline(self.view, None)),
                 }

@@ -71,6 +71,7 @@ def scenario(browser, address):
     # A conflict, settled.
     home("conflicts")
     tab.until("document.querySelectorAll('details.conflict[open] table.diff td.add').length > 0")
+    tab.until("document.querySelector('#nav a[aria-current]').textContent === 'Conflicts (1)'")
     tab.shot("conflicts")
     tab.dark(True)
     tab.shot("dark-diff")
@@ -78,6 +79,7 @@ def scenario(browser, address):
     tab.click("[data-take=theirs]")
     tab.click("dialog button.primary", "Take theirs")
     tab.sees("No conflicts")
+    tab.until("document.querySelector('#nav a[aria-current]').textContent === 'Conflicts'")
 
     # What is going on; how large it was; what would be kept.
     home("status")

@@ -106,7 +106,8 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     // Names cannot move the cursor.
     screen.keys(&["2"]);
     screen.sees("bell\\u{7}\\u{1b}[31m.txt");
-    // A conflict.
+    // A conflict, in sight from anywhere; the mount itself saw none.
+    screen.sees(", 1 conflict");
     screen.keys(&["3"]);
     screen.sees("plan.md  <->  conflict-20261121.101500.plan.md");
     screen.keys(&["Enter"]);
@@ -116,6 +117,7 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     screen.sees("ours goes");
     screen.keys(&["y"]);
     screen.sees("Conflicts: none");
+    screen.sees_no_more(", 1 conflict");
     becomes(&mount.file("plan.md"), "theirs\nshared\n");
     // A snapshot with words, and how it is.
     screen.keys(&["s"]);

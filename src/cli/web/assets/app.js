@@ -8,11 +8,13 @@ import { files } from "./files.js";
 import { compare } from "./compare.js";
 import { fileHistory } from "./history.js";
 import { conflicts } from "./conflicts.js";
-import { status, stateOf } from "./status.js";
+import { status, stateOf, withConflicts } from "./status.js";
 import { space } from "./space.js";
 
 const VIEWS = { timeline, version, files, compare, history: fileHistory, conflicts, status, space };
 const NAV = [["timeline", "Timeline"], ["files", "Files"], ["conflicts", "Conflicts"], ["status", "Now"], ["space", "Space"]];
+// Views that are reached from another one.
+const WITHIN = { version: "timeline", compare: "timeline", history: "files" };
 const EVERY_MS = 2000;
 
 const main = document.getElementById("main");
@@ -32,7 +34,7 @@ async function show() {
   const [name, ...parts] = route.split("/");
   const view = VIEWS[name || "timeline"] ?? timeline;
   for (const link of document.querySelectorAll("#nav a")) {
-    const isHere = link.hash === `#/${name || "timeline"}`;
+    const isHere = link.hash === `#/${WITHIN[name] ?? (name || "timeline")}`;
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
@@ -59,7 +61,7 @@ async function watch() {
   if (!document.hidden) {
     const pill = document.getElementById("state");
     try {
-      const now = await ask("status");
+      const now = await withConflicts(await ask("status"));
       const [kind, text] = stateOf(now);
       pill.className = `pill ${kind}`;
       if (pill.textContent !== text) pill.textContent = text;

@@ -20,13 +20,14 @@ function ticks(max) {
 // Bytes over time as a curve of steps; `tell` says in words what a point is.
 function plot(name, points, tell) {
   const times = points.map((point) => new Date(point.time).getTime());
-  const [first, last] = [times[0], Math.max(times.at(-1), times[0] + 1000)];
+  // What was last still holds.
+  const [first, last] = [times[0], Math.max(times.at(-1), Date.now(), times[0] + 1000)];
   const marks = ticks(Math.max(...points.map((point) => point.bytes), 16));
   const max = Math.max(marks.at(-1), ...points.map((point) => point.bytes));
   const x = (time) => LEFT + ((time - first) / (last - first)) * (WIDE - LEFT - 12);
   const y = (bytes) => 10 + (1 - bytes / max) * (HIGH - LOW - 10);
   const line = points.map((point, at) => (at === 0 ? `M${x(times[at]).toFixed(1)} ${y(point.bytes).toFixed(1)}`
-    : `H${x(times[at]).toFixed(1)}V${y(point.bytes).toFixed(1)}`)).join("");
+    : `H${x(times[at]).toFixed(1)}V${y(point.bytes).toFixed(1)}`)).join("") + `H${WIDE - 12}`;
   const label = (time) => (last - first < 36 * 3600e3 ? clock(time) : day(time));
   const at = [0, 0.25, 0.5, 0.75, 1].map((part) => first + part * (last - first));
   const cursor = svg("line", { class: "cursor", y1: 10, y2: HIGH - LOW, visibility: "hidden" });
