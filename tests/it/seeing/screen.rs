@@ -126,6 +126,22 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     screen.keys(&["Enter"]);
     screen.sees("recorded version");
     screen.sees("from the terminal");
+    // A file that has another name and nothing else new.
+    fs::rename(mount.file("inner/deep.txt"), mount.file("inner/deeper.txt")).unwrap();
+    screen.keys(&["s"]);
+    screen.sees("What is this state?");
+    screen.keys(&["-l", "another name"]);
+    screen.keys(&["Enter"]);
+    screen.sees("another name");
+    screen.keys(&["Enter"]);
+    screen.sees("R inner/deep.txt -> inner/deeper.txt");
+    let rows = screen.shown();
+    let line = |text: &str| rows.lines().position(|line| line.contains(text)).unwrap();
+    for _ in line("files of this version")..line("R inner/deep.txt") {
+        screen.keys(&["j"]);
+    }
+    screen.keys(&["Enter"]);
+    screen.sees("nothing else differs");
     screen.keys(&["4"]);
     screen.sees("workspace");
     screen.keys(&["?"]);
