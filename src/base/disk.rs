@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock::Timestamp;
 use super::random;
 
 /// How a file is opened.
@@ -33,6 +34,8 @@ pub struct DirItem {
     pub len: u64,
     /// Whether it is a directory.
     pub is_dir: bool,
+    /// When it was last modified, where that is known.
+    pub modified: Option<Timestamp>,
 }
 
 /// An open file.
@@ -217,7 +220,8 @@ impl Disk for RealDisk {
             };
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_dir = metadata.is_dir();
-            items.push(DirItem { name, len: if is_dir { 0 } else { metadata.len() }, is_dir });
+            let modified = metadata.modified().ok().map(Timestamp::from_system);
+            items.push(DirItem { name, len: if is_dir { 0 } else { metadata.len() }, is_dir, modified });
         }
         Ok(items)
     }

@@ -374,6 +374,7 @@ impl Disk for SimDisk {
             name: name.clone(),
             len: state.live.files.get(node).map_or(0, |content| content.bytes.len() as u64),
             is_dir: state.live.dirs.contains_key(node),
+            modified: None,
         };
         Ok(names.iter().map(item).collect())
     }

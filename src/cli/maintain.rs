@@ -1,11 +1,11 @@
-//! `kura forget` and `kura gc`.
+//! `kura forget`, `kura gc` and `kura stored`.
 
 use clap::Args;
 
 use super::Context;
 use super::config::parse_duration_ms;
 use super::door::{Door, Purpose};
-use super::output::{Output, local_time};
+use super::output::{Output, local_time, outcome, size};
 use super::state::change;
 use crate::control::{Exit, Failure, ForgetMode, KeepRules, Request, VersionInfo};
 
@@ -72,6 +72,19 @@ pub struct GcArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_age_s, requires = "delete")]
     grace: Option<u64>,
 }
+
+/// Say what the store holds, and how that grew
+///
+/// Lists the store. What was deleted is gone from the earlier sums, too: they are of what lies there now.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  kura stored
+  kura stored --json | jq .bytes")]
+pub struct StoredArgs {}
+
+/// Lines that tell how the store grew.
+const GROWTH_LINES_MAX: usize = 12;
 
 /// Seconds from `90s`, `30m`, `12h`, `7d`, `2w`, `1y`.
 fn parse_age_s(text: &str) -> Result<u64, String> {
@@ -147,4 +160,32 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<Exit, Failure> {
     let reply = door.ask(&request);
     door.close()?;
     context.output.reply(&reply?)
+}
+
+/// Runs `kura stored`.
+pub fn stored(context: &Context, _: &StoredArgs) -> Result<Exit, Failure> {
+    let (door, _) = Door::open(context, Purpose::Read)?;
+    let reply = door.ask(&Request::Stored {});
+    door.close()?;
+    let reply = reply?;
+    let (exit, output) = (outcome(&reply)?, &context.output);
+    if output.json {
+        output.json(&reply.data)?;
+        return Ok(exit);
+    }
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or(0);
+    let points = reply.data["points"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // From the newest backwards, so that the last line is the present.
+    let step = points.len().div_ceil(GROWTH_LINES_MAX).max(1);
+    for point in points.iter().rev().step_by(step).collect::<Vec<_>>().into_iter().rev() {
+        let time = local_time(point["time"].as_str().unwrap_or_default());
+        output.line(&format!(
+            "{time}  {:>11}  {:>9} objects",
+            size(number(&point["bytes"])),
+            number(&point["objects"])
+        ))?;
+    }
+    let (objects, bytes) = (number(&reply.data["objects"]), number(&reply.data["bytes"]));
+    output.line(&format!("{objects} objects, {}", size(bytes)))?;
+    Ok(exit)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::envelope::{Asked, is_json, too_long, understand};
+use super::envelope::{Asked, Work, is_json, too_long, understand};
 use super::failure::{Exit, Failure};
 use super::guard::{Guard, Ready};
 use super::jobs::Jobs;
@@ -54,6 +54,8 @@ pub struct Answer {
     pub exit: Exit,
     /// In the form of the request: a line of JSON, or text.
     pub bytes: Vec<u8>,
+    /// Whether the request held what is secret, or may have: nobody knows what is not understood.
+    pub is_secret: bool,
 }
 
 impl Dispatcher {
@@ -78,8 +80,9 @@ impl Dispatcher {
 
     /// Answers a request. One for `command` need not name it; paths in it are from the folder `base`.
     pub fn answer(&self, command: Option<&'static str>, base: &[u8], request: &[u8]) -> Answer {
-        let reply = understand(command, base, request).and_then(|asked| self.perform(asked));
-        let reply = reply.unwrap_or_else(Reply::from);
+        let asked = understand(command, base, request);
+        let is_secret = asked.as_ref().map_or(true, |asked| matches!(asked.work, Work::Job(_, _, Some(_))));
+        let reply = asked.and_then(|asked| self.perform(asked)).unwrap_or_else(Reply::from);
         let exit = Exit::from_code(reply.exit);
         if !matches!(exit, Exit::Ok | Exit::Partial) {
             *self.last_error.lock() = reply.explanation(command.unwrap_or("request"));
@@ -88,7 +91,7 @@ impl Dispatcher {
         let bytes = written(&reply);
         let kept = if bytes.len() <= LAST_LEN_MAX { bytes.clone() } else { written(&without_data(reply)) };
         self.last.lock().insert(command, kept);
-        Answer { exit, bytes }
+        Answer { exit, bytes, is_secret }
     }
 
     /// Who counts the requests of the file system, by kind.

@@ -107,7 +107,7 @@ impl Guard {
         }
         match ready {
             Ready::Request(request) if dry_run && changes(&request) => trial::request(&self.workspace, &request),
-            Ready::Job(op, prepared) if dry_run => trial::job(&self.workspace, op, &prepared.shown),
+            Ready::Job(op, prepared) if dry_run => trial::job(&self.workspace, op, prepared),
             ready => run(ready),
         }
     }

@@ -34,6 +34,7 @@ mod release;
 mod reply;
 mod request;
 mod run;
+mod space;
 mod strict;
 mod table;
 mod text;

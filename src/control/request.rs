@@ -232,6 +232,8 @@ pub enum Request {
     },
     /// What the workspace and its mount count.
     Metrics {},
+    /// What the store holds, by when it was stored.
+    Stored {},
     /// The settings that the mount began with. Only a mounted workspace understands it.
     Config {},
     /// The jobs, newest first.

@@ -20,6 +20,7 @@ use super::patch::patch;
 use super::path::PathText;
 use super::reply::{Reply, VersionInfo};
 use super::request::Request;
+use super::space;
 use super::trace;
 use crate::base::ids::VersionId;
 use crate::version::diff::ChangeKind;
@@ -101,6 +102,7 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
             let found = metrics::collect(&workspace.status(), &jobs::kept_of(workspace)?, Vec::new());
             Ok(Reply::done(format!("{} numbers", found.len()), found))
         }
+        Request::Stored {} => space::stored(workspace),
         Request::Jobs {} => Ok(jobs::listed(&jobs::kept_of(workspace)?)),
         Request::Job { job } => jobs::shown_of(workspace, job),
         Request::Cancel { .. } | Request::Config {} | Request::Stop {} => {
@@ -110,10 +112,12 @@ fn answer(workspace: &Workspace, request: &Request) -> Result<Reply, Failure> {
 }
 
 fn log(workspace: &Workspace, from: Option<VersionId>, max: usize) -> Result<Reply, Failure> {
-    let versions = workspace.versions()?;
-    let first = from.and_then(|from| versions.iter().position(|version| version.id == from)).unwrap_or(0);
-    let infos: Vec<VersionInfo> = versions.iter().skip(first).take(max).map(VersionInfo::of).collect();
-    Ok(Reply::done(format!("{} versions", versions.len()), infos))
+    let versions = match (from, max) {
+        (None, usize::MAX) => workspace.versions()?,
+        _ => workspace.versions_from(from, max)?,
+    };
+    let infos: Vec<VersionInfo> = versions.iter().map(VersionInfo::of).collect();
+    Ok(Reply::done(format!("{} versions", workspace.count_versions()?), infos))
 }
 
 fn tag(workspace: &Workspace, version: &str, name: &str) -> Result<Reply, Failure> {
@@ -134,8 +138,7 @@ fn leave(workspace: &Workspace, wait_ms: u64) -> Result<Reply, Failure> {
 fn show(workspace: &Workspace, version: &str, changes: bool) -> Result<Reply, Failure> {
     let id = workspace.select(version)?;
     let record = workspace.version(id)?;
-    let listed = workspace.versions()?.into_iter().find(|listed| listed.id == id);
-    let info = VersionInfo::of_record(&record, listed.map(|listed| listed.tags).unwrap_or_default());
+    let info = VersionInfo::of_record(&record, workspace.tags_of(id)?);
     let lines = match record.parents.first() {
         Some(parent) if changes => {
             match workspace.diff(Side::Version(*parent), Side::Version(id), b"") {

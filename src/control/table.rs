@@ -290,6 +290,7 @@ pub const COMMANDS: &[Command] = &[
         "The state of the workspace",
         &[Arg::option("files", ArgKind::Flag, "name the files that wait to be published")],
     ),
+    look("stored", "What the store holds, and how that grew", &[]),
     change("sync", "Takes in what others published, and publishes", &[]),
     change("tag", "Gives a version a name", &[VERSION, Arg::place("name", ArgKind::Text, "the name")]),
     change(

@@ -14,6 +14,7 @@ use crate::base::ids::VersionId;
 use crate::version::diff::ChangeKind;
 use crate::version::entry::Body;
 use crate::version::index::IndexRecord;
+use crate::version::refs;
 use crate::workspace::{Step, Workspace};
 
 /// Versions of a file that blame looks at; older lines count as from the oldest of them.
@@ -36,13 +37,12 @@ fn letter(step: &Step) -> char {
 /// The versions that changed a path, each as in any list of versions, and with what it did.
 pub(super) fn log(workspace: &Workspace, path: &[u8], from: Option<VersionId>, max: usize) -> Result<Reply, Failure> {
     let mut names: BTreeMap<VersionId, Vec<String>> = BTreeMap::new();
-    let mut newest = u64::MAX;
-    for listed in workspace.versions()? {
-        if from == Some(listed.id) {
-            newest = listed.summary.generation;
-        }
-        names.insert(listed.id, listed.tags);
+    let (refs, pages) = (workspace.tree().base().refs, workspace.pages());
+    for (tag, version) in refs::tags(&refs, &*pages)? {
+        names.entry(version).or_default().push(tag);
     }
+    let newest = from.map(|from| refs::summary(&refs, &*pages, from)).transpose()?.flatten();
+    let newest = newest.map_or(u64::MAX, |summary| summary.generation);
     let mut found = Vec::new();
     workspace.trace(path, &mut |step| {
         if found.len() < max && step.record.generation <= newest {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::conflicts::{check_conflict, check_policy};
 use super::failure::{Exit, Failure};
 use super::health::sample;
+use super::jobs::Prepared;
 use super::locks::check_free;
 use super::maintain::{ForgetMode, forget, gc};
 use super::path::PathText;
@@ -49,7 +50,11 @@ pub(super) fn request(workspace: &Workspace, request: &Request) -> Result<Reply,
 }
 
 /// Tries what would be a job; its arguments were found to be right.
-pub(super) fn job(workspace: &Workspace, op: &str, shown: &Value) -> Result<Reply, Failure> {
+pub(super) fn job(workspace: &Workspace, op: &str, prepared: Prepared) -> Result<Reply, Failure> {
+    let Prepared { shown, check, .. } = prepared;
+    if let Some(check) = check {
+        check(workspace)?;
+    }
     if let Some(version) = shown["version"].as_str() {
         let id = workspace.select(version)?;
         let paths: Vec<PathText> = match &shown["paths"] {

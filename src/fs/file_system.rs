@@ -87,6 +87,11 @@ impl Fs {
         self.tree().on_invalidation(notify);
     }
 
+    /// Who is told that a request came that may be secret, before it is answered; and whether there is time to wait.
+    pub fn on_secret(&self, tell: impl Fn(Wait) + Send + Sync + 'static) {
+        self.outside.on_secret(Box::new(tell));
+    }
+
     /// What a name stands for; `None` when there is no such name, which stays so until an invalidation.
     pub fn lookup(&self, caller: Caller, parent: Ino, name: &[u8], wait: Wait) -> Result<Option<Named>> {
         if is_outside(parent) || name == CONTROL_NAME {

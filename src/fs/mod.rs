@@ -45,7 +45,7 @@ mod open_files;
 mod types;
 
 pub use access::{Access, AccessLog};
-pub use control::Unfinished;
+pub use control::{OWN_FILES, Unfinished};
 pub use error::FsError;
 pub use file_system::Fs;
 pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};

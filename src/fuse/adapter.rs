@@ -364,6 +364,13 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let is_live = self.server.fs.is_live(ino(node));
+        if !is_live {
+            if self.server.wiper.takes(data) {
+                return reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX));
+            }
+            self.server.wiper.received(data.len());
+        }
         let asked = self.server.asked(Operation::Write, request, node, None);
         // The kernel says when the writer may not keep set-uid bits; that is known better there than here.
         let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
@@ -379,7 +386,7 @@ impl Filesystem for Adapter {
                 // What is written to a control file may be secret.
                 let data = Zeroizing::new(data.to_vec());
                 self.server.put_off(
-                    if self.server.fs.is_live(node) { asked } else { asked.counted_as(Operation::Control) },
+                    if is_live { asked } else { asked.counted_as(Operation::Control) },
                     reply,
                     move |fs| fs.write(uid, node, handle, offset, &data, Wait::Yes),
                     move |_, reply, ()| reply.written(len),

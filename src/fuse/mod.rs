@@ -8,7 +8,8 @@
 //!   pool and is answered by a deadline, whatever happens to it;
 //! - a handler that panics answers EIO and is logged, and the mount lives on;
 //! - invalidations are sent by a thread of their own, which holds no lock and answers no request;
-//! - only a mount of ours is ever unmounted: it is told by its device number.
+//! - only a mount of ours is ever unmounted: it is told by its device number;
+//! - a secret request is answered when nothing of it is left in what session threads received (or has a thread busy).
 //!
 //! Lock order: pool, deadlines and counters lock only themselves, and no other room is called meanwhile.
 
@@ -22,6 +23,7 @@ mod mount;
 mod mountpoint;
 mod pool;
 mod serve;
+mod wipe;
 
 pub use counters::Operation;
 pub use mount::{MountOptions, Mounted, mount};

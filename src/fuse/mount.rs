@@ -17,7 +17,7 @@ use super::adapter::Adapter;
 use super::counters::Operation;
 use super::mountpoint::{self, MountError, Unmounted};
 use super::serve::Server;
-use crate::fs::Fs;
+use crate::fs::{Fs, OWN_FILES};
 use crate::worktree::Invalidation;
 
 /// How to mount.
@@ -60,8 +60,8 @@ impl Default for MountOptions {
 }
 
 /// Threads that take requests. More of them cost more for each request; two keep one slow handler
-/// from stopping everything.
-const SESSION_THREADS: usize = 2;
+/// from stopping everything. Each has a file to be wiped by.
+const SESSION_THREADS: usize = OWN_FILES.len();
 
 /// A mount. Dropping it unmounts.
 pub struct Mounted {
@@ -130,6 +130,11 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let teller = std::thread::Builder::new().name("fuse-tell".into()).spawn(move || tell(&notifier, &invalidations));
     let teller = teller.map_err(refused)?;
     let device = mountpoint::device_of(&mountpoint);
+    if let Some(device) = &device {
+        server.wiper.set_place(mountpoint.clone(), device.clone());
+    }
+    let wiper = server.wiper.clone();
+    server.fs.on_secret(move |wait| wiper.wipe(wait));
     let (sender, over) = channel();
     run(session, sender.clone()).map_err(refused)?;
     let device = device.ok_or_else(|| MountError::Gone { path: mountpoint.clone() })?;

@@ -18,6 +18,7 @@ use super::counters::{Counters, Operation};
 use super::deadlines::{Deadlines, Expire};
 use super::errno::{errno, is_trouble};
 use super::pool::Pool;
+use super::wipe::Wiper;
 use crate::fs::{Fs, FsError, Listing, Named, Opened, Result, Shown, Space};
 use crate::worktree::{Wait, WorkError};
 
@@ -119,6 +120,7 @@ impl GiveBack for (Named, Opened) {
 pub(super) struct Server {
     pub(super) fs: Arc<Fs>,
     pub(super) counters: Counters,
+    pub(super) wiper: Arc<Wiper>,
     deadline: Duration,
     /// For requests to control files, which may record or restore a version.
     control_deadline: Duration,
@@ -152,6 +154,7 @@ impl Server {
         Self {
             fs,
             counters: Counters::new(),
+            wiper: Wiper::new(),
             deadline,
             control_deadline: deadline * 10,
             deadlines: Arc::default(),

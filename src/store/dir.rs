@@ -312,7 +312,7 @@ impl DirStore {
                     self.list_below(&dir.join(&item.name), &below, prefix, each)?;
                 }
             } else if key.as_str().starts_with(prefix) {
-                each(ObjectInfo { key, len: item.len });
+                each(ObjectInfo { key, len: item.len, modified: item.modified });
             }
         }
         Ok(())

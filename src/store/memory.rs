@@ -79,7 +79,7 @@ impl ObjectStore for MemoryStore {
             .lock()
             .iter()
             .filter(|(key, _)| key.as_str().starts_with(prefix))
-            .map(|(key, bytes)| ObjectInfo { key: key.clone(), len: bytes.len() as u64 })
+            .map(|(key, bytes)| ObjectInfo { key: key.clone(), len: bytes.len() as u64, modified: None })
             .collect();
         found.into_iter().for_each(each);
         Ok(())

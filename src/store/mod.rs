@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use sha2::Digest;
 
+use crate::base::clock::Timestamp;
 use crate::crypto::Sealed;
 
 pub use dir::DirStore;
@@ -108,6 +109,8 @@ pub struct ObjectInfo {
     pub key: ObjectKey,
     /// Its length in bytes.
     pub len: u64,
+    /// When it was stored, by the store's clock, where the store knows it.
+    pub modified: Option<Timestamp>,
 }
 
 /// What must hold for a put to happen.

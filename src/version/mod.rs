@@ -13,6 +13,7 @@ pub mod digests;
 pub mod entry;
 mod error;
 pub mod head;
+pub mod history;
 pub mod index;
 pub mod merge;
 pub mod pages;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{decode, encode};
@@ -211,6 +212,27 @@ pub fn tags(refs: &TreeRef, io: &dyn PageIo) -> Result<Vec<(String, VersionId)>>
         true
     })?;
     raw.into_iter().map(|(tag, value)| Ok((tag, parse_id(&value)?))).collect()
+}
+
+/// How many versions are kept.
+pub fn count(refs: &TreeRef, io: &dyn PageIo) -> Result<u64> {
+    Ok(refs.count_before(io, b"w")?.saturating_sub(refs.count_before(io, b"v")?))
+}
+
+/// The versions whose ids begin with these hexadecimal digits, by id; at most `max`.
+pub fn with_digits(refs: &TreeRef, io: &dyn PageIo, digits: &str, max: usize) -> Result<Vec<(VersionId, Summary)>> {
+    let padded = format!("{digits:0<32}");
+    let Ok(first) = HEXLOWER_PERMISSIVE.decode(padded.as_bytes()) else { return Ok(Vec::new()) };
+    let digits = digits.to_ascii_lowercase();
+    let mut raw = Vec::new();
+    refs.scan(io, Bound::Included(&[b"v", first.as_slice()].concat()), &mut |key, value| {
+        let is_one = key[0] == b'v' && HEXLOWER.encode(&key[1..]).starts_with(&digits);
+        if is_one {
+            raw.push((key[1..].to_vec(), value.to_vec()));
+        }
+        is_one && raw.len() < max
+    })?;
+    raw.into_iter().map(|(key, value)| Ok((parse_id(&key)?, decode(&value, "the refs")?))).collect()
 }
 
 /// All versions, newest first (by generation, then id).

@@ -79,6 +79,24 @@ impl TreeRef {
         Err(too_deep(&at))
     }
 
+    /// How many keys come before `key`; of each level one page is read.
+    pub fn count_before(&self, io: &dyn PageIo, key: &[u8]) -> Result<u64> {
+        let (Some(mut at), mut count) = (self.root, 0_u64) else { return Ok(0) };
+        for _ in 0..=LEVEL_MAX {
+            let bytes = io.load(&at)?;
+            let page = parse(&at, &bytes)?;
+            if page.level == 0 {
+                return Ok(count + page.items.partition_point(|(item, _)| *item < key) as u64);
+            }
+            let index = page.items.partition_point(|(item, _)| *item <= key).saturating_sub(1);
+            for (_, value) in &page.items[..index] {
+                count = count.saturating_add(parse_node(&at, value)?.count);
+            }
+            at = parse_node(&at, page.items[index].1)?.page;
+        }
+        Err(too_deep(&at))
+    }
+
     /// Visits keys in order, from `from` on, until the visitor returns false. Without a bound to
     /// begin at, pages are fetched many at a time; else first few, then more and more.
     pub fn scan(&self, io: &dyn PageIo, from: Bound<&[u8]>, visit: &mut Visitor<'_>) -> Result<()> {

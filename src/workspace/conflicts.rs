@@ -191,7 +191,8 @@ impl Workspace {
     /// The file as it was before both sides changed it: in the ancestor of the merge that brought the conflict.
     fn before_conflict(&self, conflict: &Beside) -> Result<Option<Entry>> {
         let beside = split_path(&conflict.beside);
-        for listed in self.versions()?.into_iter().filter(|listed| listed.summary.parents.len() == 2) {
+        for listed in self.newest_first()? {
+            let listed = listed?;
             let [ours, theirs] = listed.summary.parents[..] else { continue };
             let (ours, theirs) = (self.version(ours)?, self.version(theirs)?);
             let brought = self.find(&*self.version(listed.id)?, &beside)?.is_some()

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use super::opened::Workspace;
 use super::select::is_reserved;
 use super::{Result, Side, WorkspaceError, split_path};
+use crate::base::clock::Timestamp;
 use crate::base::ids::VersionId;
 use crate::blob::Fault;
 use crate::version::VersionError;
 use crate::version::diff::{Change, diff};
 use crate::version::entry::{Entry, FileBody};
+use crate::version::history::History;
 use crate::version::index::{IndexRecord, Origin};
 use crate::version::pages::Pages;
-use crate::version::refs::{self, Listed};
+use crate::version::refs::{self, Listed, Summary};
 use crate::version::tree::{Edits, PageIo};
 use crate::worktree::{Checkpoint, Reading, Reason, Recorded, WorkError};
 
@@ -25,6 +27,56 @@ impl Workspace {
     /// All versions, newest first.
     pub fn versions(&self) -> Result<Vec<Listed>> {
         Ok(refs::versions(&self.tree().base().refs, &Pages(&self.parts.blobs))?)
+    }
+
+    /// Versions, newest first, read as they are asked for.
+    pub fn newest_first(&self) -> Result<History<'_>> {
+        let base = self.tree().base();
+        Ok(History::new(&base.refs, self.pages(), base.index.id)?)
+    }
+
+    /// How many versions there are.
+    pub fn count_versions(&self) -> Result<u64> {
+        Ok(refs::count(&self.tree().base().refs, &*self.pages())?)
+    }
+
+    /// At most `max` versions, newest first, from `from` on or from the newest. A listing that goes on with the last
+    /// version of the one before does not begin anew.
+    pub fn versions_from(&self, from: Option<VersionId>, max: usize) -> Result<Vec<Listed>> {
+        let base = self.tree().base();
+        let place = from.and_then(|from| self.places.lock().get(&(base.refs, from)).cloned());
+        let mut is_there = from.is_none() || place.is_some();
+        let mut history = match &place {
+            Some(place) => History::from_place(&base.refs, self.pages(), base.index.id, place)?,
+            None => History::new(&base.refs, self.pages(), base.index.id)?,
+        };
+        let mut found = Vec::new();
+        while found.len() < max {
+            let place = if found.len() + 1 == max { history.place() } else { None };
+            let Some(version) = history.next().transpose()? else { break };
+            is_there |= from == Some(version.id);
+            if !is_there {
+                continue;
+            }
+            if let Some(place) = place {
+                self.places.lock().put((base.refs, version.id), place);
+            }
+            found.push(version);
+        }
+        Ok(found)
+    }
+
+    /// The tags of a version, sorted.
+    pub fn tags_of(&self, version: VersionId) -> Result<Vec<String>> {
+        let tags = refs::tags(&self.tree().base().refs, &*self.pages())?;
+        Ok(tags.into_iter().filter(|(_, tagged)| *tagged == version).map(|(tag, _)| tag).collect())
+    }
+
+    /// The versions of a millisecond, by id.
+    pub fn versions_at(&self, time: Timestamp) -> Result<Vec<(VersionId, Summary)>> {
+        // The first half of an id is the time.
+        let digits = format!("{:012x}", time.unix_ns().max(0) / 1_000_000);
+        Ok(refs::with_digits(&self.tree().base().refs, &*self.pages(), &digits, usize::MAX)?)
     }
 
     /// The record of a version.

@@ -43,6 +43,7 @@ mod revert;
 mod scratch;
 mod select;
 mod slots;
+mod space;
 mod status;
 mod store_records;
 mod waiting;
@@ -71,6 +72,7 @@ pub use reports::{
 };
 pub use select::is_time;
 pub use slots::{KeySlots, SlotInfo, SlotState};
+pub use space::{Stored, StoredPoint};
 pub use status::{LockStatus, Offline, Status};
 pub use store_records::StoreRecords;
 pub use trace::{Gone, Step};

@@ -21,11 +21,19 @@ use crate::crypto::Keys;
 use crate::crypto::slots::OpenSlot;
 use crate::store::{ObjectStore, StoreUrl, WatchStore};
 use crate::sync::{ClientMemory, Leases, Publisher};
+use crate::version::history::Place;
 use crate::version::index::IndexRecord;
+use crate::version::tree::TreeRef;
 use crate::worktree::Worktree;
 
 /// Index records kept in memory.
 const RECORDS_MAX: NonZeroUsize = match NonZeroUsize::new(256) {
+    Some(count) => count,
+    None => NonZeroUsize::MIN,
+};
+
+/// Ends of listings that are kept.
+const PLACES_MAX: NonZeroUsize = match NonZeroUsize::new(64) {
     Some(count) => count,
     None => NonZeroUsize::MIN,
 };
@@ -35,6 +43,8 @@ pub struct Workspace {
     pub(super) parts: Parts,
     pub(super) opened_at: Timestamp,
     pub(super) records: Mutex<LruCache<VersionId, Arc<IndexRecord>>>,
+    /// Where listings of versions ended, by the refs and the version they ended with.
+    pub(super) places: Mutex<LruCache<(TreeRef, VersionId), Place>>,
     /// One operation on history at a time.
     pub(super) history: Mutex<()>,
     pub(super) trouble: Mutex<Trouble>,
@@ -104,6 +114,7 @@ impl Workspace {
             opened_at: parts.options.clock.now(),
             parts,
             records: Mutex::new(LruCache::new(RECORDS_MAX)),
+            places: Mutex::new(LruCache::new(PLACES_MAX)),
             history: Mutex::new(()),
             trouble: Mutex::new(trouble),
             background: Background::default(),

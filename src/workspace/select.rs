@@ -9,7 +9,8 @@ use super::opened::Workspace;
 use crate::base::clock::Timestamp;
 use crate::base::ids::VersionId;
 use crate::version::VersionError;
-use crate::version::refs::Listed;
+use crate::version::refs;
+use crate::version::tree::{PageIo, TreeRef};
 
 /// Fewer digits of an id select nothing.
 const DIGITS_MIN: usize = 4;
@@ -19,8 +20,29 @@ impl Workspace {
     /// (`2026-11-21T10:00[:00][Z|±hh:mm]`, local without a zone; the newest version not after it), `10m ago`,
     /// `2h ago`, `3d ago`, `yesterday`.
     pub fn select(&self, selector: &str) -> Result<VersionId> {
-        let versions = self.versions()?;
-        Ok(select(&versions, selector.trim(), self.parts.options.clock.now(), &TimeZone::system())?)
+        let selector = selector.trim();
+        let none = || VersionError::NoSuchVersion { selector: selector.to_owned() };
+        if let Some(back) = selector.strip_prefix("latest") {
+            let back = match back {
+                "" => 0,
+                back => back.strip_prefix('~').and_then(|count| count.parse().ok()).ok_or_else(none)?,
+            };
+            let version = self.newest_first()?.nth(back).ok_or_else(none)?;
+            return Ok(version?.id);
+        }
+        let (refs, pages) = (self.tree().base().refs, self.pages());
+        if let Some(tagged) = refs::tagged(&refs, &*pages, selector)?
+            && refs::lists(&refs, &*pages, tagged)?
+        {
+            return Ok(tagged);
+        }
+        if let Some(time) = time(selector, self.parts.options.clock.now(), &TimeZone::system()) {
+            let is_after = |version: &refs::Listed| version.summary.time > time;
+            let mut history = self.newest_first()?;
+            let found = history.find(|version| !version.as_ref().is_ok_and(is_after)).ok_or_else(none)?;
+            return Ok(found?.id);
+        }
+        by_digits(&refs, &*pages, selector)?.ok_or_else(|| none().into())
     }
 }
 
@@ -35,42 +57,17 @@ pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with("latest") || is_id || is_time(name)
 }
 
-/// Selects from `versions` (newest first).
-fn select(
-    versions: &[Listed],
-    selector: &str,
-    now: Timestamp,
-    zone: &TimeZone,
-) -> std::result::Result<VersionId, VersionError> {
-    let none = || VersionError::NoSuchVersion { selector: selector.to_owned() };
-    if let Some(back) = selector.strip_prefix("latest") {
-        let back = match back {
-            "" => 0,
-            back => back.strip_prefix('~').and_then(|count| count.parse().ok()).ok_or_else(none)?,
-        };
-        return versions.get(back).map(|version: &Listed| version.id).ok_or_else(none);
-    }
-    if let Some(tagged) = versions.iter().find(|version| version.tags.iter().any(|tag| tag == selector)) {
-        return Ok(tagged.id);
-    }
-    if let Some(time) = time(selector, now, zone) {
-        let not_after = versions.iter().find(|version| version.summary.time <= time);
-        return not_after.map(|version| version.id).ok_or_else(none);
-    }
-    by_digits(versions, selector)?.ok_or_else(none)
-}
-
-fn by_digits(versions: &[Listed], selector: &str) -> std::result::Result<Option<VersionId>, VersionError> {
-    let plain = |text: &str| text.replace('-', "").to_ascii_lowercase();
-    let wanted = plain(selector);
+fn by_digits(refs: &TreeRef, io: &dyn PageIo, selector: &str) -> Result<Option<VersionId>> {
+    let wanted = selector.replace('-', "").to_ascii_lowercase();
     if wanted.len() < DIGITS_MIN || !wanted.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    let mut matching =
-        versions.iter().map(|version| version.id).filter(|id| plain(&id.to_string()).starts_with(&wanted));
-    match (matching.next(), matching.next()) {
-        (Some(first), Some(second)) => Err(VersionError::Ambiguous { selector: selector.to_owned(), first, second }),
-        (first, _) => Ok(first),
+    match refs::with_digits(refs, io, &wanted, 2)?[..] {
+        [(first, _), (second, _), ..] => {
+            Err(VersionError::Ambiguous { selector: selector.to_owned(), first, second }.into())
+        }
+        [(first, _)] => Ok(Some(first)),
+        [] => Ok(None),
     }
 }
 

@@ -151,7 +151,11 @@ impl Workspace {
         let path = split_path(path).join(&b'/');
         let mut found: HashMap<Arc<[u8]>, Gone> = HashMap::new();
         let mut after = newest.clone();
-        for version in self.versions()?.into_iter().filter(|version| version.id != newest.id) {
+        for version in self.newest_first()? {
+            let version = version?;
+            if version.id == newest.id {
+                continue;
+            }
             let before = self.version(version.id)?;
             let mut removed = Vec::new();
             diff(&Pages(&self.parts.blobs), &before.root, &after.root, &mut |change| {

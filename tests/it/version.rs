@@ -13,6 +13,7 @@ use kura::crypto::Keys;
 use kura::version::diff::{Change, ChangeKind, diff};
 use kura::version::entry::{Body, CHUNKS_IN_ENTRY_MAX, Content, Entry, FileBody, Ino, LinkRecord, Xattrs};
 use kura::version::head::{CollectionState, Head};
+use kura::version::history::History;
 use kura::version::index::{Author, Counts, IndexRecord, Origin, Root};
 use kura::version::refs;
 use kura::version::tree::{Edits, PageIo, TreeRef};
@@ -372,6 +373,101 @@ fn refs_list_versions_newest_first_and_their_tags() {
         assert_eq!(refs::tag_ok(tag), ok, "{tag:?}");
     }
     assert!(!refs::tag_ok("latest") && !refs::tag_ok("a\nb") && !refs::tag_ok(&"x".repeat(201)));
+}
+
+/// Reading from pages that stay the test's.
+struct Lent<'a>(&'a Pages);
+
+impl PageIo for Lent<'_> {
+    fn load(&self, page: &ChunkRef) -> Result<Arc<[u8]>> {
+        self.0.load(page)
+    }
+
+    fn save(&self, bytes: &[u8]) -> Result<ChunkRef> {
+        self.0.save(bytes)
+    }
+}
+
+/// Refs of so many versions; `join` says which earlier version is joined into each, and `skew` by how many
+/// milliseconds the clock of each is wrong.
+fn line(
+    io: &Pages,
+    count: u64,
+    join: impl Fn(u64) -> Option<u64>,
+    skew: impl Fn(u64) -> u64,
+) -> (TreeRef, Vec<VersionId>) {
+    let (mut edits, mut records) = (Edits::new(), Vec::<IndexRecord>::new());
+    for number in 0..count {
+        let time = 1_700_000_000_000 + 10 * number + skew(number);
+        let time = Timestamp::from_unix_ns(i64::try_from(time).unwrap() * 1_000_000);
+        // A line goes on at the version before, a joined one lies beside it.
+        let before = records.iter().rev().take(1);
+        let joined = join(number).and_then(|at| records.get(usize::try_from(at).unwrap()));
+        let parents: Vec<&IndexRecord> = before.chain(joined).collect();
+        let generation = parents.iter().map(|parent| parent.generation + 1).max().unwrap_or(1);
+        let parents = parents.iter().map(|parent| parent.id).collect();
+        let one = IndexRecord { id: VersionId::at(time), time, parents, generation, ..record(root(io, &[], &[])) };
+        refs::add_version(&mut edits, &one);
+        records.push(one);
+    }
+    refs::set_tag(&mut edits, "middle", Some(records[records.len() / 2].id));
+    (TreeRef::default().edit(io, &edits).unwrap(), records.iter().map(|record| record.id).collect())
+}
+
+fn first(refs: &TreeRef, io: &Pages, newest: VersionId, count: usize) -> Vec<refs::Listed> {
+    History::new(refs, Box::new(Lent(io)), newest).unwrap().take(count).map(|version| version.unwrap()).collect()
+}
+
+#[test]
+fn a_page_of_a_long_history_reads_few_pages_of_the_refs() {
+    let io = Pages::default();
+    let (refs, ids) = line(&io, 20_000, |_| None, |_| 0);
+    let newest = *ids.last().unwrap();
+    io.loaded.set(0);
+    let page = first(&refs, &io, newest, 100);
+    assert!(page.iter().map(|version| version.id).eq(ids.iter().rev().take(100).copied()));
+    let read = io.loaded.replace(0);
+    assert!(read <= 20, "{read} pages for a hundred of twenty thousand versions");
+    assert_eq!(refs::count(&refs, &io).unwrap(), 20_000);
+    assert_eq!(refs::with_digits(&refs, &io, &ids[9].to_string().replace('-', "")[..20], 2).unwrap()[0].0, ids[9]);
+    let read = io.loaded.replace(0);
+    assert!(read <= 20, "{read} pages to count versions, and to find one");
+
+    // One page after another reads each page of the refs about once.
+    let mut history = History::new(&refs, Box::new(Lent(&io)), newest).unwrap();
+    let (mut place, mut seen) = (history.place(), 0);
+    while let Some(at) = place {
+        io.loaded.set(0);
+        history = History::from_place(&refs, Box::new(Lent(&io)), newest, &at).unwrap();
+        seen += history.by_ref().take(1_000).inspect(|version| assert!(version.is_ok())).count();
+        let read = io.loaded.get();
+        assert!(read <= 60, "{read} pages for a thousand versions after {seen}");
+        place = history.place();
+    }
+    assert_eq!(seen, ids.len());
+}
+
+#[test]
+fn a_history_read_as_it_is_asked_for_is_the_list_of_versions() {
+    let io = Pages::default();
+    // Clocks that differ, joined lines, versions of one millisecond.
+    let (mut refs, ids) = line(&io, 400, |number| (number % 7 == 3).then_some(number / 2), |number| (number % 5) * 37);
+    let newest = *ids.last().unwrap();
+    let all = refs::versions(&refs, &io).unwrap();
+    assert_eq!(first(&refs, &io, newest, usize::MAX), all);
+    // Some are forgotten; one is no ancestor of the newest.
+    let mut edits = Edits::new();
+    all.iter().skip(3).step_by(4).for_each(|version| refs::forget_version(&mut edits, version));
+    refs = refs.edit(&io, &edits).unwrap();
+    let left = refs::versions(&refs, &io).unwrap();
+    assert_eq!(first(&refs, &io, newest, usize::MAX), left);
+    let stray = IndexRecord { generation: 1_000, ..record(root(&io, &[], &[])) };
+    let mut edits = Edits::new();
+    refs::add_version(&mut edits, &stray);
+    refs = refs.edit(&io, &edits).unwrap();
+    let found = first(&refs, &io, newest, usize::MAX);
+    assert_eq!(found.len(), left.len() + 1);
+    assert_eq!((found.last().unwrap().id, &found[..left.len()]), (stray.id, &left[..]));
 }
 
 fn kinds(io: &Pages, before: &Root, after: &Root) -> BTreeMap<String, Option<ChangeKind>> {

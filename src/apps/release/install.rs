@@ -245,14 +245,16 @@ fn mark(install_id: &str) -> String {
 /// The version that holds an install, and its message.
 pub(super) fn version_of(workspace: &Workspace, install_id: &str) -> Result<Option<(VersionId, String)>> {
     let mark = mark(install_id);
-    let found = workspace.versions()?.into_iter().find_map(|version| {
-        let message = version.summary.message.as_ref().filter(|message| message.contains(&mark))?;
-        message.starts_with(MESSAGE).then(|| (version.id, message.to_string()))
-    });
-    match found {
-        Some(found) => Ok(Some(found)),
-        None => unnamed_version_of(workspace, install_id),
+    for version in workspace.newest_first()? {
+        let version = version.map_err(WorkspaceError::from)?;
+        if let Some(message) = version.summary.message
+            && message.contains(&mark)
+            && message.starts_with(MESSAGE)
+        {
+            return Ok(Some((version.id, message)));
+        }
     }
+    unnamed_version_of(workspace, install_id)
 }
 
 /// After a crash before its version was recorded, an install is in the next one that was, without a word of it.

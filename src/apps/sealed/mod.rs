@@ -61,4 +61,4 @@ pub use steps::{
     Chunk, Content, Extracted, NewShares, Shares, decrypt_and_extract, encrypt_updated_data, generate_new_shares,
     update_shares,
 };
-pub use within::update_in_workspace;
+pub use within::{check_in_workspace, update_in_workspace};

@@ -76,6 +76,14 @@ fn locked(error: WorkspaceError, uuid: uuid::Uuid, lock: &[Vec<u8>]) -> SealedEr
     }
 }
 
+/// Checks that there is a file of sealed documents, given by its names from the root; not what it takes to open one.
+pub fn check_in_workspace(workspace: &Workspace, path: &[&[u8]]) -> Result<()> {
+    let path: Names = path.iter().map(|name| name.to_vec()).collect();
+    let (_, body) = find(&mut workspace.begin_change()?, &path)?;
+    Image::open(&Stored { workspace, body }, &shown(&path).display().to_string())?;
+    Ok(())
+}
+
 fn shown(path: &[Vec<u8>]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&path.join(&b'/')))
 }

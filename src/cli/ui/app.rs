@@ -1,5 +1,7 @@
 //! What keys do.
 
+use std::time::{Duration, Instant};
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::pages::{self, Look, Page, Row, Target};
@@ -7,6 +9,8 @@ use crate::cli::output::outcome;
 use crate::cli::view::View;
 use crate::control::{Failure, PathText, Request};
 
+/// Files beside others are looked for at most so often.
+const CONFLICTS_EVERY: Duration = Duration::from_secs(15);
 /// Rows that a page key goes.
 const FAR: usize = 20;
 
@@ -15,6 +19,8 @@ pub struct App<'a> {
     view: &'a View,
     /// Pages on each other; the last is shown.
     pub pages: Vec<Page>,
+    /// Which of the four screens they began at.
+    pub tab: usize,
     /// What is asked, if anything.
     pub question: Option<Question>,
     /// The last thing to say.
@@ -23,6 +29,8 @@ pub struct App<'a> {
     pub state: String,
     /// Whether all is well.
     pub is_well: bool,
+    /// So many files lie beside another one, in which version, and when that was looked at.
+    beside: (usize, String, Option<Instant>),
     is_over: bool,
 }
 
@@ -34,6 +42,8 @@ pub struct Question {
     pub rows: Vec<Row>,
     /// What is typed, where something is.
     pub typed: Option<String>,
+    /// The first row that is shown.
+    pub first: usize,
     /// What is done for a yes; nothing when it only tells.
     act: Option<Request>,
 }
@@ -42,9 +52,18 @@ impl<'a> App<'a> {
     /// The timeline.
     pub fn new(view: &'a View) -> Self {
         let state = String::new();
-        let mut app =
-            Self { view, pages: Vec::new(), question: None, said: view.name(), state, is_well: true, is_over: false };
-        app.top(pages::timeline(view, None));
+        let mut app = Self {
+            view,
+            pages: Vec::new(),
+            tab: 0,
+            question: None,
+            said: view.name(),
+            state,
+            is_well: true,
+            beside: (0, String::new(), None),
+            is_over: false,
+        };
+        app.top(0, pages::timeline(view, None));
         app.refresh();
         app
     }
@@ -64,7 +83,7 @@ impl<'a> App<'a> {
             }
         };
         let waiting = status["unpublished_versions"].as_u64().unwrap_or(0);
-        let conflicts = status["conflicts"].as_u64().unwrap_or(0);
+        let conflicts = self.count_conflicts(status["newest_version"].as_str().unwrap_or_default());
         let state = match () {
             () if !status["blocked"].is_null() => "publishing stopped".to_owned(),
             () if !status["offline"].is_null() => format!("offline, {waiting} versions wait"),
@@ -73,13 +92,28 @@ impl<'a> App<'a> {
             () => "published".to_owned(),
         };
         self.is_well = status["blocked"].is_null() && status["offline"].is_null() && conflicts == 0;
-        self.state = if conflicts > 0 { format!("{state}, {conflicts} conflicts") } else { state };
+        self.state = match conflicts {
+            0 => state,
+            1 => format!("{state}, 1 conflict"),
+            conflicts => format!("{state}, {conflicts} conflicts"),
+        };
         if self.pages.len() == 1 && self.pages[0].title == "Now" {
             let selected = self.pages[0].selected;
             if let Ok(page) = pages::status(self.view) {
                 self.pages[0] = Page { selected: selected.min(page.rows.len().saturating_sub(1)), ..page };
             }
         }
+    }
+
+    /// A mount counts the conflicts that it saw itself, settled or not; what lies beside other files is what there is.
+    fn count_conflicts(&mut self, newest: &str) -> usize {
+        let (_, known, looked) = &self.beside;
+        if known != newest && looked.is_none_or(|looked| looked.elapsed() > CONFLICTS_EVERY) {
+            let found = self.view.data(&Request::Conflicts {}).ok();
+            let count = found.and_then(|found| found.as_array().map(Vec::len)).unwrap_or(0);
+            self.beside = (count, newest.to_owned(), Some(Instant::now()));
+        }
+        self.beside.0
     }
 
     fn fail(&mut self, failure: &Failure) {
@@ -97,11 +131,12 @@ impl<'a> App<'a> {
         }
     }
 
-    fn top(&mut self, page: Result<Page, Failure>) {
+    fn top(&mut self, tab: usize, page: Result<Page, Failure>) {
         let before = std::mem::take(&mut self.pages);
         self.push(page);
-        if self.pages.is_empty() {
-            self.pages = before;
+        match self.pages.is_empty() {
+            true => self.pages = before,
+            false => self.tab = tab,
         }
     }
 
@@ -123,13 +158,13 @@ impl<'a> App<'a> {
         }
         match key.code {
             KeyCode::Char('q') => self.is_over = true,
-            KeyCode::Char('1') => self.top(pages::timeline(self.view, None)),
+            KeyCode::Char('1') => self.top(0, pages::timeline(self.view, None)),
             KeyCode::Char('2') => {
                 let root = pages::newest(self.view);
-                self.top(root.and_then(|version| pages::dir(self.view, &version, &PathText::default())));
+                self.top(1, root.and_then(|version| pages::dir(self.view, &version, &PathText::default())));
             }
-            KeyCode::Char('3') => self.top(pages::conflicts(self.view)),
-            KeyCode::Char('4') => self.top(pages::status(self.view)),
+            KeyCode::Char('3') => self.top(2, pages::conflicts(self.view)),
+            KeyCode::Char('4') => self.top(3, pages::status(self.view)),
             KeyCode::Esc | KeyCode::Backspace | KeyCode::Left if self.pages.len() > 1 => {
                 self.pages.pop();
                 self.said.clear();
@@ -169,7 +204,10 @@ impl<'a> App<'a> {
         match target {
             Target::None => {}
             Target::Version(id) => self.push(pages::version(self.view, &id)),
-            Target::Change { from, to, path } => self.push(pages::change(self.view, &from, &to, &path)),
+            Target::Change { from, to, path, old: None } => self.push(pages::change(self.view, &from, &to, &path)),
+            Target::Change { from, to, path, old: Some(old) } => {
+                self.push(pages::renamed(self.view, (&from, &old), (&to, &path)));
+            }
             Target::Dir { version, path } => self.push(pages::dir(self.view, &version, &path)),
             Target::File { version, path } => self.push(pages::file(self.view, &version, &path)),
             Target::Conflict { version, path, beside } => {
@@ -220,7 +258,7 @@ impl<'a> App<'a> {
     }
 
     fn ask(&mut self, title: &str, rows: Vec<Row>, act: Request) {
-        self.question = Some(Question { title: pages::printable(title), rows, typed: None, act: Some(act) });
+        self.question = Some(Question { title: pages::printable(title), rows, typed: None, first: 0, act: Some(act) });
     }
 
     fn restore(&mut self, version: &str, paths: Vec<PathText>) {
@@ -246,6 +284,14 @@ impl<'a> App<'a> {
                 typed.push(c);
                 self.question = Some(question);
             }
+            (KeyCode::Down | KeyCode::Char('j'), None) => {
+                question.first = (question.first + 1).min(question.rows.len().saturating_sub(1));
+                self.question = Some(question);
+            }
+            (KeyCode::Up | KeyCode::Char('k'), None) => {
+                question.first = question.first.saturating_sub(1);
+                self.question = Some(question);
+            }
             (KeyCode::Enter, _) | (KeyCode::Char('y'), None) => self.perform(question),
             (KeyCode::Char('n'), None) => {}
             _ => self.question = Some(question),
@@ -263,10 +309,11 @@ impl<'a> App<'a> {
         let done = self.view.ask(&request).and_then(|reply| outcome(&reply).map(|_| reply.message));
         match done {
             Ok(message) => {
-                let is_conflict = matches!(request, Request::Resolve { .. });
-                match is_conflict {
-                    true => self.top(pages::conflicts(self.view)),
-                    false => self.top(pages::timeline(self.view, None)),
+                // Whatever was done, others may lie beside each other now.
+                self.beside = (0, String::new(), None);
+                match matches!(request, Request::Resolve { .. }) {
+                    true => self.top(2, pages::conflicts(self.view)),
+                    false => self.top(0, pages::timeline(self.view, None)),
                 }
                 self.said = pages::printable(&message);
             }
@@ -291,7 +338,7 @@ fn help() -> Question {
         "q            end",
     ];
     let row = |text: &&str| Row { text: (*text).to_owned(), look: Look::Plain, target: Target::None };
-    Question { title: "Keys".to_owned(), rows: keys.iter().map(row).collect(), typed: None, act: None }
+    Question { title: "Keys".to_owned(), rows: keys.iter().map(row).collect(), typed: None, first: 0, act: None }
 }
 
 impl Question {

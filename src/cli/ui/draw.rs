@@ -31,7 +31,11 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App<'_>) {
     let [top, middle, bottom] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
     let colour = if app.is_well { Color::Green } else { Color::Yellow };
-    let mut head: Vec<Span<'_>> = TABS.iter().flat_map(|tab| [Span::raw(*tab), Span::raw("   ")]).collect();
+    let tab = |(at, text): (usize, &'static str)| {
+        let chosen = if at == app.tab { Modifier::REVERSED } else { Modifier::empty() };
+        [Span::styled(format!(" {text} "), Style::new().add_modifier(chosen)), Span::raw(" ")]
+    };
+    let mut head: Vec<Span<'_>> = TABS.into_iter().enumerate().flat_map(tab).collect();
     head.push(Span::styled(app.state.as_str(), Style::new().fg(colour)));
     frame.render_widget(Line::from(head), top);
     if let Some(page) = app.pages.last() {
@@ -61,12 +65,13 @@ fn ask(frame: &mut Frame<'_>, question: &Question) {
     let place = Rect::new((area.width - wide) / 2, area.height.saturating_sub(high) / 2, wide, high);
     let mut lines = vec![Line::styled(question.title.as_str(), style(Look::Head))];
     let room = usize::from(high).saturating_sub(4);
-    lines.extend(question.rows.iter().take(room).map(line));
+    lines.extend(question.rows.iter().skip(question.first).take(room).map(line));
     if let Some(typed) = &question.typed {
         lines.push(Line::raw(format!("> {typed}█")));
     }
-    if question.rows.len() > room {
-        lines.push(Line::styled(format!("and {} more", question.rows.len() - room), style(Look::Dim)));
+    let below = question.rows.len().saturating_sub(question.first + room);
+    if below > 0 {
+        lines.push(Line::styled(format!("and {below} more, by ↓"), style(Look::Dim)));
     }
     let block = Block::bordered().title_bottom(format!(" {} ", question.keys()));
     frame.render_widget(Clear, place);

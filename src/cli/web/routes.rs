@@ -73,6 +73,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .route("/api/compare", post(compared))
         .route("/api/file", get(file))
         .route("/api/sizes", get(sizes))
+        .route("/api/stored", get(stored))
         .route("/api/retention", post(retention))
         .fallback(get(asset))
         .layer(DefaultBodyLimit::max(REQUEST_LEN_MAX))
@@ -144,6 +145,7 @@ fn is_for_the_page(request: &Request) -> bool {
         | Request::Unlock { .. }
         | Request::Locks {}
         | Request::Metrics {}
+        | Request::Stored {}
         | Request::Jobs {}
         | Request::Job { .. }
         | Request::Cancel { .. } => true,
@@ -261,6 +263,21 @@ fn attachment(path: &PathText) -> HeaderValue {
 async fn sizes(State(server): State<Arc<Server>>) -> Answer<super::summary::Curve> {
     let held = server.clone();
     Ok(Json(blocking(move || held.sizes.curve(&held.view)).await?))
+}
+
+/// Whether to count anew.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Count {
+    #[serde(default)]
+    again: bool,
+}
+
+async fn stored(
+    State(server): State<Arc<Server>>,
+    Query(Count { again }): Query<Count>,
+) -> Answer<Option<serde_json::Value>> {
+    Ok(Json(blocking(move || server.sizes.stored(&server.view, again)).await?))
 }
 
 async fn retention(

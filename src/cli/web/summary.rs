@@ -34,16 +34,32 @@ struct Point {
     files: u64,
 }
 
-/// The curve that was made last, with the version it ends at.
+/// Curves that were made last.
 #[derive(Default)]
-pub struct Sizes(Mutex<Option<(String, Curve)>>);
+pub struct Sizes {
+    /// With the version it ends at.
+    files: Mutex<Option<(String, Curve)>>,
+    stored: Mutex<Option<Value>>,
+}
 
 impl Sizes {
+    /// What the store holds over time, as it was counted last; counted anew with `again`. Nothing before the first
+    /// time.
+    pub fn stored(&self, view: &View, again: bool) -> Result<Option<Value>, Failure> {
+        let mut kept = self.stored.lock();
+        if again {
+            let mut counted = view.data(&Request::Stored {})?;
+            counted["counted"] = json!(jiff::Timestamp::now().to_string());
+            *kept = Some(counted);
+        }
+        Ok(kept.clone())
+    }
+
     /// The size of every version, thinned out.
     pub fn curve(&self, view: &View) -> Result<Curve, Failure> {
         let newest = view.data(&Request::Status { files: false })?["newest_version"].as_str().map(str::to_owned);
         let newest = newest.unwrap_or_default();
-        let mut kept = self.0.lock();
+        let mut kept = self.files.lock();
         if let Some((_, curve)) = kept.as_ref().filter(|(known, _)| *known == newest) {
             return Ok(curve.clone());
         }

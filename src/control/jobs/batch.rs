@@ -76,7 +76,13 @@ fn prepare(request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failur
     }
     let shown = serde_json::to_value(&request).map_err(|error| not_understood(&error.to_string()))?;
     // What was done is remembered, so beginning anew goes on.
-    Ok(Prepared { shown, secret: None, resume: true, work: Box::new(move |context| work(context, request)) })
+    Ok(Prepared {
+        shown,
+        secret: None,
+        resume: true,
+        check: None,
+        work: Box::new(move |context| work(context, request)),
+    })
 }
 
 fn work(context: &JobContext, Request { action, mut job }: Request) -> Result<Reply, Failure> {

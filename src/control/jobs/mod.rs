@@ -49,6 +49,8 @@ const AREA: &str = "jobs";
 
 /// The work of a job.
 pub type JobWork = Box<dyn FnOnce(&JobContext) -> Result<Reply, Failure> + Send>;
+/// Says, without doing it, whether a job could be done.
+pub type JobCheck = Box<dyn FnOnce(&Workspace) -> Result<(), Failure> + Send>;
 /// Checks the arguments of a request for a job: a JSON object without the fields of the envelope, and what is secret.
 pub type Prepare = fn(Value, Option<RequestSecrets>) -> Result<Prepared, Failure>;
 
@@ -60,6 +62,8 @@ pub struct Prepared {
     pub secret: Option<SecretDigest>,
     /// Whether the next mount begins it anew, from `shown`, when this one ends before it does.
     pub resume: bool,
+    /// What a trial of it looks at besides its arguments.
+    pub check: Option<JobCheck>,
     /// The work.
     pub work: JobWork,
 }

@@ -45,7 +45,7 @@ fn prepare(fields: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure
         let report = context.workspace().check_while(how_much, &mut goes_on);
         Ok(checked(&report.map_err(|error| ended_or(context, error.into()))?))
     };
-    Ok(Prepared { shown, secret: None, resume: true, work: Box::new(work) })
+    Ok(Prepared { shown, secret: None, resume: true, check: None, work: Box::new(work) })
 }
 
 fn prepare_export(fields: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure> {
@@ -63,7 +63,7 @@ fn prepare_export(fields: Value, _: Option<RequestSecrets>) -> Result<Prepared, 
         });
         done.map_err(|failure| ended_or(context, failure))
     };
-    Ok(Prepared { shown, secret: None, resume: false, work: Box::new(work) })
+    Ok(Prepared { shown, secret: None, resume: false, check: None, work: Box::new(work) })
 }
 
 fn another() -> Failure {

@@ -64,7 +64,7 @@ fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Fa
     }
     let resume = asked.repeats();
     let work = move |context: &JobContext| run(context, &asked);
-    Ok(Prepared { shown: request, secret: None, resume, work: Box::new(work) })
+    Ok(Prepared { shown: request, secret: None, resume, check: None, work: Box::new(work) })
 }
 
 /// How often a mount asks whether it is time to look for something new.

@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{JobContext, Prepared};
-use crate::apps::sealed::{Machine, RequestSecrets, SystemProcesses, update_in_workspace};
+use crate::apps::sealed::{Machine, RequestSecrets, SystemProcesses, check_in_workspace, update_in_workspace};
 use crate::base::clock::SystemClock;
 use crate::base::disk::RealDisk;
 use crate::control::table::{Arg, ArgKind, Command, Run};
 use crate::control::{Exit, Failure, PathText, Reply};
+use crate::workspace::Workspace;
 
 /// The command.
 pub const COMMAND: Command = Command {
@@ -49,8 +50,13 @@ fn prepare(request: Value, secrets: Option<RequestSecrets>) -> Result<Prepared, 
     let backup = !request.no_backup;
     let shown = json!({ "file": request.file, "no_backup": request.no_backup });
     let secret = Some(secrets.digest());
+    let place = path.clone();
+    let check = move |workspace: &Workspace| {
+        let place: Vec<&[u8]> = place.iter().map(Vec::as_slice).collect();
+        Ok(check_in_workspace(workspace, &place)?)
+    };
     let work = move |context: &JobContext| update(context, &path, backup, &secrets);
-    Ok(Prepared { shown, secret, resume: false, work: Box::new(work) })
+    Ok(Prepared { shown, secret, resume: false, check: Some(Box::new(check)), work: Box::new(work) })
 }
 
 fn update(context: &JobContext, path: &[Vec<u8>], backup: bool, secrets: &RequestSecrets) -> Result<Reply, Failure> {

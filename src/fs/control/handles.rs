@@ -177,7 +177,7 @@ impl Talk {
         let mut request = std::mem::take(&mut self.request);
         self.extent = Extent::default();
         self.after_json = request.trim_ascii_start().starts_with(b"{");
-        let Answer { exit, bytes } = answer(self, &request);
+        let Answer { exit, bytes, .. } = answer(self, &request);
         request.zeroize();
         (self.reply, self.begins) = (bytes, None);
         match exit {
@@ -203,7 +203,7 @@ mod tests {
 
     fn echo(_: &Talk, request: &[u8]) -> Answer {
         let exit = if request.starts_with(b"bad") { Exit::Usage } else { Exit::Ok };
-        Answer { exit, bytes: [b"<", request, b">"].concat() }
+        Answer { exit, bytes: [b"<", request, b">"].concat(), is_secret: false }
     }
 
     fn said(talk: Talk) -> Vec<u8> {

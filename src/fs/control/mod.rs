@@ -13,6 +13,7 @@ mod past;
 mod process;
 
 pub use handles::Unfinished;
+pub use names::OWN_FILES;
 pub(super) use names::{Item, time_name};
 pub(super) use nodes::is_outside;
 pub(super) use outside::{Outside, SHA256_XATTR, VERSION_XATTR};

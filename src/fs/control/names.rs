@@ -16,6 +16,9 @@ use crate::worktree::{FileKind, WorkError};
 
 const LATEST: &str = "latest";
 
+/// Files in `.kura/ctl` that no listing shows: a mount writes to them itself, to lie over what was secret.
+pub const OWN_FILES: [&str; 2] = [".own-0", ".own-1"];
+
 /// One name outside of the live tree.
 pub(crate) struct Item {
     pub(super) name: Vec<u8>,
@@ -116,7 +119,9 @@ impl Fixed {
 
     /// What a name that is always there stands for.
     pub(super) fn child(self, folder: Ino, name: &[u8]) -> Option<Key> {
-        self.children(folder).find(|(known, _)| known == name).map(|(_, key)| key)
+        let own = OWN_FILES.into_iter().find(|own| self == Fixed::Ctl && own.as_bytes() == name);
+        let own = own.map(|own| Key::Command(folder, own));
+        own.or_else(|| self.children(folder).find(|(known, _)| known == name).map(|(_, key)| key))
     }
 
     fn children(self, folder: Ino) -> impl Iterator<Item = (Vec<u8>, Key)> {
@@ -251,9 +256,12 @@ impl Outside {
         if !is_date {
             return Ok(None);
         }
-        let versions = self.workspace.versions()?;
-        match versions.iter().find(|version| time_name(version.summary.time) == name) {
-            Some(version) => Ok(Some(version.id)),
+        let Ok(time) = name.parse::<jiff::Timestamp>() else { return self.select(name) };
+        let time = Timestamp::from_unix_ns(i64::try_from(time.as_nanosecond()).unwrap_or(0));
+        let versions = self.workspace.versions_at(time)?.into_iter();
+        let named = versions.filter(|(_, summary)| time_name(summary.time) == name);
+        match named.max_by_key(|(id, summary)| (summary.generation, *id)) {
+            Some((id, _)) => Ok(Some(id)),
             None => self.select(name),
         }
     }

@@ -1,7 +1,7 @@
 //! Operations on what is outside of the live tree.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::handles::{Handles, Open, Talk, Unfinished};
 use super::jobs;
@@ -19,6 +19,9 @@ use crate::version::entry::{Body, Ino};
 use crate::workspace::Workspace;
 use crate::worktree::{Attr, Caller, Changes, FileKind, Wait, WorkError};
 
+/// Who is told of secret requests, and whether there is time to wait.
+pub(crate) type TellSecret = Box<dyn Fn(Wait) + Send + Sync>;
+
 /// Everything outside of the live tree.
 pub(crate) struct Outside {
     pub(super) workspace: Arc<Workspace>,
@@ -29,6 +32,8 @@ pub(crate) struct Outside {
     /// What was closed before a version is asked for shall be in it.
     files: Arc<OpenFiles>,
     access: Arc<AccessLog>,
+    /// Told of secret requests.
+    secret: OnceLock<TellSecret>,
 }
 
 /// The SHA-256 of a past file, when its version knows it.
@@ -50,7 +55,19 @@ impl Outside {
         files: Arc<OpenFiles>,
         access: Arc<AccessLog>,
     ) -> Self {
-        Self { workspace, options, control, nodes: Nodes::default(), handles: Handles::default(), files, access }
+        let (nodes, handles, secret) = (Nodes::default(), Handles::default(), OnceLock::new());
+        Self { workspace, options, control, nodes, handles, files, access, secret }
+    }
+
+    /// Who is told of secret requests; the first to ask for it.
+    pub(crate) fn on_secret(&self, tell: TellSecret) {
+        self.secret.set(tell).ok();
+    }
+
+    fn tell_secret(&self, wait: Wait) {
+        if let Some(tell) = self.secret.get() {
+            tell(wait);
+        }
     }
 
     fn check_owner(&self, caller: Caller) -> Result<()> {
@@ -303,6 +320,7 @@ impl Outside {
             Some(Open::Talk(talk)) if talk.is_at_end() => true,
             Some(Open::Talk(talk)) if talk.is_unfinished() => {
                 self.control.abandoned(talk.command);
+                self.tell_secret(Wait::No);
                 false
             }
             _ => false,
@@ -323,8 +341,13 @@ impl Outside {
         if handle == Handle(0) {
             return Ok(());
         }
+        let open = self.handles.find(handle)?;
+        // Nothing waits to be run, as a rule.
+        if open.try_lock().is_some_and(|open| !matches!(&*open, Open::Talk(talk) if talk.is_unfinished())) {
+            return Ok(());
+        }
         may_wait(wait)?;
-        match &mut *self.handles.find(handle)?.lock() {
+        match &mut *open.lock() {
             Open::Talk(talk) if talk.is_unfinished() => {
                 talk.close(process_of(thread), |talk, request| self.answer(talk, request))
             }
@@ -334,13 +357,17 @@ impl Outside {
 
     fn answer(&self, talk: &Talk, request: &[u8]) -> Answer {
         self.files.settle();
-        match self.base(talk.folder) {
+        let answer = match self.base(talk.folder) {
             Ok(base) => self.control.answer(talk.command, &base, request),
             Err(error) => {
                 let failure = Failure::new(Exit::Other, format!("the folder of this `.kura` is gone: {error}"));
-                Answer { exit: failure.exit, bytes: Reply::from(failure).line() }
+                Answer { exit: failure.exit, bytes: Reply::from(failure).line(), is_secret: true }
             }
+        };
+        if answer.is_secret {
+            self.tell_secret(Wait::Yes);
         }
+        answer
     }
 
     pub(crate) fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize, wait: Wait) -> Result<Vec<u8>> {
@@ -371,6 +398,7 @@ impl Outside {
                 let written = talk.write(data, |talk, request| self.answer(talk, request));
                 if matches!(written, Err(FsError::RequestTooLong)) {
                     self.control.too_long(talk.command);
+                    self.tell_secret(Wait::Yes);
                 }
                 written
             }

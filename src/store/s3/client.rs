@@ -21,6 +21,7 @@ use super::errors::{Call, chain, classify, status, unanswered};
 use super::{
     AtomicBool, ETag, Object, ObjectInfo, ObjectKey, Ordering, PutCondition, RangeRequest, Result, StoreError,
 };
+use crate::base::clock::Timestamp;
 use crate::base::limits::OBJECT_LEN_MAX;
 use crate::base::random;
 use crate::store::S3Address;
@@ -355,7 +356,8 @@ impl Inner {
         let known = |object: aws_sdk_s3::types::Object| {
             // What others keep beside us is not ours to see.
             let key = ObjectKey::new(object.key()?.strip_prefix(&self.prefix)?)?;
-            Some(ObjectInfo { key, len: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0) })
+            let modified = object.last_modified().map(|time| Timestamp::from_parts(time.secs(), time.subsec_nanos()));
+            Some(ObjectInfo { key, len: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0), modified })
         };
         let next = answer.next_continuation_token.filter(|_| answer.is_truncated == Some(true));
         if answer.is_truncated == Some(true) && (next.is_none() || next == token) {

@@ -105,7 +105,7 @@ impl ObjectStore for CountingStore {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<()> {
         for (key, bytes) in self.objects.lock().iter().filter(|(key, _)| key.as_str().starts_with(prefix)) {
-            each(ObjectInfo { key: key.clone(), len: bytes.len() as u64 });
+            each(ObjectInfo { key: key.clone(), len: bytes.len() as u64, modified: None });
         }
         Ok(())
     }

@@ -91,6 +91,7 @@ fn both_doors_of_a_mount_say_the_same() {
         ("find", vec!["*.txt"]),
         ("blame", vec!["d/a b.txt"]),
         ("locks", vec![]),
+        ("stored", vec![]),
         ("conflicts", vec![]),
         ("jobs", vec![]),
         ("tag", vec!["v1", "again"]),
@@ -162,6 +163,7 @@ fn a_day_passes_by_files_alone() {
     put("reencrypt", "\n");
     put("repair", "\n");
     assert!(put("status", "\n").contains("workspace"));
+    assert!(put("stored", "\n").contains(" objects, "));
     assert!(put("metrics", "\n").contains("kura_files"));
     assert!(put("config", "\n").contains("cache_size"));
     assert!(fs::read_to_string(mount.file(".kura/config")).unwrap().contains("the variable KURA_STATE_DIR"));

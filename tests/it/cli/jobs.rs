@@ -1,6 +1,7 @@
 //! Jobs through the command line and the control files, and what a kill leaves of them.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use kura::apps::sealed::{self, Credentials, Machine, Place, ShareIds, SystemProcesses};
 use kura::base::clock::SystemClock;
 use kura::base::disk::RealDisk;
+use kura::control::REQUEST_LEN_MAX;
 use kura::crypto::slots::Secret;
 use serde_json::{Value, json};
 
@@ -143,6 +145,20 @@ fn an_update_and_a_command_do_not_work_on_one_file_at_once() {
     assert_eq!(document(&home)["n"], 3);
 }
 
+/// How often the text stands in the bytes. The C library is fast at this, also where tests are not optimised.
+fn count_of(mut bytes: &[u8], text: &[u8]) -> usize {
+    let mut count = 0;
+    loop {
+        // SAFETY: both are slices with their lengths.
+        let found = unsafe { libc::memmem(bytes.as_ptr().cast(), bytes.len(), text.as_ptr().cast(), text.len()) };
+        if found.is_null() {
+            return count;
+        }
+        count += 1;
+        bytes = &bytes[found as usize - bytes.as_ptr() as usize + text.len()..];
+    }
+}
+
 /// How often the text stands in the memory of a process that it writes to.
 fn count_in_memory(pid: i32, text: &[u8]) -> usize {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -154,7 +170,7 @@ fn count_in_memory(pid: i32, text: &[u8]) -> usize {
         let mut bytes = vec![0; (end - start) as usize];
         // What is not there any more holds nothing.
         if memory.read_exact_at(&mut bytes, start).is_ok() {
-            count += bytes.windows(text.len()).filter(|window| *window == text).count();
+            count += count_of(&bytes, text);
         }
     }
     count
@@ -174,17 +190,35 @@ fn nothing_of_a_request_stays_in_the_memory_of_a_mount() {
                                   "document": { "token": secret } });
             let reply = ask(&mount, &request);
             let waited = run(home.kura(["wait", reply["data"]["job"].as_str().unwrap()]).env("KURA_STORE", &store));
-            if code == 0 { drop(waited.ok()) } else { waited.fails(code, &["no document"]) }
+            if code == 0 {
+                drop(waited.ok())
+            } else {
+                waited.fails(code, &["no document"])
+            }
+            assert_eq!(count_in_memory(mount.pid(), secret.as_bytes()), 0);
         }
     }
-    // Where the mount receives what programs write, the next writes lie over it.
+    // A request that fills what the mount can receive at once, in parts; one that is not understood, and one that ends
+    // nowhere.
+    let padding = format!("{secret} ").repeat((REQUEST_LEN_MAX - 4096) / (secret.len() + 1));
+    let request = json!({ "op": "update", "file": "notes.sealed", "ids": [1, 4, 9], "password": secret,
+                          "document": { "token": padding } });
+    let ctl = |name: &str| File::options().write(true).open(mount.file(".kura/ctl").join(name)).unwrap();
     std::thread::scope(|scope| {
-        for number in 0..8 {
-            let path = mount.file(&format!("large{number}"));
-            scope.spawn(move || (0..8).for_each(|_| fs::write(&path, vec![7; 1 << 20]).unwrap()));
+        for _ in 0..4 {
+            let mut file = ctl("update");
+            let request = &request;
+            scope.spawn(move || {
+                let text = request.to_string();
+                text.as_bytes().chunks(100_000).for_each(|part| file.write_all(part).unwrap());
+            });
         }
     });
-    assert_eq!(count_in_memory(mount.pid(), secret.as_bytes()), 0);
+    ctl("update").write_all(format!("{{\"password\": \"{secret}\"}}").as_bytes()).unwrap_err();
+    ctl("update").write_all(format!("{{\"password\": \"{secret}").as_bytes()).unwrap();
+    // Four jobs of a bad password, one after another; a close waits for nothing.
+    let is_gone = || count_in_memory(mount.pid(), secret.as_bytes()) == 0;
+    assert!(super::support::wait_for(std::time::Duration::from_secs(120), is_gone));
     let grep = Command::new("grep").args(["-rlF", &secret, "--exclude-dir=mnt"]).arg(home.path("")).output().unwrap();
     assert_eq!((grep.status.code(), grep.stdout), (Some(1), Vec::new()), "nor in any file of this machine");
 }

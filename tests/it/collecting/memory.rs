@@ -56,7 +56,8 @@ impl ObjectStore for Littered {
         self.inner.list(prefix, each)?;
         if prefix == "objects/" {
             let left = self.litter.saturating_sub(self.deleted.load(Ordering::Relaxed));
-            (0..left).for_each(|number| each(ObjectInfo { key: litter(number, self.litter), len: 300_000 }));
+            (0..left)
+                .for_each(|number| each(ObjectInfo { key: litter(number, self.litter), len: 300_000, modified: None }));
         }
         Ok(())
     }

@@ -292,6 +292,19 @@ fn an_update_written_to_its_file_is_a_job_that_changes_one_document() {
     let reply = ask(&mount, &json!({ "op": "update", "file": "d/notes.sealed", "ids": ONE, "password": ["s3cret"] }));
     assert_eq!(reply["code"], "usage");
     assert!(!reply.to_string().contains("s3cret") && !last_error(&mount).contains("s3cret"));
+    // A trial tells whether the file is there and what it is; the password it does not try.
+    let trial = |file: &str| {
+        let request = json!({ "op": "update", "file": file, "ids": ONE, "password": "no", "document": {},
+                              "dry_run": true });
+        ask(&mount, &request)
+    };
+    fs::write(mount.at("d/plain"), "no sealed file").unwrap();
+    let before = fs::read(&file).unwrap();
+    assert_eq!(trial("d/notes.sealed")["code"], "ok");
+    for other in ["d/absent", "d/plain", "d"] {
+        assert_eq!(trial(other)["ok"], false, "{other}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), before);
     mount.end();
     // Another mount still knows the job, and the file is in a version.
     let mount = place.mount();

@@ -71,6 +71,7 @@ def scenario(browser, address):
     # A conflict, settled.
     home("conflicts")
     tab.until("document.querySelectorAll('details.conflict[open] table.diff td.add').length > 0")
+    tab.until("document.querySelector('#nav a[aria-current]').textContent === 'Conflicts (1)'")
     tab.shot("conflicts")
     tab.dark(True)
     tab.shot("dark-diff")
@@ -78,6 +79,7 @@ def scenario(browser, address):
     tab.click("[data-take=theirs]")
     tab.click("dialog button.primary", "Take theirs")
     tab.sees("No conflicts")
+    tab.until("document.querySelector('#nav a[aria-current]').textContent === 'Conflicts'")
 
     # What is going on; how large it was; what would be kept.
     home("status")
@@ -90,6 +92,9 @@ def scenario(browser, address):
     tab.sees("would be forgotten")
     tab.click("button", "Count what the store holds")
     tab.sees("for all versions together")
+    tab.until("document.querySelectorAll('svg.plot path.line').length === 2")
+    tab.click("button", "Look for what nobody needs")
+    tab.sees("Nobody needs")
     tab.shot("space")
 
     # By keys alone.
@@ -110,6 +115,10 @@ def scenario(browser, address):
     tab.key("j")
     tab.key("Enter")
     tab.until("location.hash.startsWith('#/version/')")
+    opened = tab.js("location.hash")
+    tab.key("Backspace")
+    tab.until("location.hash === '#/timeline' && document.activeElement.dataset.id")
+    assert opened.endswith(tab.js("document.activeElement.dataset.id")), "going back loses the place"
     tab.key("?")
     tab.until("document.querySelector('dialog[open]')?.textContent.includes('Keys')")
     tab.shot("keys")

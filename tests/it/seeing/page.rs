@@ -8,13 +8,14 @@ use kura::base::clock::Timestamp;
 use kura::base::ids::VersionId;
 use kura::crypto::slots::{Credential, Secret};
 use kura::store::StoreUrl;
+use kura::version::index::IndexRecord;
 use kura::version::refs::add_version;
 use kura::version::tree::Edits;
 use kura::workspace::{OpenOptions, Workspace};
 use serde_json::{Value, json};
 
 use super::rig::{Web, becomes, fill};
-use crate::cli::support::{Home, PASSPHRASE, Running, run};
+use crate::cli::support::{Home, PASSPHRASE, Running, run, tree};
 
 const MINUTE_NS: i64 = 60_000_000_000;
 
@@ -123,6 +124,17 @@ fn a_long_history_comes_in_pages() {
     let curve = parsed(&web.get("/api/sizes", &format!("Cookie: {cookie}\r\n")).body);
     assert_eq!(curve["versions"], json!(ids.len()));
     assert_eq!(curve["points"].as_array().unwrap().len(), ids.len());
+    // What is stored is counted when that is asked for, and kept.
+    let stored = |query: &str| parsed(&web.get(&format!("/api/stored{query}"), &format!("Cookie: {cookie}\r\n")).body);
+    assert!(stored("").is_null(), "the store is not listed for every look");
+    let counted = stored("?again=true");
+    assert_eq!(stored(""), counted);
+    let points = counted["points"].as_array().unwrap();
+    let bytes: u64 = tree(&store).iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let counted_bytes = counted["bytes"].as_u64().unwrap();
+    assert!(counted_bytes <= bytes && counted_bytes > bytes / 2, "{bytes} {counted}");
+    assert_eq!(points.last().unwrap()["bytes"], counted["bytes"]);
+    assert!(points.iter().map(|point| point["bytes"].as_u64().unwrap()).is_sorted(), "{counted}");
     let kept = parsed(&web.post("/api/retention", &cookie, &json!({ "last": 3 })).body);
     assert_eq!(kept["kept"].as_u64().unwrap() + kept["forgotten"].as_u64().unwrap(), ids.len() as u64);
     assert_eq!(
@@ -132,14 +144,15 @@ fn a_long_history_comes_in_pages() {
     );
 }
 
-/// Lists so many versions in a workspace, a minute apart; what they hold is that of the newest. Their ids, oldest first.
+/// Lists so many versions in a workspace, a minute apart, before its newest; what they hold is that of the newest. Their
+/// ids, oldest first.
 fn list_versions(home: &Home, store: &Path, count: i64) -> Vec<String> {
     let credential = || Ok(Credential::Passphrase(Secret::from_text(PASSPHRASE.to_owned())));
     let url = StoreUrl::Dir(store.canonicalize().unwrap());
     let options = OpenOptions::new(url, home.path("state"), home.path("cache"), Box::new(credential));
     let workspace = Workspace::open(options).unwrap();
     let newest = workspace.version(workspace.newest().unwrap()).unwrap();
-    let (mut edits, mut ids) = (Edits::new(), Vec::new());
+    let (mut edits, mut ids, mut parent) = (Edits::new(), Vec::new(), None);
     let begin = newest.time.unix_ns() - count * MINUTE_NS;
     for number in 0..count {
         let mut record = (*newest).clone();
@@ -147,11 +160,15 @@ fn list_versions(home: &Home, store: &Path, count: i64) -> Vec<String> {
         // UUIDv7: milliseconds, then what tells apart.
         let bits = (ms as u128) << 80 | 7 << 76 | 2 << 62 | number as u128;
         record.id = VersionId(uuid::Uuid::from_u128(bits));
-        (record.time, record.generation) = (Timestamp::from_unix_ns(begin + number * MINUTE_NS), 2 + number as u64);
+        (record.time, record.generation) = (Timestamp::from_unix_ns(begin + number * MINUTE_NS), 1 + number as u64);
+        record.parents = parent.into_iter().collect();
         record.counts.bytes = number as u64;
         add_version(&mut edits, &record);
         ids.push(record.id.to_string());
+        parent = Some(record.id);
     }
+    let generation = 1 + count as u64;
+    add_version(&mut edits, &IndexRecord { generation, parents: parent.into_iter().collect(), ..(*newest).clone() });
     workspace.tree().edit_refs(&edits).unwrap();
     workspace.close(true).unwrap();
     ids
@@ -175,13 +192,14 @@ fn a_hundred_thousand_versions_stay_usable() {
     };
     let first = log(json!({ "op": "log", "max": 101 }));
     assert_eq!(first["data"].as_array().unwrap().len(), 101);
-    assert_eq!(first["data"][0]["id"], json!(ids[ids.len() - 1]));
+    assert_eq!(first["data"][1]["id"], json!(ids[ids.len() - 1]));
+    assert_eq!(first["message"], json!(format!("{} versions", count + 1)));
     let middle = &ids[ids.len() / 2];
     let page = log(json!({ "op": "log", "max": 101, "from": middle }));
     assert_eq!(page["data"][0]["id"], json!(middle));
     assert_eq!(page["data"][100]["id"], json!(ids[ids.len() / 2 - 100]));
     let end = log(json!({ "op": "log", "max": 101, "from": ids[0] }));
-    assert_eq!(end["data"].as_array().unwrap().len(), 2, "the oldest of these, and the first of the workspace");
+    assert_eq!(end["data"].as_array().unwrap().len(), 1, "the oldest of these");
     let curve = parsed(&web.get("/api/sizes", &format!("Cookie: {cookie}\r\n")).body);
     assert_eq!(curve["versions"], json!(count + 1));
     assert!(curve["points"].as_array().unwrap().len() <= 500);

@@ -106,7 +106,8 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     // Names cannot move the cursor.
     screen.keys(&["2"]);
     screen.sees("bell\\u{7}\\u{1b}[31m.txt");
-    // A conflict.
+    // A conflict, in sight from anywhere; the mount itself saw none.
+    screen.sees(", 1 conflict");
     screen.keys(&["3"]);
     screen.sees("plan.md  <->  conflict-20261121.101500.plan.md");
     screen.keys(&["Enter"]);
@@ -116,6 +117,7 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     screen.sees("ours goes");
     screen.keys(&["y"]);
     screen.sees("Conflicts: none");
+    screen.sees_no_more(", 1 conflict");
     becomes(&mount.file("plan.md"), "theirs\nshared\n");
     // A snapshot with words, and how it is.
     screen.keys(&["s"]);
@@ -124,6 +126,22 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     screen.keys(&["Enter"]);
     screen.sees("recorded version");
     screen.sees("from the terminal");
+    // A file that has another name and nothing else new.
+    fs::rename(mount.file("inner/deep.txt"), mount.file("inner/deeper.txt")).unwrap();
+    screen.keys(&["s"]);
+    screen.sees("What is this state?");
+    screen.keys(&["-l", "another name"]);
+    screen.keys(&["Enter"]);
+    screen.sees("another name");
+    screen.keys(&["Enter"]);
+    screen.sees("R inner/deep.txt -> inner/deeper.txt");
+    let rows = screen.shown();
+    let line = |text: &str| rows.lines().position(|line| line.contains(text)).unwrap();
+    for _ in line("files of this version")..line("R inner/deep.txt") {
+        screen.keys(&["j"]);
+    }
+    screen.keys(&["Enter"]);
+    screen.sees("nothing else differs");
     screen.keys(&["4"]);
     screen.sees("workspace");
     screen.keys(&["?"]);

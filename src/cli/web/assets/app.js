@@ -8,11 +8,13 @@ import { files } from "./files.js";
 import { compare } from "./compare.js";
 import { fileHistory } from "./history.js";
 import { conflicts } from "./conflicts.js";
-import { status, stateOf } from "./status.js";
+import { status, stateOf, withConflicts } from "./status.js";
 import { space } from "./space.js";
 
 const VIEWS = { timeline, version, files, compare, history: fileHistory, conflicts, status, space };
 const NAV = [["timeline", "Timeline"], ["files", "Files"], ["conflicts", "Conflicts"], ["status", "Now"], ["space", "Space"]];
+// Views that are reached from another one.
+const WITHIN = { version: "timeline", compare: "timeline", history: "files" };
 const EVERY_MS = 2000;
 
 const main = document.getElementById("main");
@@ -23,16 +25,24 @@ function failed(error) {
   return h("p", { class: "failure", role: "alert" }, error.message);
 }
 
+// The row that had the focus, by address: whoever comes back goes on from there.
+const places = new Map();
+let here = null;
+const rowsOf = (place) => [...place.querySelectorAll("[data-row]")];
+
 // Shows what the address says: `#/VIEW/PART/PART?name=value`.
 async function show() {
   const own = ++shown;
+  const at = rowsOf(main).indexOf(document.activeElement);
+  if (here !== null && at >= 0) places.set(here, at);
+  here = location.hash;
   leave?.();
   leave = null;
   const [route, query] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const [name, ...parts] = route.split("/");
   const view = VIEWS[name || "timeline"] ?? timeline;
   for (const link of document.querySelectorAll("#nav a")) {
-    const isHere = link.hash === `#/${name || "timeline"}`;
+    const isHere = link.hash === `#/${WITHIN[name] ?? (name || "timeline")}`;
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
@@ -46,8 +56,10 @@ async function show() {
     }
     leave = ended ?? null;
     main.replaceChildren(place);
-    (place.querySelector("[data-focus]") ?? main).focus({ preventScroll: true });
+    const row = rowsOf(place)[places.get(here)];
+    (row ?? place.querySelector("[data-focus]") ?? main).focus({ preventScroll: true });
     window.scrollTo(0, 0);
+    row?.scrollIntoView({ block: "nearest" });
   } catch (error) {
     if (own === shown) main.replaceChildren(failed(error));
   } finally {
@@ -59,7 +71,7 @@ async function watch() {
   if (!document.hidden) {
     const pill = document.getElementById("state");
     try {
-      const now = await ask("status");
+      const now = await withConflicts(await ask("status"));
       const [kind, text] = stateOf(now);
       pill.className = `pill ${kind}`;
       if (pill.textContent !== text) pill.textContent = text;
@@ -78,7 +90,7 @@ async function watch() {
 
 // Rows that can be gone through with keys: anything with `data-row`.
 function step(by) {
-  const rows = [...main.querySelectorAll("[data-row]")].filter((row) => row.offsetParent !== null);
+  const rows = rowsOf(main).filter((row) => row.offsetParent !== null);
   if (rows.length === 0) return;
   const at = rows.indexOf(document.activeElement);
   const next = at < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(Math.max(at + by, 0), rows.length - 1);

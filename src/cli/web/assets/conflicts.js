@@ -3,6 +3,7 @@
 import { ask, doing, reply } from "./api.js";
 import { choose, count, h, pathText, put, toast } from "./dom.js";
 import { sideBySide } from "./compare.js";
+import { knowConflicts } from "./status.js";
 
 const TAKES = [
   ["ours", "Take ours", "The file that kept its name stays; the other one goes."],
@@ -39,6 +40,7 @@ function conflict(found, version, isOpen) {
 export async function conflicts(place) {
   const found = await ask("conflicts");
   const version = (await ask("status")).newest_version;
+  knowConflicts(version, found.length);
   put(place, h("div", { class: "toolbar" }, h("h2", {}, "Conflicts"), h("span", { class: "dim" }, found.length > 0 && count(found.length, "file"))));
   if (found.length === 0) {
     put(place, h("p", { class: "empty" }, "No conflicts: nothing lies beside another file."));

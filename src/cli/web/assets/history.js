@@ -16,7 +16,7 @@ function step(version, path) {
   const address = before ? `#/compare/${before}/${version.id}?path=${encoded}${old}` : `#/files/${version.id}/${toAddress(at)}?file`;
   return h("li", { class: "row version" }, letter(how),
     h("a", { href: address, "data-row": true, class: "when" }, moment(version.time)),
-    h("span", { class: "what" }, from && `${pathText(from)} → ${pathText(at)} · `, title(version),
+    h("span", { class: "what" }, h("span", { class: "title" }, from && `${pathText(from)} → ${pathText(at)} · `, title(version)),
       version.names.map((name) => h("span", { class: "tag" }, name))),
     h("span", { class: "size" }, size(bytes)),
     h("span", { class: "who" }, `${version.user}@${version.host}`),

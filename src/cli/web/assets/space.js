@@ -17,22 +17,23 @@ function ticks(max) {
   return found;
 }
 
-// Bytes in files, version by version, as a curve of steps.
-function plot(points) {
+// Bytes over time as a curve of steps; `tell` says in words what a point is.
+function plot(name, points, tell) {
   const times = points.map((point) => new Date(point.time).getTime());
-  const [first, last] = [times[0], Math.max(times.at(-1), times[0] + 1000)];
+  // What was last still holds.
+  const [first, last] = [times[0], Math.max(times.at(-1), Date.now(), times[0] + 1000)];
   const marks = ticks(Math.max(...points.map((point) => point.bytes), 16));
   const max = Math.max(marks.at(-1), ...points.map((point) => point.bytes));
   const x = (time) => LEFT + ((time - first) / (last - first)) * (WIDE - LEFT - 12);
   const y = (bytes) => 10 + (1 - bytes / max) * (HIGH - LOW - 10);
   const line = points.map((point, at) => (at === 0 ? `M${x(times[at]).toFixed(1)} ${y(point.bytes).toFixed(1)}`
-    : `H${x(times[at]).toFixed(1)}V${y(point.bytes).toFixed(1)}`)).join("");
+    : `H${x(times[at]).toFixed(1)}V${y(point.bytes).toFixed(1)}`)).join("") + `H${WIDE - 12}`;
   const label = (time) => (last - first < 36 * 3600e3 ? clock(time) : day(time));
   const at = [0, 0.25, 0.5, 0.75, 1].map((part) => first + part * (last - first));
   const cursor = svg("line", { class: "cursor", y1: 10, y2: HIGH - LOW, visibility: "hidden" });
-  const said = h("p", { class: "dim", "aria-live": "polite" }, `${moment(points.at(-1).time)}: ${size(points.at(-1).bytes)}`);
+  const said = h("p", { class: "dim", "aria-live": "polite" }, tell(points.at(-1)));
   const shape = svg("svg", { class: "plot", viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", tabindex: "0",
-    "aria-label": `Size over time, from ${size(points[0].bytes)} to ${size(points.at(-1).bytes)}` },
+    "aria-label": `${name}, from ${size(points[0].bytes)} to ${size(points.at(-1).bytes)}` },
     marks.map((bytes) => [
       svg("line", { class: "grid", x1: LEFT, x2: WIDE - 12, y1: y(bytes), y2: y(bytes) }),
       svg("text", { x: LEFT - 8, y: y(bytes) + 4, "text-anchor": "end" }, size(bytes)),
@@ -46,7 +47,7 @@ function plot(points) {
     cursor.setAttribute("visibility", "visible");
     cursor.setAttribute("x1", x(times[chosen]));
     cursor.setAttribute("x2", x(times[chosen]));
-    said.replaceChildren(h("a", { href: `#/version/${found.id}` }, moment(found.time)), `: ${size(found.bytes)} in ${count(found.files, "file")}`);
+    said.replaceChildren(...tell(found));
   };
   shape.addEventListener("mousemove", (event) => {
     const box = shape.getBoundingClientRect();
@@ -92,19 +93,47 @@ function retention() {
   return h("form", { onsubmit: show }, h("p", { class: "fields row" }, "Keep ", inputs.map(([, text, input], at) => [h("label", {}, input, ` ${text}`), at === 0 && " and the newest of each of the last "]), h("button", { type: "submit" }, "Preview")), out);
 }
 
+const inFiles = (point) => [h("a", { href: `#/version/${point.id}` }, moment(point.time)), `: ${size(point.bytes)} in ${count(point.files, "file")}`];
+const inStore = (point) => [`${moment(point.time)}: ${size(point.bytes)} in ${count(point.objects, "object")}`];
+
+// A button that is off while it works.
+function working(text, work) {
+  const button = h("button", {}, text);
+  button.addEventListener("click", () => doing(async () => {
+    button.disabled = true;
+    try {
+      await work();
+    } finally {
+      button.disabled = false;
+    }
+  }));
+  return button;
+}
+
+// What the store holds; listing it may take a while, so it is done when asked for, and kept.
+async function stored() {
+  const shown = h("div", { "data-stored": true });
+  const show = (found) => {
+    if (!found) return;
+    shown.replaceChildren(found.points.length > 0 ? plot("What the store holds", found.points, inStore) : h("p", { class: "dim" }, "The store tells no times."),
+      h("p", {}, `${count(found.objects, "object")}, ${size(found.bytes)} for all versions together, counted ${moment(found.counted)}.`));
+  };
+  show(await get("/api/stored"));
+  const needless = h("span", { "aria-live": "polite" });
+  return [shown, h("p", { class: "toolbar" },
+    working("Count what the store holds", async () => show(await get("/api/stored?again=true"))),
+    working("Look for what nobody needs", async () => {
+      const found = await ask("gc", { delete: false });
+      needless.textContent = `Nobody needs ${size(found.dead_bytes)} of ${size(found.bytes)}.`;
+    }), needless)];
+}
+
 export async function space(place) {
   const { versions, points } = await get("/api/sizes");
-  const stored = h("span", {});
-  const countStored = h("button", {}, "Count what the store holds");
-  countStored.addEventListener("click", () => doing(async () => {
-    countStored.disabled = true;
-    const found = await ask("gc", { delete: false });
-    countStored.disabled = false;
-    stored.textContent = ` ${count(found.objects, "object")}, ${size(found.bytes)} for all versions together; nobody needs ${size(found.dead_bytes)} of it.`;
-  }));
   put(place, h("div", { class: "toolbar" }, h("h2", {}, "Space"), h("span", { class: "dim" }, count(versions, "version"))),
     h("h3", {}, "Bytes in files, over time"),
-    points.length > 0 ? plot(points) : h("p", { class: "dim" }, "No versions."),
-    h("p", {}, countStored, stored),
+    points.length > 0 ? plot("Bytes in files", points, inFiles) : h("p", { class: "dim" }, "No versions."),
+    h("h3", {}, "Bytes in the store, by when they were stored"),
+    h("p", { class: "dim" }, "Of what lies there now: what was deleted is in none of these sums."), await stored(),
     h("h3", {}, "What a retention policy would keep"), retention());
 }

@@ -3,6 +3,22 @@
 import { ask, doing, reply } from "./api.js";
 import { choose, count, h, moment, put, size, toast } from "./dom.js";
 
+const CONFLICTS_EVERY_MS = 15_000;
+let beside = { version: null, at: -Infinity, count: 0 };
+
+// So many files lie beside another one in a version.
+export function knowConflicts(version, count) {
+  beside = { version, at: Date.now(), count };
+}
+
+// The state with what lies beside other files now; a mount counts the conflicts that it saw itself, settled or not.
+export async function withConflicts(now) {
+  if (now.newest_version !== beside.version && Date.now() - beside.at > CONFLICTS_EVERY_MS) {
+    knowConflicts(now.newest_version, (await ask("conflicts")).length);
+  }
+  return { ...now, conflicts: beside.count };
+}
+
 export function stateOf(now) {
   if (now.blocked) return ["bad", "publishing stopped"];
   if (now.read_only) return ["warn", "read-only"];
@@ -83,7 +99,7 @@ export async function status(place) {
     const known = await ask("jobs");
     renew(jobs, known, () => (known.length === 0 ? [none("No jobs.")] : known.slice(0, 50).map(jobRow)));
   };
-  await draw(await ask("status"));
+  await draw(await withConflicts(await ask("status")));
   const act = (op, args) => () => doing(async () => toast((await reply(op, args)).message));
   put(place,
     h("div", { class: "toolbar" }, h("h2", {}, "Now"),

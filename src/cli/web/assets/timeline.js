@@ -32,7 +32,7 @@ function row(version, marked, onMark) {
     mark,
     time(version.time),
     h("span", { class: "what" },
-      h("a", { href: address, tabindex: "-1", class: version.message ? "title" : "title dim" }, title(version)),
+      h("a", { href: address, tabindex: "-1", title: version.message, class: version.message ? "title" : "title dim" }, title(version)),
       version.names.map((name) => h("span", { class: "tag" }, name))),
     changesText(version.counts),
     h("span", { class: "size" }, size(version.counts.bytes)),

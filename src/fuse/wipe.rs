@@ -1,0 +1,166 @@
+//! Wiping what session threads received.
+//!
+//! The library gives each session thread one buffer for all its requests and lends it out for reading only, so what was
+//! secret in a request stays there until a later one of that length. After such a request the mount therefore writes to
+//! itself, once for each thread that may hold a part: the thread that gets the first of these writes keeps it until the
+//! others have got theirs, or for a moment.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread::{Builder, ThreadId};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, major, minor, openat, openat2};
+
+use crate::base::random;
+use crate::fs::OWN_FILES;
+use crate::version::entry::CONTROL_NAME;
+use crate::worktree::Wait;
+
+/// What a write of the mount to itself begins with.
+const TOKEN_LEN: usize = 32;
+const PAGE_LEN: usize = 4096;
+/// A session thread keeps a write so long, for the others to get theirs.
+const HELD_MAX: Duration = Duration::from_millis(100);
+/// Whoever wrote what is secret waits so long at most; wiping goes on without them.
+const AWAITED_MAX: Duration = Duration::from_secs(2);
+/// Between two rounds when threads were busy.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Rounds until wiping is left to later requests.
+const ROUNDS_MAX: usize = 300;
+
+/// Who wipes.
+pub(super) struct Wiper {
+    /// Nobody else knows it.
+    token: [u8; TOKEN_LEN],
+    /// The mount point, and the number of the device that is mounted there.
+    place: OnceLock<(PathBuf, String)>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many bytes written to control files each thread may still hold.
+    held: HashMap<ThreadId, usize>,
+    is_running: bool,
+}
+
+impl Wiper {
+    pub(super) fn new() -> Arc<Self> {
+        let (place, state, changed) = (OnceLock::new(), Mutex::default(), Condvar::new());
+        Arc::new(Self { token: random::bytes(), place, state, changed })
+    }
+
+    /// Where the mount is. Nothing is wiped before this is known.
+    pub(super) fn set_place(&self, mountpoint: PathBuf, device: String) {
+        // Set once, by who mounts.
+        self.place.set((mountpoint, device)).ok();
+    }
+
+    /// This session thread received something that may be secret.
+    pub(super) fn received(&self, len: usize) {
+        let mut state = self.state.lock();
+        let held = state.held.entry(std::thread::current().id()).or_default();
+        *held = len.max(*held);
+    }
+
+    /// Whether a write is the mount's own. Then it lies over what this session thread received before, and is kept
+    /// until nothing of the like is left in others.
+    pub(super) fn takes(&self, data: &[u8]) -> bool {
+        if !data.starts_with(&self.token) {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let me = std::thread::current().id();
+        state.held.retain(|thread, held| *thread != me || *held > data.len());
+        self.changed.notify_all();
+        let until = Instant::now() + HELD_MAX;
+        while !state.held.is_empty() && !self.changed.wait_until(&mut state, until).timed_out() {}
+        true
+    }
+
+    /// Wipes what session threads may hold. May wait for that, though not for long: a thread may be busy.
+    pub(super) fn wipe(self: &Arc<Self>, wait: Wait) {
+        let mut state = self.state.lock();
+        if state.held.is_empty() {
+            return;
+        }
+        if !state.is_running {
+            let wiper = self.clone();
+            match Builder::new().name("fuse-wipe".into()).spawn(move || wiper.run()) {
+                Ok(_) => state.is_running = true,
+                Err(error) => return tracing::warn!("no thread to wipe a request with: {error}"),
+            }
+        }
+        if wait == Wait::No {
+            return;
+        }
+        let until = Instant::now() + AWAITED_MAX;
+        while !state.held.is_empty() && !self.changed.wait_until(&mut state, until).timed_out() {}
+    }
+
+    fn run(&self) {
+        let done = (0..ROUNDS_MAX).find_map(|round| {
+            if round > 0 {
+                std::thread::sleep(PAUSE);
+            }
+            self.round().transpose()
+        });
+        match done {
+            Some(Ok(())) => return,
+            Some(Err(error)) => tracing::debug!("nothing can be written to the mount itself: {error}"),
+            None => tracing::warn!("a secret request stays in a buffer of the mount until later ones lie over it"),
+        }
+        self.state.lock().is_running = false;
+    }
+
+    /// Writes to the mount once for each of its threads; `Some` when nothing is left to wipe.
+    fn round(&self) -> io::Result<Option<()>> {
+        let len = self.state.lock().held.values().copied().max().unwrap_or(0);
+        let files = OWN_FILES.iter().map(|name| self.open(name)).collect::<io::Result<Vec<OwnedFd>>>()?;
+        // From the beginning of a page on, the kernel hands over as much at once as of any other write.
+        let len = len.max(TOKEN_LEN);
+        let mut room = vec![0; len + PAGE_LEN];
+        let start = room.as_ptr().align_offset(PAGE_LEN).min(PAGE_LEN);
+        room[start..start + TOKEN_LEN].copy_from_slice(&self.token);
+        let bytes = &room[start..start + len];
+        std::thread::scope(|scope| {
+            let start = |file| Builder::new().name("fuse-wipe".into()).spawn_scoped(scope, move || write(&file, bytes));
+            let writing = files.into_iter().map(start).collect::<io::Result<Vec<_>>>()?;
+            for one in writing {
+                one.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
+            }
+            Ok::<(), io::Error>(())
+        })?;
+        let mut state = self.state.lock();
+        // What comes from here on has a round of its own.
+        state.is_running = !state.held.is_empty();
+        Ok((!state.is_running).then_some(()))
+    }
+
+    /// A file of the mount's own, by no way that leaves it.
+    fn open(&self, name: &str) -> io::Result<OwnedFd> {
+        let (mountpoint, device) = self.place.get().ok_or(io::ErrorKind::NotFound)?;
+        let root: OwnedFd = openat(CWD, mountpoint, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let found = fstat(&root)?.st_dev;
+        if format!("{}:{}", major(found), minor(found)) != *device {
+            return Err(io::Error::other("something else is mounted there"));
+        }
+        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        let path = [CONTROL_NAME, b"/ctl/", name.as_bytes()].concat();
+        Ok(openat2(&root, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+    }
+}
+
+fn write(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = rustix::io::write(file, bytes)?;
+        bytes = bytes.get(count..).filter(|_| count > 0).ok_or(io::ErrorKind::WriteZero)?;
+    }
+    Ok(())
+}
