@@ -9,7 +9,7 @@ use super::names::{Item, link_target};
 use super::nodes::{Fixed, JobFile, Key, Node, Nodes, Way, is_outside};
 use super::past::Past;
 use super::process::process_of;
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::blob::ChunkRef;
 use crate::control::{Answer, Dispatcher, Exit, Failure, Reply, conflicts_text};
 use crate::fs::access::AccessLog;
@@ -34,6 +34,8 @@ pub(crate) struct Outside {
     access: Arc<AccessLog>,
     /// Told of secret requests.
     secret: OnceLock<TellSecret>,
+    /// When it was mounted.
+    since: Timestamp,
 }
 
 /// The SHA-256 of a past file, when its version knows it.
@@ -55,8 +57,9 @@ impl Outside {
         files: Arc<OpenFiles>,
         access: Arc<AccessLog>,
     ) -> Self {
-        let (nodes, handles, secret) = (Nodes::default(), Handles::default(), OnceLock::new());
-        Self { workspace, options, control, nodes, handles, files, access, secret }
+        let (nodes, handles, secret, since) =
+            (Nodes::default(), Handles::default(), OnceLock::new(), SystemClock.now());
+        Self { workspace, options, control, nodes, handles, files, access, secret, since }
     }
 
     /// Who is told of secret requests; the first to ask for it.
@@ -171,10 +174,14 @@ impl Outside {
                 Shown { attr: past.attr(ino), lasting: tag.is_none() && *folder == Ino::ROOT }
             }
             (_, Some(past)) => Shown { attr: past.attr(ino), lasting: true },
+            (Key::Fixed(_, Fixed::Run) | Key::Command(..), None) => {
+                // Editors look at the time to find out whether others wrote to a file, too.
+                let attr = self.own_attr(ino, FileKind::File, Fixed::Run.mode(), 0);
+                Shown { attr: Attr { mtime: self.since, ctime: self.since, ..attr }, lasting: false }
+            }
             (Key::Fixed(_, fixed), None) => {
                 Shown { attr: self.own_attr(ino, fixed.kind(), fixed.mode(), 0), lasting: false }
             }
-            (Key::Command(..), None) => Shown { attr: self.own_attr(ino, FileKind::File, 0o600, 0), lasting: false },
             (Key::Job(..) | Key::History(..), None) => {
                 Shown { attr: self.own_attr(ino, FileKind::Directory, 0o500, 0), lasting: false }
             }

@@ -175,6 +175,20 @@ with open(".kura/ctl/log", "a+") as file:
 }
 
 #[test]
+fn an_editor_saves_in_place() {
+    let place = Place::new();
+    let mount = place.mount();
+    for number in 1..3 {
+        let edit =
+            "vim -u NONE -es -c '%d' -c 'call setline(1, \"--max 1\")' -c 'w!' -c 'q!' .kura/ctl/log < /dev/null";
+        sh(mount.path(), &format!("HOME=.. {edit}"));
+        assert!(sh(mount.path(), "cat .kura/ctl/log").starts_with("1 versions"), "{number}");
+        fs::write(ctl(&mount, "log"), "--nope\n").unwrap_err();
+    }
+    mount.end();
+}
+
+#[test]
 fn who_only_reads_gets_the_last_answer() {
     let place = Place::new();
     let mount = place.mount();
