@@ -40,7 +40,8 @@ fn print(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
     let output = &context.output;
     if !output.json {
         let data = &reply.data;
-        let list = data.as_array().or(data["events"].as_array()).or(data["decisions"].as_array());
+        let list =
+            data.as_array().or(data["shows"].as_array()).or(data["events"].as_array()).or(data["decisions"].as_array());
         let lines: Vec<String> = list.into_iter().flatten().map(line).collect();
         output.bytes(lines.concat().as_bytes())?;
         outcome(reply)?;
@@ -63,6 +64,9 @@ fn line(item: &serde_json::Value) -> String {
         let (installed, failed, back) = (&totals["installed"], &totals["failed"], &totals["rolled_back"]);
         let mut text = format!("{package}: {share} %, {installed} installed, {failed} failed, {back} rolled back, ");
         text.push_str(&format!("{} ms each: {}\n", totals["time_ms"], word("verdict")));
+        for alert in item["alerts"].as_array().into_iter().flatten() {
+            text.push_str(&format!("  alert: {}\n", alert.as_str().unwrap_or_default()));
+        }
         for note in item["notes"].as_array().into_iter().flatten() {
             text.push_str(&format!("  \u{201c}{}\u{201d}\n", note.as_str().unwrap_or_default()));
         }

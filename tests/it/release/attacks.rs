@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::signature::Ed25519KeyPair;
+use data_encoding::BASE64;
 use kura::apps::release::{DirRepository, Expiry, ReleaseError, Request, Signer, Thresholds, keygen};
 use serde_json::{Value, json};
+use tough::schema::{Role, Signed, Timestamp};
 
 use super::support::{CHANNEL, World, run};
 use crate::workspace_rig as ws;
@@ -161,13 +164,14 @@ fn keys_below_the_threshold_cannot_sign() {
     world.install(&["tool"]).unwrap();
     fs::remove_file(world.keys().join("targets-1-2.key")).unwrap();
     let one_left = world.publish_as(("tool", "1.1.0"), json!({}), &[("t", "2")], Default::default());
-    assert!(matches!(one_left, Err(ReleaseError::Keys { .. })), "{one_left:?}");
+    assert!(matches!(one_left, Err(ReleaseError::TooFew { have: 1, need: 2, .. })), "{one_left:?}");
     // Nor can they name the next root.
     for number in [1, 2] {
         fs::remove_file(world.keys().join(format!("root-1-{number}.key"))).unwrap();
     }
     let next = keygen(&world.keys(), Thresholds { keys: 1, threshold: 1 }, Expiry::default(), jiff::Timestamp::now());
-    assert!(matches!(next, Err(ReleaseError::Keys { .. })), "{next:?}");
+    assert!(matches!(next, Err(ReleaseError::TooFew { have: 1, need: 2, .. })), "{next:?}");
+    assert!(!world.keys().join("root-2-1.key").exists(), "nothing is left of it");
 }
 
 #[test]
@@ -272,4 +276,81 @@ fn a_repository_that_is_away_is_no_attack() {
     assert!(matches!(error, ReleaseError::Repository { .. }), "{error}");
     fs::rename(world.path("away"), world.repository()).unwrap();
     world.update().unwrap();
+}
+
+/// Signs what is offered anew, as if that were so long ago that it still counts for this time only.
+fn offered_until(world: &World, left: jiff::SignedDuration) {
+    let expiry = Expiry::default();
+    let age = jiff::SignedDuration::from_hours(24 * expiry.timestamp_days) - left;
+    let signer = Signer::open(&world.keys(), expiry).unwrap();
+    signer.publish(&DirRepository(world.repository()), &[], jiff::Timestamp::now() - age).unwrap();
+}
+
+#[test]
+fn a_mirror_that_keeps_the_next_root_back_holds_clients_no_longer_than_signatures_count() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    let mirror = world.path("mirror");
+    let follow = |world: &World| world.follow_at(mirror.to_str().unwrap(), Default::default());
+    // What it kept counts for a moment more; long enough to be followed.
+    let mut left = jiff::SignedDuration::from_secs(2);
+    loop {
+        offered_until(&world, left);
+        copy(&world.repository(), &mirror);
+        if follow(&world).is_ok() && world.install(&["tool"]).is_ok() {
+            break;
+        }
+        left = left * 2;
+        assert!(left.as_secs() < 1000, "it cannot be followed");
+    }
+    keygen(&world.keys(), Thresholds { keys: 1, threshold: 1 }, Expiry::default(), jiff::Timestamp::now()).unwrap();
+    world.publish("tool", "1.1.0", json!({}), &[("t", "2")]);
+    let root = |world: &World| {
+        let records = world.client.records("releases");
+        let state: Value = serde_json::from_slice(&records.read("state", 1 << 20).unwrap().unwrap()).unwrap();
+        let root: Value = serde_json::from_str(state["seen"]["root"].as_str().unwrap()).unwrap();
+        root["signed"]["version"].as_u64().unwrap()
+    };
+    let error = loop {
+        match world.update() {
+            Ok(done) => assert!(done.installed.is_empty(), "{done:?}"),
+            Err(error) => break error,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(matches!(error, ReleaseError::Untrusted { .. }) && error.to_string().contains("expired"), "{error}");
+    assert_eq!((root(&world), ws::read(&world.client, "t")), (1, b"1".to_vec()));
+    // It gives out everything but the next root: what other keys signed does not count.
+    copy(&world.repository(), &mirror);
+    fs::remove_file(mirror.join("metadata/2.root.json")).unwrap();
+    refused(&world);
+    assert_eq!(root(&world), 1);
+    copy(&world.repository(), &mirror);
+    world.update().unwrap();
+    assert_eq!((root(&world), ws::read(&world.client, "t")), (2, b"2".to_vec()));
+}
+
+#[test]
+fn after_a_stolen_key_made_versions_jump_new_keys_begin_anew() {
+    for jump in [1 << 62, u64::MAX] {
+        let (world, _) = followed();
+        let kept = world.path("kept");
+        copy(&world.repository(), &kept);
+        let text = fs::read(world.keys().join("timestamp-1-1.key")).unwrap();
+        let stolen = Ed25519KeyPair::from_pkcs8(&BASE64.decode(&text).unwrap()).unwrap();
+        let bytes = fs::read(metadata(&world, "timestamp.json")).unwrap();
+        let mut newest: Signed<Timestamp> = serde_json::from_slice(&bytes).unwrap();
+        newest.signed.version = std::num::NonZeroU64::new(jump).unwrap();
+        let signature = stolen.sign(&newest.signed.canonical_form().unwrap());
+        newest.signatures[0].sig = signature.as_ref().to_vec().into();
+        fs::write(metadata(&world, "timestamp.json"), serde_json::to_vec(&newest).unwrap()).unwrap();
+        world.decisions();
+        // What is right is older now, until the key is another.
+        copy(&kept, &world.repository());
+        refused(&world);
+        keygen(&world.keys(), Thresholds { keys: 1, threshold: 1 }, Expiry::default(), jiff::Timestamp::now()).unwrap();
+        world.publish("tool", "1.2.0", json!({}), &[("t", "3")]);
+        world.update().unwrap();
+        assert_eq!(ws::read(&world.client, "t"), b"3");
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::support::{World, run};
 use crate::workspace_rig::{self as ws, Rig};
 
-fn open_on(rig: &Rig, sim: &SimDisk) -> Arc<Workspace> {
+pub fn open_on(rig: &Rig, sim: &SimDisk) -> Arc<Workspace> {
     let mut options = rig.options("state");
     options.state_dir = "/state".into();
     options.cache_dir = "/cache".into();

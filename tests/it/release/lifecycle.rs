@@ -184,6 +184,38 @@ fn what_is_revoked_goes_back_at_the_next_update() {
 }
 
 #[test]
+fn a_rollback_keeps_what_the_user_made_of_an_installed_file() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("a", "a1"), ("b", "b1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    world.publish("tool", "1.1.0", json!({}), &[("a", "a2"), ("b", "b2")]);
+    world.update().unwrap();
+    ws::write(&world.client, "a", b"mine");
+    world.done(&Request::Rollback { packages: vec!["tool".to_owned()] }).unwrap();
+    let live = ws::live(&world.client);
+    let kept = live.keys().filter(|name| name.ends_with('a')).any(|name| ws::read(&world.client, name) == b"mine");
+    assert!(kept, "{:?}", live.keys());
+    assert_eq!(ws::read(&world.client, "b"), b"b1");
+    let Reply::Listed(listed) = run(&world.client, &Request::Verify {}).unwrap() else { panic!("no list") };
+    assert_eq!(listed[0].version, "1.0.0");
+}
+
+#[test]
+fn a_client_that_lost_what_it_trusted_trusts_nobody() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    world.client.records("releases").remove("state").unwrap();
+    for request in [Request::Update {}, Request::Check {}, Request::Plan { packages: vec!["tool".to_owned()] }] {
+        let error = run(&world.client, &request).unwrap_err();
+        assert!(matches!(error, ReleaseError::NoRepository), "{error}");
+    }
+    assert_eq!(ws::read(&world.client, "t"), b"1");
+}
+
+#[test]
 fn packages_that_lead_elsewhere_or_are_incomplete_are_refused() {
     let world = World::new();
     let link = world.package("tool", "1.0.0", json!({}), &[("a", "1")]);
