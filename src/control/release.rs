@@ -89,9 +89,10 @@ impl From<ReleaseError> for Failure {
     fn from(error: ReleaseError) -> Self {
         let (exit, hint) = match error {
             ReleaseError::Workspace(error) => return error.into(),
-            ReleaseError::Name { .. } | ReleaseError::BadPackage { .. } | ReleaseError::Path { .. } => {
-                (Exit::Usage, None)
-            }
+            ReleaseError::Name { .. }
+            | ReleaseError::NotNamed { .. }
+            | ReleaseError::BadPackage { .. }
+            | ReleaseError::Path { .. } => (Exit::Usage, None),
             ReleaseError::NoRepository => {
                 (Exit::Usage, Some("`kura release follow` names a repository and a file of trust"))
             }

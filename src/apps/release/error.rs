@@ -137,6 +137,14 @@ pub enum ReleaseError {
         /// How many have to.
         need: u64,
     },
+    /// Something has to be named for this.
+    #[error("{what}: name {missing}")]
+    NotNamed {
+        /// What is done.
+        what: String,
+        /// What has to be named.
+        missing: &'static str,
+    },
     /// What was carried around to be signed no longer fits.
     #[error("{what} cannot be published any more: {reason}")]
     Stale {

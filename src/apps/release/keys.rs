@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::Key;
@@ -75,7 +75,8 @@ fn id(dir: &str, key: &Key) -> Result<Decoded<Hex>> {
 }
 
 /// Makes the keys of one person, who signs with them for publishers elsewhere, and writes what these have to be given.
-pub(super) fn person(dir: &Path, to: &Path) -> Result<()> {
+/// The ids of the keys, for roots and for targets.
+pub(super) fn person(dir: &Path, to: &Path) -> Result<(String, String)> {
     let name = dir.display().to_string();
     let ((root, root_text), (targets, targets_text)) = (pair(&name)?, pair(&name)?);
     let person = Person { format: FORMAT, root: Sign::tuf_key(&root), targets: Sign::tuf_key(&targets) };
@@ -86,7 +87,9 @@ pub(super) fn person(dir: &Path, to: &Path) -> Result<()> {
         create_file(disk, &dir.join("targets-person.key"), targets_text.as_bytes())?;
         create_file(disk, to, &text)
     });
-    written.map_err(|error| bad(&name, error))
+    written.map_err(|error| bad(&name, error))?;
+    let shown = |key| id(&name, key).map(|id| HEXLOWER.encode(&id));
+    Ok((shown(&person.root)?, shown(&person.targets)?))
 }
 
 impl Person {
@@ -216,6 +219,11 @@ fn fill(
         root.roles.insert(role, role_keys);
     }
     Ok((pairs, files))
+}
+
+/// The ids of keys.
+pub(super) fn ids(dir: &str, pairs: &[Ed25519KeyPair]) -> Result<Vec<Decoded<Hex>>> {
+    pairs.iter().map(|pair| id(dir, &Sign::tuf_key(pair))).collect()
 }
 
 /// All keys in a directory that sign something.

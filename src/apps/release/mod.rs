@@ -36,6 +36,7 @@ mod pack;
 mod package;
 mod proposal;
 mod publish;
+mod publisher;
 mod repository;
 mod request;
 mod rollout;
@@ -78,8 +79,8 @@ pub fn run(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Resul
     match request {
         Request::Keygen { .. } => signing::keygen(workspace, request, None),
         Request::Key { keys, to } => {
-            keys::person(Path::new(keys), Path::new(to))?;
-            said(format!("keys are in {keys}; a publisher names them by {to}"))
+            let (root, targets) = keys::person(Path::new(keys), Path::new(to))?;
+            said(format!("keys are in {keys}; a publisher names them by {to}: for roots {root}, for targets {targets}"))
         }
         Request::Propose { to, request } => signing::propose(workspace, request, to),
         Request::Sign { file, keys, trust } => signing::sign(file, keys, trust.as_deref()),
@@ -104,51 +105,11 @@ pub fn run(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Resul
         | Request::Channel { .. }
         | Request::Advance { .. }
         | Request::Report { .. }
-        | Request::Cleanup { .. } => run_publisher(workspace, request, None),
+        | Request::Cleanup { .. } => publisher::run(workspace, request, None),
         request => {
             let _one = ONE.lock();
             run_client(workspace, request, doing)
         }
-    }
-}
-
-/// With `to_sign`, what would be published is written there, for others to sign.
-fn run_publisher(workspace: &Workspace, request: &Request, to_sign: Option<&Path>) -> Result<Reply> {
-    let open = |repository: &str, keys: &str| publish::Desk::open(workspace, repository, keys, to_sign);
-    let said = |text: String| Ok(Reply::Said(text));
-    match request {
-        Request::Publish { dir, repository, keys, channel, rollout } => {
-            let package = open(repository, keys)?.add(dir, channel, rollout)?;
-            said(format!("{} {} is offered in {channel}", package.name, package.version))
-        }
-        Request::Promote { packages, repository, keys, from, channel, rollout } => {
-            let (name, version) = one_release(packages)?;
-            open(repository, keys)?.promote(&name, &version, from, channel, rollout)?;
-            said(format!("{name} {version} is offered in {channel}"))
-        }
-        Request::Rollout { packages, repository, keys, channel, change } => {
-            let (name, version) = one_release(packages)?;
-            open(repository, keys)?.change(&name, &version, channel, change)?;
-            said(format!("{name} {version} in {channel} {change}"))
-        }
-        Request::Channel { repository, keys, channel, windows, min_epoch } => {
-            open(repository, keys)?.set(channel, windows.as_deref(), min_epoch)?;
-            said(format!("channel {channel} is signed anew"))
-        }
-        Request::Advance { repository, keys, channel } => {
-            let mut standings = open(repository, keys)?.judge(channel, true)?;
-            alerts::watch(workspace, channel, &mut standings, to_sign.is_none())?;
-            Ok(Reply::Standings(standings))
-        }
-        Request::Cleanup { repository, keys, channel, keep, dry_run } => {
-            Ok(Reply::Removed(open(repository, keys)?.clean_up(channel, *keep, *dry_run)?))
-        }
-        Request::Report { repository, keys, channel } => {
-            let mut standings = open(repository, keys)?.judge(channel, false)?;
-            alerts::watch(workspace, channel, &mut standings, false)?;
-            Ok(Reply::Standings(standings))
-        }
-        _ => Err(ReleaseError::Name { what: "request that others sign", name: "this one".to_owned() }),
     }
 }
 

@@ -6,12 +6,13 @@ use std::path::Path;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
+use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::{Role, Root, Signed, Targets};
 
 use super::anchor::Anchor;
 use super::channel::Channel;
 use super::error::{ReleaseError, Result};
-use super::keys::{ROLES, bad, count_signatures, keep_root, read_pairs, sign_with, word};
+use super::keys::{ROLES, bad, count_signatures, ids, keep_root, read_pairs, sign_with, word};
 use super::package::{Package, target_of_channel};
 use super::publish::parse_target;
 use super::request::Signing;
@@ -123,7 +124,8 @@ impl Proposal {
     /// them last and, with a channel's file of trust, what that channel's files say.
     pub(super) fn sign(&mut self, dir: &Path, trust: Option<&Anchor>) -> Result<Signing> {
         let name = dir.display().to_string();
-        if self.sign_with(&name, &read_pairs(dir)?)? == 0 {
+        let pairs = read_pairs(dir)?;
+        if self.sign_with(&name, &pairs)? == 0 {
             return Err(bad(&name, format!("none of them signs {}", self.what())));
         }
         let last = match read_file(&RealDisk, &dir.join(SIGNED), LEN_MAX) {
@@ -131,7 +133,7 @@ impl Proposal {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(bad(&name, error)),
         };
-        let shows = self.shows(&last, trust)?;
+        let shows = self.shows(&ids(&name, &pairs)?, &last, trust)?;
         if self.targets.is_some() {
             let text = serde_json::to_vec(&self.digests()).map_err(|error| bad(&name, error))?;
             replace_file(&RealDisk, &dir.join(SIGNED), &text).map_err(|error| bad(&name, error))?;
@@ -243,7 +245,12 @@ impl Proposal {
     }
 
     /// Lines for who signs.
-    fn shows(&self, last: &BTreeMap<String, String>, trust: Option<&Anchor>) -> Result<Vec<String>> {
+    fn shows(
+        &self,
+        mine: &[Decoded<Hex>],
+        last: &BTreeMap<String, String>,
+        trust: Option<&Anchor>,
+    ) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         if let Some(root) = &self.root {
             for role in ROLES {
@@ -251,7 +258,9 @@ impl Proposal {
                 lines.push(format!("{}: {} of {} keys sign", word(role), keys.threshold, keys.keyids.len()));
                 for id in &keys.keyids {
                     let known = self.present.as_ref().is_some_and(|present| present.signed.keys.contains_key(id));
-                    lines.push(format!("  {}{}", HEXLOWER.encode(id), if known { "" } else { " (new)" }));
+                    let (known, yours) =
+                        (if known { "" } else { ", new" }, if mine.contains(id) { ", yours" } else { "" });
+                    lines.push(format!("  {}{known}{yours}", HEXLOWER.encode(id)));
                 }
             }
         }

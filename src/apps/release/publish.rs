@@ -268,15 +268,13 @@ impl<'a> Desk<'a> {
                 files.push((target, None));
             }
         }
-        if dry_run {
-            return Ok(removed);
-        }
-        if !files.is_empty() {
+        let gone: BTreeSet<String> = files.iter().map(|(target, _): &SignedFile| target.clone()).collect();
+        if !dry_run && !files.is_empty() {
             self.publish(&listed, files)?;
         }
         // What others have yet to sign is still needed.
         if self.to_sign.is_none() {
-            removed.extend(self.sweep()?);
+            removed.extend(self.sweep(&gone, dry_run)?);
         }
         Ok(removed)
     }
@@ -293,33 +291,33 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    /// Removes what no offer needs: content, signed files and metadata of earlier offers, and reports of archived ones.
-    fn sweep(&self) -> Result<Vec<String>> {
+    /// Removes what no offer needs, but for those that are gone: content, signed files and metadata of earlier offers,
+    /// and reports of archived ones. What is removed, or would be.
+    fn sweep(&self, gone: &BTreeSet<String>, dry_run: bool) -> Result<Vec<String>> {
         let Some(offered) = self.offered()? else { return Ok(Vec::new()) };
         let needed: BTreeSet<String> = offered.files().into_iter().collect();
+        let offers: BTreeSet<&str> = offered.names().into_iter().filter(|name| !gone.contains(*name)).collect();
         let mut contents = BTreeSet::new();
-        for target in offered.names() {
+        for target in &offers {
             let Some((channel, name, version)) = parse_target(target) else { continue };
             let package = self.package(channel, name, &version)?;
             contents.extend(package.iter().flat_map(content::names));
         }
-        let mut removed = Vec::new();
-        for name in self.repository.list("targets/")?.into_iter().chain(self.repository.list("metadata/")?) {
-            let stays = needed.contains(&name) || name.ends_with(".root.json") || name == "metadata/timestamp.json";
-            if !stays {
-                self.repository.remove(&name)?;
-                removed.push(name);
-            }
-        }
-        let offers: BTreeSet<&str> = offered.names().into_iter().collect();
+        let is_gone = |name: &str| name.split_once('.').is_some_and(|(_, target)| gone.contains(target));
+        let stays = |name: &String| {
+            let is_needed = needed.contains(name) && !is_gone(name);
+            is_needed || name.ends_with(".root.json") || name == "metadata/timestamp.json"
+        };
         let is_over = |name: &String| reported(name).is_some_and(|target| !offers.contains(target.as_str()));
-        let reports = self.repository.list("feedback/")?.into_iter().filter(is_over);
-        let content = self.repository.list("content/")?.into_iter().filter(|name| !contents.contains(name));
-        for name in content.chain(reports) {
-            self.repository.remove(&name)?;
-            removed.push(name);
+        let mut names = self.repository.list("targets/")?;
+        names.extend(self.repository.list("metadata/")?);
+        names.retain(|name| !stays(name));
+        names.extend(self.repository.list("content/")?.into_iter().filter(|name| !contents.contains(name)));
+        names.extend(self.repository.list("feedback/")?.into_iter().filter(is_over));
+        if !dry_run {
+            names.iter().try_for_each(|name| self.repository.remove(name))?;
         }
-        Ok(removed)
+        Ok(names)
     }
 }
 

@@ -7,6 +7,7 @@ use super::error::{ReleaseError, Result};
 use super::keys::{self, Person, Thresholds};
 use super::proposal::Proposal;
 use super::publish::Desk;
+use super::publisher;
 use super::request::{Reply, Request, Signing};
 use super::sign::Expiry;
 use crate::workspace::Workspace;
@@ -31,7 +32,7 @@ pub(super) fn propose(workspace: &Workspace, request: &Request, to: &str) -> Res
     }
     let reply = match request {
         Request::Keygen { .. } => keygen(workspace, request, Some(path)),
-        request => super::run_publisher(workspace, request, Some(path)),
+        request => publisher::run(workspace, request, Some(path)),
     }?;
     // Where nothing changes, there is nothing to sign.
     if path.exists() { Ok(Reply::Signing(Proposal::read(to)?.signing())) } else { Ok(reply) }
@@ -49,21 +50,27 @@ pub(super) fn sign(file: &str, keys: &str, trust: Option<&str>) -> Result<Reply>
 /// Does what was written to be signed.
 pub(super) fn complete(workspace: &Workspace, files: &[String], keys: &str, repository: Option<&str>) -> Result<Reply> {
     let mut copies = files.iter().map(|file| Proposal::read(file));
-    let no_file = || ReleaseError::Name { what: "file to be signed", name: String::new() };
+    let no_file =
+        || ReleaseError::NotNamed { what: "nothing is completed".to_owned(), missing: "a file that was signed" };
     let mut proposal = copies.next().ok_or_else(no_file)??;
     copies.try_for_each(|copy| proposal.merge(copy?))?;
     proposal.check_complete()?;
     let Signing { what, .. } = proposal.signing();
     match proposal.offer()? {
         Some((targets, files)) => {
-            let no_place = || ReleaseError::Name { what: "repository", name: String::new() };
+            let missing = "the repository that it was written for";
+            let no_place = || ReleaseError::NotNamed { what: format!("{what} is an offer"), missing };
             let desk = Desk::open(workspace, repository.ok_or_else(no_place)?, keys, None)?;
             desk.complete(targets, &files)?;
-            Ok(Reply::Said(format!("{what} is published")))
+            let text = format!("{what} is published");
+            publisher::note(workspace, "published", ("", ""), &text)?;
+            Ok(Reply::Said(text))
         }
         None => {
             proposal.adopt(Path::new(keys))?;
-            Ok(Reply::Said(format!("{what} counts; it goes to the clients with the next publication")))
+            let text = format!("{what} counts; it goes to the clients with the next publication");
+            publisher::note(workspace, "root", ("", ""), &text)?;
+            Ok(Reply::Said(text))
         }
     }
 }

@@ -63,7 +63,9 @@ fn line(item: &serde_json::Value) -> String {
         let (share, totals) = (item["bps"].as_f64().unwrap_or(0.0) / 100.0, &item["totals"]);
         let (installed, failed, back) = (&totals["installed"], &totals["failed"], &totals["rolled_back"]);
         let mut text = format!("{package}: {share} %, {installed} installed, {failed} failed, {back} rolled back, ");
-        text.push_str(&format!("{} ms each: {}\n", totals["time_ms"], word("verdict")));
+        let paused = if item["paused"] == true { "paused, " } else { "" };
+        let verdict = item["revoked"].as_str().map_or(word("verdict").to_owned(), |why| format!("taken back: {why}"));
+        text.push_str(&format!("{} ms each: {paused}{verdict}\n", totals["time_ms"]));
         for alert in item["alerts"].as_array().into_iter().flatten() {
             text.push_str(&format!("  alert: {}\n", alert.as_str().unwrap_or_default()));
         }

@@ -34,7 +34,12 @@ fn an_alert_is_told_once_each_time_a_limit_is_crossed() {
     let (flag, out) = (world.path("flag"), world.path("told").to_str().unwrap().to_owned());
     let script = format!("printf '%s\\n' \"$1\" >> {out}");
     let command = ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
-    let notify = Notify { command, template: Some("{what} {detail}".to_owned()), ..Notify::default() };
+    let notify = Notify {
+        command,
+        template: Some("{what} {detail}".to_owned()),
+        only: vec!["alert".to_owned()],
+        ..Notify::default()
+    };
     run(&world.client, &Request::Notify { notify: Some(notify) }).unwrap();
     let told = || fs::read_to_string(&out).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
     let check = json!({ "checks": [

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use data_encoding::BASE64;
-use kura::apps::release::{DirRepository, Expiry, ReleaseError, Request, Signer, Thresholds, keygen};
+use kura::apps::release::{DirRepository, Expiry, ReleaseError, Repository, Request, Signer, Thresholds, keygen};
 use serde_json::{Value, json};
 use tough::schema::{Role, Signed, Timestamp};
 
@@ -353,4 +353,55 @@ fn after_a_stolen_key_made_versions_jump_new_keys_begin_anew() {
         world.update().unwrap();
         assert_eq!(ws::read(&world.client, "t"), b"3");
     }
+}
+
+/// A repository of which so many writes arrive.
+struct Breaking(DirRepository, std::sync::atomic::AtomicUsize);
+
+impl Repository for Breaking {
+    fn get(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>, ReleaseError> {
+        self.0.get(name, len_max)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), ReleaseError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        if self.1.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() {
+            return Err(ReleaseError::Repository { repository: self.address(), reason: "no room is left".to_owned() });
+        }
+        self.0.put(name, bytes)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), ReleaseError> {
+        self.0.remove(name)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, ReleaseError> {
+        self.0.list(prefix)
+    }
+
+    fn address(&self) -> String {
+        self.0.address()
+    }
+}
+
+#[test]
+fn a_publication_that_breaks_off_leaves_what_was_offered_before() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    let signer = Signer::open(&world.keys(), Expiry::default()).unwrap();
+    let channel = br#"{"name":"stable"}"#;
+    let sealed = signer.channel_key(CHANNEL).unwrap().seal("channel.stable", channel).into_bytes();
+    for room in 0.. {
+        let repository = Breaking(DirRepository(world.repository()), room.into());
+        let files = [("channel.stable".to_owned(), Some(sealed.clone()))];
+        if signer.publish(&repository, &files, jiff::Timestamp::now()).is_ok() {
+            assert_eq!(room, 5, "a root, a file, and three of metadata");
+            break;
+        }
+        assert_eq!(world.decisions().len(), 1, "{room}");
+        assert!(world.update().unwrap().installed.is_empty());
+    }
+    assert!(world.decisions().is_empty(), "the new offer has nothing");
 }

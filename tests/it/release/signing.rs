@@ -109,6 +109,7 @@ fn people_in_different_places_sign_a_root_and_an_offer() {
     assert!(error.to_string().contains("none of them signs root 1"), "{error}");
     let signing = team.sign("root", "bob").unwrap();
     assert!(signing.complete && signing.shows.contains(&"targets: 2 of 3 keys sign".to_owned()), "{signing:?}");
+    assert_eq!(signing.shows.iter().filter(|line| line.ends_with(", new, yours")).count(), 2, "{signing:?}");
     team.complete(&["root"]).unwrap();
 
     too_few(team.run(&team.publish("1.0.0", "one")), (1, 2));
@@ -220,7 +221,7 @@ fn what_is_to_be_signed_is_written_to_new_files_and_only_where_something_is_sign
     assert!(team.run(&Request::Propose { to: team.text("taken"), request }).is_err());
     assert_eq!(fs::read(team.0.path("taken")).unwrap(), b"mine");
     let error = team.run(&Request::Propose { to: team.text("none"), request: Box::new(Request::Update {}) });
-    assert!(matches!(error, Err(ReleaseError::Name { .. })), "{error:?}");
+    assert!(matches!(error, Err(ReleaseError::NotNamed { .. })), "{error:?}");
     // Nobody's key counts twice.
     let twice =
         team.run(&Request::Propose { to: team.text("two"), request: Box::new(team.keygen(1, 2, &["bob", "bob"])) });
