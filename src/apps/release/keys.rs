@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::Ed25519KeyPair;
+pub(super) use aws_lc_rs::signature::Ed25519KeyPair as KeyPair;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use tough::schema::decoded::{Decoded, Hex};
@@ -64,9 +64,9 @@ pub(super) fn word(role: RoleType) -> &'static str {
 }
 
 /// A new key pair, and the text of its file.
-fn pair(dir: &str) -> Result<(Ed25519KeyPair, Zeroizing<String>)> {
-    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|error| bad(dir, error))?;
-    let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).map_err(|error| bad(dir, error))?;
+fn pair(dir: &str) -> Result<(KeyPair, Zeroizing<String>)> {
+    let document = KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|error| bad(dir, error))?;
+    let pair = KeyPair::from_pkcs8(document.as_ref()).map_err(|error| bad(dir, error))?;
     Ok((pair, Zeroizing::new(BASE64.encode(document.as_ref()))))
 }
 
@@ -180,12 +180,7 @@ fn write_keys(dir: &Path, files: &KeyFiles) -> Result<()> {
 }
 
 /// New keys for all roles of a root, besides those of others, and the files they go to.
-fn fill(
-    root: &mut Root,
-    dir: &Path,
-    thresholds: Thresholds,
-    people: &[Person],
-) -> Result<(Vec<Ed25519KeyPair>, KeyFiles)> {
+fn fill(root: &mut Root, dir: &Path, thresholds: Thresholds, people: &[Person]) -> Result<(Vec<KeyPair>, KeyFiles)> {
     let (name, mut pairs, mut files) = (dir.display().to_string(), Vec::new(), KeyFiles::new());
     for role in ROLES {
         let many = matches!(role, RoleType::Root | RoleType::Targets);
@@ -222,12 +217,12 @@ fn fill(
 }
 
 /// The ids of keys.
-pub(super) fn ids(dir: &str, pairs: &[Ed25519KeyPair]) -> Result<Vec<Decoded<Hex>>> {
+pub(super) fn ids(dir: &str, pairs: &[KeyPair]) -> Result<Vec<Decoded<Hex>>> {
     pairs.iter().map(|pair| id(dir, &Sign::tuf_key(pair))).collect()
 }
 
 /// All keys in a directory that sign something.
-pub(super) fn read_pairs(dir: &Path) -> Result<Vec<Ed25519KeyPair>> {
+pub(super) fn read_pairs(dir: &Path) -> Result<Vec<KeyPair>> {
     let (name, mut pairs) = (dir.display().to_string(), Vec::new());
     for item in RealDisk.list(dir).map_err(|error| bad(&name, error))? {
         let signs = ROLES.iter().any(|role| item.name.starts_with(&format!("{}-", word(*role))));
@@ -238,7 +233,7 @@ pub(super) fn read_pairs(dir: &Path) -> Result<Vec<Ed25519KeyPair>> {
         let text = Zeroizing::new(bytes);
         let no_key = || bad(&name, format!("{} is no key", item.name));
         let der = Zeroizing::new(BASE64.decode(text.trim_ascii()).map_err(|_| no_key())?);
-        pairs.push(Ed25519KeyPair::from_pkcs8(&der).map_err(|_| no_key())?);
+        pairs.push(KeyPair::from_pkcs8(&der).map_err(|_| no_key())?);
     }
     Ok(pairs)
 }
@@ -259,12 +254,7 @@ pub(super) fn keep_root(dir: &Path, version: NonZeroU64, bytes: &[u8]) -> Result
 }
 
 /// Adds the signatures of those keys that a root lets sign this; how many they are.
-pub(super) fn sign_with<T: Role>(
-    dir: &str,
-    document: &mut Signed<T>,
-    root: &Root,
-    pairs: &[Ed25519KeyPair],
-) -> Result<usize> {
+pub(super) fn sign_with<T: Role>(dir: &str, document: &mut Signed<T>, root: &Root, pairs: &[KeyPair]) -> Result<usize> {
     let data = document.signed.canonical_form().map_err(|error| bad(dir, error))?;
     let Some(role) = root.roles.get(&T::TYPE) else { return Ok(0) };
     let mut count = 0;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use tough::schema::decoded::{Decoded, Hex};
@@ -12,7 +11,7 @@ use tough::schema::{Role, Root, Signed, Targets};
 use super::anchor::Anchor;
 use super::channel::Channel;
 use super::error::{ReleaseError, Result};
-use super::keys::{ROLES, bad, count_signatures, ids, keep_root, read_pairs, sign_with, word};
+use super::keys::{KeyPair, ROLES, bad, count_signatures, ids, keep_root, read_pairs, sign_with, word};
 use super::package::{Package, target_of_channel};
 use super::publish::parse_target;
 use super::request::Signing;
@@ -105,7 +104,7 @@ impl Proposal {
     }
 
     /// Adds the signatures of these keys; how many of them sign this.
-    pub(super) fn sign_with(&mut self, dir: &str, pairs: &[Ed25519KeyPair]) -> Result<usize> {
+    pub(super) fn sign_with(&mut self, dir: &str, pairs: &[KeyPair]) -> Result<usize> {
         let mut count = 0;
         if let Some(root) = &mut self.root {
             let own = root.signed.clone();

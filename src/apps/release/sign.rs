@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::path::Path;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tough::TargetName;
@@ -12,7 +11,7 @@ use tough::schema::{Hashes, Metafile, Role, Root, Signed, Snapshot, Target, Targ
 
 use super::anchor::Anchor;
 use super::error::{ReleaseError, Result};
-use super::keys::{self, ROOT, ROOT_PREFIX, bad, count_signatures, sign_with, word};
+use super::keys::{self, KeyPair, ROOT, ROOT_PREFIX, bad, count_signatures, sign_with, word};
 use super::package::check_name;
 use super::proposal::{Files, Proposal};
 use super::repository::Repository;
@@ -46,7 +45,7 @@ impl Default for Expiry {
 /// Keys of a publisher: a directory with a file for each key, and the root they belong to.
 pub struct Signer {
     dir: String,
-    keys: Vec<Ed25519KeyPair>,
+    keys: Vec<KeyPair>,
     /// Derives the keys of content.
     pub(super) content_key: SharedKey,
     /// Seals a repository in a bucket of its own.
@@ -107,7 +106,7 @@ impl Signer {
     }
 
     /// The keys that are here.
-    pub(super) fn pairs(&self) -> &[Ed25519KeyPair] {
+    pub(super) fn pairs(&self) -> &[KeyPair] {
         &self.keys
     }
 

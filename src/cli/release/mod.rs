@@ -7,6 +7,7 @@ use super::Context;
 use super::door::{Door, Purpose};
 use super::jobs::work;
 use super::output::outcome;
+use super::progress::Bar;
 use crate::apps::release::{self, Doing, Request as ReleaseRequest};
 use crate::control::{Exit, Failure, Reply, release_done, release_metrics};
 use crate::workspace::Workspace;
@@ -18,7 +19,7 @@ pub fn run(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
     let prometheus = matches!(args.command, Command::Report { prometheus: true, .. });
     let request = request::of(args.command)?;
     let (door, _) = Door::open(context, Purpose::Write)?;
-    let reply = work(context, &door, "release", &request, |workspace| run_here(workspace, &request));
+    let reply = work(context, &door, "release", &request, |workspace| run_here(context, workspace, &request));
     let closed = door.close();
     let reply = reply?;
     let exit = match prometheus && reply.ok {
@@ -31,8 +32,13 @@ pub fn run(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
     Ok(exit.and(closed?))
 }
 
-fn run_here(workspace: &Workspace, request: &ReleaseRequest) -> Reply {
-    let done = release::run(workspace, request, &Doing { told: &|_, _, _| true });
+fn run_here(context: &Context, workspace: &Workspace, request: &ReleaseRequest) -> Reply {
+    let bar = Bar::new(&context.output, "Fetching", None);
+    let told = |done, total: u64, what: &str| {
+        bar.tell(what.to_owned(), done, (total > 0).then_some(total));
+        true
+    };
+    let done = release::run(workspace, request, &Doing { told: &told });
     done.map_or_else(|error| Failure::from(error).into(), |reply| release_done(&reply))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kura::apps::profile::{ProfileError, Request, run};
+use kura::apps::profile::{Install, ProfileError, Request, run};
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::store::{Fault, Operation};
 use kura::workspace::{Spot, Workspace, WorkspaceError};
@@ -297,6 +297,6 @@ fn two_machines_that_install_at_once_lose_no_file_and_what_came_second_is_owned(
     // Installed again, the first takes over what is there, and is told what is in the way.
     let error = run(a, &Request::Install(site.want("p0"))).unwrap_err();
     assert!(matches!(&error, ProfileError::Conflicts { conflicts } if conflicts.len() == 1), "{error}");
-    site.forced("p0").unwrap();
+    run(a, &Request::Install(Install { force: true, ..site.want("p0") })).unwrap();
     assert_eq!(site.lock().profiles.len(), 2);
 }

@@ -7,7 +7,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use data_encoding::BASE64;
 use kura::apps::release::{DirRepository, Expiry, ReleaseError, Repository, Request, Signer, Thresholds, keygen};
 use serde_json::{Value, json};
-use tough::schema::{Role, Signed, Timestamp};
+use tough::schema::{Role, Signature, Signed, Snapshot, Timestamp};
 
 use super::support::{CHANNEL, World, run};
 use crate::workspace_rig as ws;
@@ -300,7 +300,7 @@ fn a_mirror_that_keeps_the_next_root_back_holds_clients_no_longer_than_signature
         if follow(&world).is_ok() && world.install(&["tool"]).is_ok() {
             break;
         }
-        left = left * 2;
+        left *= 2;
         assert!(left.as_secs() < 1000, "it cannot be followed");
     }
     keygen(&world.keys(), Thresholds { keys: 1, threshold: 1 }, Expiry::default(), jiff::Timestamp::now()).unwrap();
@@ -330,20 +330,47 @@ fn a_mirror_that_keeps_the_next_root_back_holds_clients_no_longer_than_signature
     assert_eq!((root(&world), ws::read(&world.client, "t")), (2, b"2".to_vec()));
 }
 
+/// Signs metadata with the only key of its role, and writes it.
+fn signed_by<T: Role>(world: &World, key: &str, signed: T, file: &str) -> Vec<u8> {
+    let text = fs::read(world.keys().join(key)).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(&BASE64.decode(&text).unwrap()).unwrap();
+    let sig = pair.sign(&signed.canonical_form().unwrap()).as_ref().to_vec().into();
+    let keyid = tough::sign::Sign::tuf_key(&pair).key_id().unwrap();
+    let bytes = serde_json::to_vec(&Signed { signed, signatures: vec![Signature { keyid, sig }] }).unwrap();
+    fs::write(metadata(world, file), &bytes).unwrap();
+    bytes
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(world: &World, file: &str) -> T {
+    let signed: Signed<T> = serde_json::from_slice(&fs::read(metadata(world, file)).unwrap()).unwrap();
+    signed.signed
+}
+
+#[test]
+fn a_list_that_drops_what_was_listed_is_refused_whoever_signed_it() {
+    let (world, _) = followed();
+    let mut list: Snapshot = parsed(&world, "2.snapshot.json");
+    list.meta.clear();
+    list.version = 3.try_into().unwrap();
+    let bytes = signed_by(&world, "snapshot-1-1.key", list, "3.snapshot.json");
+    let mut newest: Timestamp = parsed(&world, "timestamp.json");
+    newest.version = 3.try_into().unwrap();
+    let meta = newest.meta.get_mut("snapshot.json").unwrap();
+    (meta.version, meta.length) = (3.try_into().unwrap(), Some(bytes.len() as u64));
+    meta.hashes.as_mut().unwrap().sha256 = crate::rig::sha256(&bytes).0.to_vec().into();
+    signed_by(&world, "timestamp-1-1.key", newest, "timestamp.json");
+    refused(&world);
+}
+
 #[test]
 fn after_a_stolen_key_made_versions_jump_new_keys_begin_anew() {
-    for jump in [1 << 62, u64::MAX] {
+    for jump in [1_u64 << 62, u64::MAX] {
         let (world, _) = followed();
         let kept = world.path("kept");
         copy(&world.repository(), &kept);
-        let text = fs::read(world.keys().join("timestamp-1-1.key")).unwrap();
-        let stolen = Ed25519KeyPair::from_pkcs8(&BASE64.decode(&text).unwrap()).unwrap();
-        let bytes = fs::read(metadata(&world, "timestamp.json")).unwrap();
-        let mut newest: Signed<Timestamp> = serde_json::from_slice(&bytes).unwrap();
-        newest.signed.version = std::num::NonZeroU64::new(jump).unwrap();
-        let signature = stolen.sign(&newest.signed.canonical_form().unwrap());
-        newest.signatures[0].sig = signature.as_ref().to_vec().into();
-        fs::write(metadata(&world, "timestamp.json"), serde_json::to_vec(&newest).unwrap()).unwrap();
+        let mut newest: Timestamp = parsed(&world, "timestamp.json");
+        newest.version = jump.try_into().unwrap();
+        signed_by(&world, "timestamp-1-1.key", newest, "timestamp.json");
         world.decisions();
         // What is right is older now, until the key is another.
         copy(&kept, &world.repository());
