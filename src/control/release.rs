@@ -10,6 +10,10 @@ use crate::apps::release::{self, ReleaseError, Standing};
 pub fn answer(reply: &release::Reply) -> Reply {
     match reply {
         release::Reply::Said(text) => Reply::done(text.clone(), json!({})),
+        release::Reply::Signing(signing) => {
+            let carry = if signing.complete { "`complete` does it" } else { "it is to be carried to who signs next" };
+            Reply::done(format!("{} has {}; {carry}", signing.what, signing.signatures.join(" and ")), signing)
+        }
         release::Reply::Decisions(decisions) => {
             let count = decisions.iter().filter(|decision| decision.install).count();
             Reply::done(format!("{count} of {} versions can be installed", decisions.len()), decisions)
@@ -56,12 +60,15 @@ fn told(done: &release::Done) -> String {
 /// How rollouts go, in the text format of Prometheus.
 pub fn release_metrics(standings: &[Standing]) -> String {
     type Value = fn(&Standing) -> f64;
-    let families: [(&str, &str, Value); 6] = [
+    let families: [(&str, &str, Value); 9] = [
         ("installed", "clients that have the version", |one| f64::from(one.totals.installed)),
         ("failed", "clients whose install failed its checks", |one| f64::from(one.totals.failed)),
         ("rolled_back", "clients that went back", |one| f64::from(one.totals.rolled_back)),
         ("share", "the share of clients that it is offered to", |one| f64::from(one.bps) / 10_000.0),
         ("success_rate", "the share of installs that went well", |one| one.success_rate),
+        ("rollback_rate", "the share of installs that were taken back", |one| one.rollback_rate),
+        ("paused", "whether nobody gets it for now", |one| f64::from(u8::from(one.paused))),
+        ("alerts", "limits that it exceeds", |one| u32::try_from(one.alerts.len()).map_or(f64::MAX, f64::from)),
         ("install_seconds", "the mean time of an install", |one| {
             std::time::Duration::from_millis(one.totals.time_ms).as_secs_f64()
         }),
@@ -70,11 +77,9 @@ pub fn release_metrics(standings: &[Standing]) -> String {
     for (name, help, value) in families {
         text.push_str(&format!("# HELP kura_release_{name} {help}\n# TYPE kura_release_{name} gauge\n"));
         for one in standings {
-            let (package, version) = (&one.package, &one.version);
-            text.push_str(&format!(
-                "kura_release_{name}{{package=\"{package}\",version=\"{version}\"}} {}\n",
-                value(one)
-            ));
+            let Standing { channel, package, version, .. } = one;
+            let labels = format!("channel=\"{channel}\",package=\"{package}\",version=\"{version}\"");
+            text.push_str(&format!("kura_release_{name}{{{labels}}} {}\n", value(one)));
         }
     }
     text
@@ -84,9 +89,10 @@ impl From<ReleaseError> for Failure {
     fn from(error: ReleaseError) -> Self {
         let (exit, hint) = match error {
             ReleaseError::Workspace(error) => return error.into(),
-            ReleaseError::Name { .. } | ReleaseError::BadPackage { .. } | ReleaseError::Path { .. } => {
-                (Exit::Usage, None)
-            }
+            ReleaseError::Name { .. }
+            | ReleaseError::NotNamed { .. }
+            | ReleaseError::BadPackage { .. }
+            | ReleaseError::Path { .. } => (Exit::Usage, None),
             ReleaseError::NoRepository => {
                 (Exit::Usage, Some("`kura release follow` names a repository and a file of trust"))
             }
@@ -105,6 +111,11 @@ impl From<ReleaseError> for Failure {
             ReleaseError::Stays { .. } => {
                 (Exit::Other, Some("`kura restore VERSION` brings an earlier state back; `kura log` lists them"))
             }
+            ReleaseError::TooFew { .. } => (
+                Exit::Denied,
+                Some("`--to-sign FILE` writes what others sign by `kura release sign`, and `complete` brings it back"),
+            ),
+            ReleaseError::Stale { .. } => (Exit::Conflict, Some("ask for it again, and let it be signed anew")),
             ReleaseError::Cancelled => (Exit::Interrupted, None),
             ReleaseError::Missing { .. }
             | ReleaseError::NotInstalled { .. }

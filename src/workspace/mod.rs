@@ -54,7 +54,7 @@ pub use check::{Affected, CheckReport, Sample};
 pub use conflicts::{Beside, Take};
 pub use deploy::{
     Action, Change, Clash, Class, ContentReader, Facts, Incoming, Now, Owned, PathFault, PutError, SidecarFile, Spot,
-    check_path, decide, fold, integrity_of_file, integrity_of_files, parse_integrity, sidecar_name,
+    Stage, Staged, check_path, decide, fold, integrity_of_file, integrity_of_files, parse_integrity, sidecar_name,
 };
 pub use error::WorkspaceError;
 pub use forget::ForgetReport;

@@ -1,11 +1,14 @@
 //! Releases: signed, offered, installed as one version, checked, taken back.
 
+mod alerts;
 mod attacks;
 mod command_line;
 mod crashes;
 mod fleet;
 mod lifecycle;
 mod places;
+mod races;
 mod rollouts;
+mod signing;
 mod support;
 mod versions;

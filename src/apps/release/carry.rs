@@ -159,7 +159,7 @@ impl Desk<'_> {
         self.state.tell(self.workspace)
     }
 
-    /// Goes back from everything whose release was taken back; their names.
+    /// Goes back from everything whose release was taken back, and before from what cannot do without it; their names.
     pub(super) fn take_back_revoked(&mut self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for one in self.installed.clone() {
@@ -171,6 +171,7 @@ impl Desk<'_> {
             }
             self.state.deny(&one.name, &one.version, &format!("revoked: {why}"));
             self.state.write(self.workspace)?;
+            self.take_back_needing(&one, &mut names)?;
             let undone = match install::go_back(self.workspace, &one) {
                 Ok((undone, _)) => undone,
                 Err(error @ ReleaseError::Missing { .. }) => {
@@ -188,6 +189,29 @@ impl Desk<'_> {
             self.look()?;
         }
         Ok(names)
+    }
+
+    /// Goes back from what would be left without what it needs. It is not bad itself, and may come again.
+    fn take_back_needing(&mut self, one: &Installed, names: &mut Vec<String>) -> Result<()> {
+        while let Some((other, reason)) = needing(self.workspace, one, &self.installed)? {
+            self.take_back_needing(&other, names)?;
+            let undone = match install::go_back(self.workspace, &other) {
+                Ok((undone, _)) => undone,
+                Err(error @ ReleaseError::Missing { .. }) => {
+                    tracing::warn!("{reason}, which is revoked, and cannot be taken back: {error}");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            let time = super::now(self.workspace).to_string();
+            for undone in &undone {
+                self.state.note(&time, "taken-back", &undone.name, &undone.version.to_string(), &reason);
+                names.push(format!("{} {}", undone.name, undone.version));
+            }
+            self.state.write(self.workspace)?;
+            self.look()?;
+        }
+        Ok(())
     }
 
     /// Writes down what can be installed and was not told of before.
@@ -252,7 +276,9 @@ pub(super) fn rollback(workspace: &Workspace, doing: &Doing<'_>, name: &str) -> 
         let reason = "it says that one cannot go back from it".to_owned();
         return Err(ReleaseError::Withheld { package, version, reason });
     }
-    check_needed(workspace, one, &present)?;
+    if let Some((_, reason)) = needing(workspace, one, &present)? {
+        return Err(ReleaseError::Needed { package: one.name.clone(), reason });
+    }
     doing.progress(0, 0, name);
     let (undone, version) = install::go_back(workspace, one)?;
     let time = super::now(workspace).to_string();
@@ -276,11 +302,11 @@ pub(super) fn rollback(workspace: &Workspace, doing: &Doing<'_>, name: &str) -> 
     Ok(Done { taken_back, version: version.map(|version| version.to_string()), ..Done::default() })
 }
 
-/// That nothing else needs what would go.
-fn check_needed(workspace: &Workspace, one: &Installed, present: &[Installed]) -> Result<()> {
-    let Some((version, message)) = install::version_of(workspace, &one.install_id)? else { return Ok(()) };
+/// Something that needs what would go with an install, and in which words.
+fn needing(workspace: &Workspace, one: &Installed, present: &[Installed]) -> Result<Option<(Installed, String)>> {
+    let Some((version, message)) = install::version_of(workspace, &one.install_id)? else { return Ok(None) };
     let record = workspace.version(version)?;
-    let Some(parent) = record.parents.first() else { return Ok(()) };
+    let Some(parent) = record.parents.first() else { return Ok(None) };
     let before = lock::installed(workspace, &*workspace.version(*parent)?)?;
     let goes = |other: &&Installed| message.contains(&other.install_id);
     for gone in present.iter().filter(goes) {
@@ -289,9 +315,9 @@ fn check_needed(workspace: &Workspace, one: &Installed, present: &[Installed]) -
             let Some(wanted) = other.dependencies.get(&gone.name) else { continue };
             if !then.is_some_and(|then| wanted.matches(then)) {
                 let reason = format!("{} {} needs {} {wanted}", other.name, other.version, gone.name);
-                return Err(ReleaseError::Needed { package: one.name.clone(), reason });
+                return Ok(Some((other.clone(), reason)));
             }
         }
     }
-    Ok(())
+    Ok(None)
 }

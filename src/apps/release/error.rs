@@ -127,6 +127,32 @@ pub enum ReleaseError {
         /// Why.
         reason: String,
     },
+    /// Fewer keys signed than have to.
+    #[error("{what} has {have} of the {need} signatures that it needs")]
+    TooFew {
+        /// Which metadata.
+        what: String,
+        /// Signatures that count.
+        have: u64,
+        /// How many have to.
+        need: u64,
+    },
+    /// Something has to be named for this.
+    #[error("{what}: name {missing}")]
+    NotNamed {
+        /// What is done.
+        what: String,
+        /// What has to be named.
+        missing: &'static str,
+    },
+    /// What was carried around to be signed no longer fits.
+    #[error("{what} cannot be published any more: {reason}")]
+    Stale {
+        /// Which metadata.
+        what: String,
+        /// What happened meanwhile.
+        reason: String,
+    },
     /// What the workspace remembers of releases is damaged.
     #[error("{object} is damaged: {reason}")]
     Damaged {

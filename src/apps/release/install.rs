@@ -9,10 +9,9 @@ use super::package::{File, Package, UpdateType};
 use super::repository::Repository;
 use super::request::{Doing, Done};
 use crate::base::ids::VersionId;
-use crate::crypto::SharedKey;
 use crate::workspace::{
-    Action, Change, Clash, Facts, Incoming, Now, Owned, PutError, SidecarFile, Spot, Workspace, WorkspaceError, decide,
-    fold, integrity_of_file, sidecar_name,
+    Action, Change, Clash, Facts, Now, Owned, PutError, SidecarFile, Spot, Stage, Staged, Workspace, WorkspaceError,
+    decide, fold, integrity_of_file, parse_integrity, sidecar_name,
 };
 use crate::worktree::WorkError;
 
@@ -33,32 +32,92 @@ pub(super) struct Batch<'a> {
     pub(super) doing: &'a Doing<'a>,
 }
 
-/// Installs packages as one version.
+/// Installs packages as one version. What a plan needs is fetched while nobody waits for the history of the workspace,
+/// and then it is planned anew; so only the change itself keeps others waiting.
 pub(super) fn run(workspace: &Workspace, batch: &Batch<'_>) -> Result<Done> {
+    let mut fetched = Fetched::new(workspace, batch);
     let mut attempt = 1;
     loop {
-        match try_run(workspace, batch) {
+        match try_run(workspace, batch, &fetched) {
+            Ok(Tried::Done(done)) => return Ok(done),
+            Ok(Tried::Needs(needed)) => needed.into_iter().try_for_each(|place| fetched.fetch(place))?,
             Err(ReleaseError::Workspace(WorkspaceError::Work(WorkError::Changed { .. }))) if attempt < ATTEMPTS_MAX => {
                 attempt += 1;
             }
-            outcome => return outcome,
+            Err(error) => return Err(error),
         }
     }
 }
 
-fn try_run(workspace: &Workspace, batch: &Batch<'_>) -> Result<Done> {
+/// A file of a batch: which package, and which of its files.
+type FilePlace = (usize, usize);
+
+enum Tried {
+    Done(Done),
+    /// Nothing was done, since this has to be fetched first.
+    Needs(Vec<FilePlace>),
+}
+
+/// Content that was fetched and is what was signed; it waits to be named.
+struct Fetched<'a> {
+    batch: &'a Batch<'a>,
+    stage: Stage,
+    files: HashMap<FilePlace, Staged>,
+    /// Bytes, so far and altogether.
+    bytes: u64,
+    total: u64,
+}
+
+impl<'a> Fetched<'a> {
+    fn new(workspace: &Workspace, batch: &'a Batch<'a>) -> Self {
+        let total = batch.packages.iter().flat_map(|package| &package.files).map(|file| file.size).sum();
+        Self { batch, stage: workspace.stage(), files: HashMap::new(), bytes: 0, total }
+    }
+
+    fn fetch(&mut self, place: FilePlace) -> Result<()> {
+        let package = &self.batch.packages[place.0];
+        let file = &package.files[place.1];
+        let unfit = |reason: String| ReleaseError::Payload {
+            package: format!("{} {}", package.name, package.version),
+            path: file.path.clone(),
+            reason,
+        };
+        let wanted = parse_integrity(&file.integrity).ok_or_else(|| unfit("it has no digest".to_owned()))?;
+        let (doing, total, mut so_far) = (self.batch.doing, self.total, self.bytes);
+        let mut told = |len: u64| {
+            so_far += len;
+            doing.progress(so_far, total, &file.path)
+        };
+        let mut content = Content::new(self.batch.repository, &file.chunks, file.size, &mut told);
+        let staged = self.stage.add(&mut content, Some(wanted));
+        if let Some(failure) = content.failure.take() {
+            return Err(failure);
+        }
+        self.bytes += file.size;
+        match staged {
+            Ok(staged) => drop(self.files.insert(place, staged)),
+            Err(PutError::Workspace(error)) => return Err(error.into()),
+            Err(error) => return Err(unfit(error.to_string())),
+        }
+        Ok(())
+    }
+}
+
+fn try_run(workspace: &Workspace, batch: &Batch<'_>, fetched: &Fetched<'_>) -> Result<Tried> {
     let mut change = workspace.begin_change()?;
     let installed = lock::installed(workspace, change.record())?;
-    let total = batch.packages.iter().flat_map(|package| &package.files).map(|file| file.size).sum();
-    let (done, conflicts) = (Done::default(), Vec::new());
-    let mut work = Work { workspace, batch, installed: &installed, done, conflicts, fetched: 0, total };
+    let (done, conflicts, needed) = (Done::default(), Vec::new(), Vec::new());
+    let mut work = Work { workspace, batch, installed: &installed, done, conflicts, fetched, needed };
     let mut entries = Vec::new();
-    for (package, install_id) in batch.packages.iter().zip(batch.installs) {
-        entries.push(work.package(&mut change, package, install_id)?);
+    for (number, install_id) in batch.installs.iter().enumerate() {
+        entries.push(work.package(&mut change, number, install_id)?);
     }
     if !work.conflicts.is_empty() {
         work.conflicts.sort();
         return Err(ReleaseError::Conflicts { paths: work.conflicts });
+    }
+    if !work.needed.is_empty() {
+        return Ok(Tried::Needs(work.needed));
     }
     let made = change.made_dirs();
     let mut names = Vec::new();
@@ -76,7 +135,7 @@ fn try_run(workspace: &Workspace, batch: &Batch<'_>) -> Result<Done> {
         lock::write(&mut change, &entry)?;
     }
     let version = change.commit(&format!("{MESSAGE}{}", names.join(", ")))?;
-    Ok(Done { version: version.map(|version| version.to_string()), ..work.done })
+    Ok(Tried::Done(Done { version: version.map(|version| version.to_string()), ..work.done }))
 }
 
 struct Work<'a> {
@@ -85,20 +144,20 @@ struct Work<'a> {
     installed: &'a [Installed],
     done: Done,
     conflicts: Vec<String>,
-    /// Bytes, so far and altogether.
-    fetched: u64,
-    total: u64,
+    fetched: &'a Fetched<'a>,
+    needed: Vec<FilePlace>,
 }
 
 impl Work<'_> {
-    fn package(&mut self, change: &mut Change<'_>, package: &Package, install_id: &str) -> Result<Installed> {
+    fn package(&mut self, change: &mut Change<'_>, number: usize, install_id: &str) -> Result<Installed> {
+        let package = &self.batch.packages[number];
         let old = self.installed.iter().find(|one| one.name == package.name);
         let old_files: HashMap<&str, &Owned> =
             old.iter().flat_map(|one| &one.files).map(|file| (file.path.as_str(), file)).collect();
         self.drop_old(change, package, old)?;
         let owners = self.owners(package);
         let (mut files, mut sidecars) = (Vec::new(), Vec::new());
-        for (file, key) in package.incoming().into_iter().zip(package.files.iter().map(|file| file.key.as_ref())) {
+        for (place, file) in package.incoming().into_iter().enumerate() {
             let spot = change.look(&file.path)?;
             let facts = Facts {
                 old: old_files.get(file.path.as_str()).copied(),
@@ -131,7 +190,10 @@ impl Work<'_> {
                 Action::Adopt | Action::Keep | Action::LeaveRemoved => None,
             };
             if let Some(target) = target.filter(|_| self.conflicts.is_empty()) {
-                self.put(change, package, (&file, key), &target)?;
+                match self.fetched.files.get(&(number, place)) {
+                    Some(staged) => change.put_staged(&target, staged.clone(), file.mode)?,
+                    None => self.needed.push((number, place)),
+                }
             }
             let (path, mode, size, sha256, class) = (file.path, file.mode, file.size, file.sha256, file.class);
             files.push(Owned { path, mode, size, sha256, class, adopted });
@@ -165,38 +227,6 @@ impl Work<'_> {
             other.files.iter().for_each(|file| own(&file.path, &other.name));
         }
         owners
-    }
-
-    /// Fetches a file's content and puts it where it goes.
-    fn put(
-        &mut self,
-        change: &mut Change<'_>,
-        package: &Package,
-        (file, key): (&Incoming, Option<&SharedKey>),
-        target: &str,
-    ) -> Result<()> {
-        let unfit = |reason: &str| ReleaseError::Payload {
-            package: format!("{} {}", package.name, package.version),
-            path: file.path.clone(),
-            reason: reason.to_owned(),
-        };
-        let key = key.ok_or_else(|| unfit("its description names no key"))?;
-        let (doing, total, before) = (self.batch.doing, self.total, self.fetched);
-        let mut so_far = before;
-        let mut fetched = |len: u64| {
-            so_far += len;
-            doing.progress(so_far, total, &file.path)
-        };
-        let mut content = Content::new(self.batch.repository, key, file.size, &mut fetched);
-        let put = change.put(target, &mut content, file.mode, Some(file.sha256));
-        let failure = content.failure.take();
-        self.fetched = before + file.size;
-        match (put, failure) {
-            (_, Some(failure)) => Err(failure),
-            (Ok(_), None) => Ok(()),
-            (Err(PutError::Workspace(error)), None) => Err(error.into()),
-            (Err(error), None) => Err(unfit(&error.to_string())),
-        }
     }
 
     /// Files that the new version does not have go, unless somebody changed them.
@@ -295,7 +325,7 @@ pub(super) fn placeholder(one: &Installed) -> Package {
         size: owned.size,
         integrity: integrity_of_file(&owned.sha256),
         class: owned.class,
-        key: None,
+        chunks: Vec::new(),
     };
     Package {
         name: one.name.clone(),

@@ -57,13 +57,16 @@ pub(super) fn installed(workspace: &Workspace, record: &IndexRecord) -> Result<V
     let mut found = Vec::new();
     for (file, entry) in workspace.names_in(record, LOCK_DIR)? {
         let Some(name) = std::str::from_utf8(&file).ok().and_then(|file| file.strip_suffix(".json")) else { continue };
+        // What lies beside after two machines installed the same package says nothing of what is installed.
+        if super::package::check_name("package", name).is_err() {
+            continue;
+        }
         let Body::File(body) = entry.body else { continue };
         if body.size > LEN_MAX {
             return Err(damaged(name, "it is too long".to_owned()));
         }
         let bytes = workspace.read_file(&body, 0, usize::try_from(body.size).unwrap_or(usize::MAX))?;
         let one: Installed = serde_json::from_slice(&bytes).map_err(|error| damaged(name, error.to_string()))?;
-        super::package::check_name("package", &one.name)?;
         if one.name != name {
             return Err(damaged(name, format!("it is about `{}`", one.name)));
         }

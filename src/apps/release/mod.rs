@@ -19,6 +19,7 @@
 //!
 //! Lock order: one request of a client at a time; then the workspace's operations on history.
 
+mod alerts;
 mod anchor;
 mod carry;
 mod channel;
@@ -28,15 +29,19 @@ mod content;
 mod error;
 mod http;
 mod install;
+mod keys;
 mod lock;
 mod notify;
 mod pack;
 mod package;
+mod proposal;
 mod publish;
+mod publisher;
 mod repository;
 mod request;
 mod rollout;
 mod sign;
+mod signing;
 mod solve;
 mod state;
 mod trust;
@@ -46,17 +51,19 @@ use std::path::Path;
 use parking_lot::Mutex;
 use semver::Version;
 
+pub use alerts::Limits;
 pub use anchor::Anchor;
 pub use channel::{Channel, Client, EVERYBODY, Offer, Step, Window, Withheld, bucket};
 pub use checks::Checked;
 pub use error::{ReleaseError, Result};
+pub use keys::{Thresholds, keygen};
 pub use lock::Installed;
 pub use notify::Notify;
 pub use package::{Check, File, Package, UpdateType, check_name};
 pub use repository::{Access, DirRepository, Repository, open as open_repository};
-pub use request::{Change, Decision, Doing, Done, Listed, Plan, Reply, Request, Rollout, Standing};
+pub use request::{Change, Decision, Doing, Done, Listed, Plan, Reply, Request, Rollout, Signing, Standing};
 pub use rollout::{Feedback, Outcome, Totals, Verdict, carry_out, judge};
-pub use sign::{Expiry, Offered, SignedFile, Signer, Thresholds, keygen};
+pub use sign::{Expiry, Offered, SignedFile, Signer};
 pub use solve::solve;
 pub use state::{Event, Following, State};
 pub use trust::{Seen, Trusted};
@@ -70,10 +77,15 @@ static ONE: Mutex<()> = Mutex::new(());
 pub fn run(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Result<Reply> {
     let said = |text: String| Ok(Reply::Said(text));
     match request {
-        Request::Keygen { keys, count, threshold } => {
-            let thresholds = Thresholds { keys: *count, threshold: *threshold };
-            keygen(Path::new(keys), thresholds, Expiry::default(), now(workspace))?;
-            said(format!("keys are in {keys}; `trust` makes of them what the clients of a channel have to be given"))
+        Request::Keygen { .. } => signing::keygen(workspace, request, None),
+        Request::Key { keys, to } => {
+            let (root, targets) = keys::person(Path::new(keys), Path::new(to))?;
+            said(format!("keys are in {keys}; a publisher names them by {to}: for roots {root}, for targets {targets}"))
+        }
+        Request::Propose { to, request } => signing::propose(workspace, request, to),
+        Request::Sign { file, keys, trust } => signing::sign(file, keys, trust.as_deref()),
+        Request::Complete { files, keys, repository } => {
+            signing::complete(workspace, files, keys, repository.as_deref())
         }
         Request::Trust { keys, channel, to } => {
             publish::anchor(keys, channel)?.write(Path::new(to))?;
@@ -93,46 +105,11 @@ pub fn run(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Resul
         | Request::Channel { .. }
         | Request::Advance { .. }
         | Request::Report { .. }
-        | Request::Cleanup { .. } => run_publisher(workspace, request),
+        | Request::Cleanup { .. } => publisher::run(workspace, request, None),
         request => {
             let _one = ONE.lock();
             run_client(workspace, request, doing)
         }
-    }
-}
-
-fn run_publisher(workspace: &Workspace, request: &Request) -> Result<Reply> {
-    let open = |repository: &str, keys: &str| publish::Desk::open(workspace, repository, keys);
-    let said = |text: String| Ok(Reply::Said(text));
-    match request {
-        Request::Publish { dir, repository, keys, channel, rollout } => {
-            let package = open(repository, keys)?.add(dir, channel, rollout)?;
-            said(format!("{} {} is offered in {channel}", package.name, package.version))
-        }
-        Request::Promote { packages, repository, keys, from, channel, rollout } => {
-            let (name, version) = one_release(packages)?;
-            open(repository, keys)?.promote(&name, &version, from, channel, rollout)?;
-            said(format!("{name} {version} is offered in {channel}"))
-        }
-        Request::Rollout { packages, repository, keys, channel, change } => {
-            let (name, version) = one_release(packages)?;
-            open(repository, keys)?.change(&name, &version, channel, change)?;
-            said(format!("the rollout of {name} {version} in {channel} is changed"))
-        }
-        Request::Channel { repository, keys, channel, windows, min_epoch } => {
-            open(repository, keys)?.set(channel, windows.as_deref(), min_epoch)?;
-            said(format!("channel {channel} is signed anew"))
-        }
-        Request::Advance { repository, keys, channel } => {
-            Ok(Reply::Standings(open(repository, keys)?.judge(channel, true)?))
-        }
-        Request::Cleanup { repository, keys, channel, keep, dry_run } => {
-            Ok(Reply::Removed(open(repository, keys)?.clean_up(channel, *keep, *dry_run)?))
-        }
-        Request::Report { repository, keys, channel } => {
-            Ok(Reply::Standings(open(repository, keys)?.judge(channel, false)?))
-        }
-        _ => unreachable!("every other request is run elsewhere"),
     }
 }
 
@@ -228,6 +205,7 @@ fn remember(workspace: &Workspace, request: &Request) -> Result<Reply> {
             let program = command.first().map(String::as_str).unwrap_or("none");
             format!("program: {program}; webhook: {}", if webhook.is_some() { "set" } else { "none" })
         }
+        Request::Alert { channel, limits } => alerts::set(&mut state, channel, limits.as_ref())?,
         Request::Ack { number } => {
             let up_to = number.unwrap_or(u64::MAX);
             let seen = state.events.iter_mut().filter(|event| event.number <= up_to && !event.acknowledged);

@@ -30,7 +30,7 @@ pub struct Notify {
     /// The message, with `{what}`, `{package}`, `{version}`, `{detail}` and `{time}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Only these events; `failed` and `revoked` are alerts. All when empty.
+    /// Only these events, such as `alert`, `failed`, `revoked`. All when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
     /// The last event that was told.

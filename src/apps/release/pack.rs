@@ -59,7 +59,7 @@ pub(super) fn pack(dir: &str) -> Result<Package> {
         let (size, digest) = digest(&top.join(&path)).map_err(|error| bad(format!("{path}: {error}")))?;
         let class = draft.classes.get(&path).copied();
         let class = class.unwrap_or(if mode & 0o100 != 0 { Class::Exec } else { Class::Data });
-        files.push(File { path, mode, size, integrity: integrity_of_file(&digest), class, key: None });
+        files.push(File { path, mode, size, integrity: integrity_of_file(&digest), class, chunks: Vec::new() });
     }
     if let Some(path) = draft.classes.keys().find(|path| !files.iter().any(|file| file.path == **path)) {
         return Err(bad(format!("`classes` names `{path}`, which is not below `{FILES}`")));

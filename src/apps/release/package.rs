@@ -88,9 +88,9 @@ pub struct File {
     /// What it is for.
     #[serde(default)]
     pub class: Class,
-    /// The key of its content in a repository; set when it is published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<SharedKey>,
+    /// The keys of its content's chunks in a repository, in their order; set when it is published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<SharedKey>,
 }
 
 /// Something that must hold after an install. It runs in a private copy of the package's files.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use semver::Version;
+use tough::schema::{Signed, Targets};
 
 use super::anchor::Anchor;
 use super::channel::{Channel, EVERYBODY, Offer, Window};
@@ -12,6 +13,7 @@ use super::content;
 use super::error::{ReleaseError, Result};
 use super::pack::{FILES, pack};
 use super::package::{Package, feedback_prefix, target_of_channel, target_of_package};
+use super::proposal::Files;
 use super::repository::{self, Access, Repository};
 use super::request::{Change, Rollout, Standing};
 use super::rollout::{Feedback, Totals, Verdict, carry_out, judge};
@@ -30,6 +32,8 @@ pub(super) struct Desk<'a> {
     repository: Arc<dyn Repository>,
     signer: Signer,
     workspace: &'a Workspace,
+    /// Where what would be published is written instead, for others to sign.
+    to_sign: Option<&'a Path>,
     _lock: Arc<dyn DiskFile>,
 }
 
@@ -39,11 +43,11 @@ pub(super) fn anchor(keys: &str, channel: &str) -> Result<Anchor> {
 }
 
 impl<'a> Desk<'a> {
-    pub(super) fn open(workspace: &'a Workspace, address: &str, keys: &str) -> Result<Self> {
+    pub(super) fn open(workspace: &'a Workspace, address: &str, keys: &str, to_sign: Option<&'a Path>) -> Result<Self> {
         let signer = Signer::open(Path::new(keys), Expiry::default())?;
         let repository = repository::open(address, &Access::default(), &signer.store_key, workspace)?;
         let _lock = signer.lock()?;
-        Ok(Self { repository, signer, workspace, _lock })
+        Ok(Self { repository, signer, workspace, to_sign, _lock })
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -90,28 +94,46 @@ impl<'a> Desk<'a> {
         let bytes = json(channel)?;
         Channel::parse(&bytes, &channel.name)?;
         files.push(self.sealed(&channel.name, target_of_channel(&channel.name), channel)?);
-        self.signer.publish(&*self.repository, &files, self.now())
+        match self.to_sign {
+            Some(path) => self.signer.propose(&*self.repository, &files, self.now())?.create(path),
+            None => self.signer.publish(&*self.repository, &files, self.now()),
+        }
+    }
+
+    /// Publishes an offer that was signed elsewhere, if its content is still there.
+    pub(super) fn complete(&self, targets: &Signed<Targets>, files: &Files) -> Result<()> {
+        let known: BTreeSet<String> = self.repository.list("content/")?.into_iter().collect();
+        for (name, sealed) in files {
+            let Some((channel, package, version)) = parse_target(name) else { continue };
+            let opened = self.signer.channel_key(channel)?.open(name, sealed);
+            let reason = "it was not sealed with the key of its channel".to_owned();
+            let bytes = opened.ok_or_else(|| ReleaseError::Damaged { object: name.clone(), reason })?;
+            let package = Package::parse(&bytes, package, &version)?;
+            if let Some(missing) = content::names(&package).find(|name| !known.contains(name)) {
+                return Err(ReleaseError::Missing { what: "content", name: missing });
+            }
+        }
+        self.signer.finish(&*self.repository, targets, files, self.now())
     }
 
     /// Signs a package and offers it.
     pub(super) fn add(&self, dir: &str, channel: &str, rollout: &Rollout) -> Result<Package> {
         let mut package = pack(dir)?;
-        let mut digests = Vec::new();
-        for file in &mut package.files {
-            let digest = parse_integrity(&file.integrity).unwrap_or(crate::base::ids::Sha256([0; 32]));
-            file.key = Some(self.signer.content_key.derive("file", &digest.0));
-            digests.push(digest);
-        }
         let mut listed = self.channel(channel)?;
-        if self.package(channel, &package.name, &package.version)?.is_some_and(|old| old != package) {
+        let differs = |mut old: Package| {
+            old.files.iter_mut().for_each(|file| file.chunks.clear());
+            old != package
+        };
+        if self.package(channel, &package.name, &package.version)?.is_some_and(differs) {
             let problems = vec!["this version was published before, with other content; give it a new one".to_owned()];
             let package = format!("{} {}", package.name, package.version);
             return Err(ReleaseError::BadPackage { package, problems });
         }
-        let known = self.repository.list("content/")?.into_iter().collect();
-        for (file, digest) in package.files.iter().zip(&digests) {
-            let Some(key) = &file.key else { continue };
-            content::put(&*self.repository, key, &Path::new(dir).join(FILES).join(&file.path), digest, &known)?;
+        let mut known = self.repository.list("content/")?.into_iter().collect();
+        for file in &mut package.files {
+            let Some(digest) = parse_integrity(&file.integrity) else { continue };
+            let (path, key) = (Path::new(dir).join(FILES).join(&file.path), &self.signer.content_key);
+            file.chunks = content::put(&*self.repository, key, &path, &digest, &mut known)?;
         }
         offer(&mut listed, &package.name, &package.version, rollout, &self.now().to_string())?;
         let target = target_of_package(channel, &package.name, &package.version);
@@ -187,6 +209,7 @@ impl<'a> Desk<'a> {
                 }
                 let rate = totals.success_rate();
                 found.push(Standing {
+                    channel: channel.to_owned(),
                     package: package.clone(),
                     version: offer.version.to_string(),
                     bps: offer.bps,
@@ -195,6 +218,7 @@ impl<'a> Desk<'a> {
                     success_rate: rate,
                     rollback_rate: totals.rollback_rate(),
                     trend: before.map(|before| rate - before),
+                    alerts: Vec::new(),
                     notes: reports.into_iter().filter_map(|report| report.note).take(NOTES_MAX).collect(),
                     totals,
                     verdict,
@@ -244,13 +268,14 @@ impl<'a> Desk<'a> {
                 files.push((target, None));
             }
         }
-        if dry_run {
-            return Ok(removed);
-        }
-        if !files.is_empty() {
+        let gone: BTreeSet<String> = files.iter().map(|(target, _): &SignedFile| target.clone()).collect();
+        if !dry_run && !files.is_empty() {
             self.publish(&listed, files)?;
         }
-        removed.extend(self.sweep()?);
+        // What others have yet to sign is still needed.
+        if self.to_sign.is_none() {
+            removed.extend(self.sweep(&gone, dry_run)?);
+        }
         Ok(removed)
     }
 
@@ -263,44 +288,47 @@ impl<'a> Desk<'a> {
             "archived": self.now().to_string(),
         });
         self.repository.put(&name, self.signer.channel_key(channel)?.seal(&name, &json(&value)?).as_bytes())?;
-        for name in self.repository.list(&feedback_prefix(channel, package, &offer.version))? {
-            self.repository.remove(&name)?;
-        }
         Ok(())
     }
 
-    /// Removes what no offer needs: content, signed files and metadata of earlier offers.
-    fn sweep(&self) -> Result<Vec<String>> {
+    /// Removes what no offer needs, but for those that are gone: content, signed files and metadata of earlier offers,
+    /// and reports of archived ones. What is removed, or would be.
+    fn sweep(&self, gone: &BTreeSet<String>, dry_run: bool) -> Result<Vec<String>> {
         let Some(offered) = self.offered()? else { return Ok(Vec::new()) };
         let needed: BTreeSet<String> = offered.files().into_iter().collect();
-        let mut stems = BTreeSet::new();
-        for target in offered.names() {
+        let offers: BTreeSet<&str> = offered.names().into_iter().filter(|name| !gone.contains(*name)).collect();
+        let mut contents = BTreeSet::new();
+        for target in &offers {
             let Some((channel, name, version)) = parse_target(target) else { continue };
             let package = self.package(channel, name, &version)?;
-            let keys = package.iter().flat_map(|package| &package.files).filter_map(|file| file.key.as_ref());
-            stems.extend(keys.map(content::stem));
+            contents.extend(package.iter().flat_map(content::names));
         }
-        let mut removed = Vec::new();
-        for name in self.repository.list("targets/")?.into_iter().chain(self.repository.list("metadata/")?) {
-            let stays = needed.contains(&name) || name.ends_with(".root.json") || name == "metadata/timestamp.json";
-            if !stays {
-                self.repository.remove(&name)?;
-                removed.push(name);
-            }
+        let is_gone = |name: &str| name.split_once('.').is_some_and(|(_, target)| gone.contains(target));
+        let stays = |name: &String| {
+            let is_needed = needed.contains(name) && !is_gone(name);
+            is_needed || name.ends_with(".root.json") || name == "metadata/timestamp.json"
+        };
+        let is_over = |name: &String| reported(name).is_some_and(|target| !offers.contains(target.as_str()));
+        let mut names = self.repository.list("targets/")?;
+        names.extend(self.repository.list("metadata/")?);
+        names.retain(|name| !stays(name));
+        names.extend(self.repository.list("content/")?.into_iter().filter(|name| !contents.contains(name)));
+        names.extend(self.repository.list("feedback/")?.into_iter().filter(is_over));
+        if !dry_run {
+            names.iter().try_for_each(|name| self.repository.remove(name))?;
         }
-        for name in self.repository.list("content/")? {
-            let stem = name.rfind('.').map_or("", |dot| &name[..=dot]);
-            if !stems.contains(stem) {
-                self.repository.remove(&name)?;
-                removed.push(name);
-            }
-        }
-        Ok(removed)
+        Ok(names)
     }
 }
 
+/// The name of the signed package that a report is about.
+fn reported(name: &str) -> Option<String> {
+    let (about, _client) = name.strip_prefix("feedback/")?.rsplit_once('.')?;
+    Some(format!("package.{about}"))
+}
+
 /// Channel, package and version of the name of a signed package.
-fn parse_target(target: &str) -> Option<(&str, &str, Version)> {
+pub(super) fn parse_target(target: &str) -> Option<(&str, &str, Version)> {
     let mut parts = target.strip_prefix("package.")?.splitn(3, '.');
     let (channel, name, version) = (parts.next()?, parts.next()?, parts.next()?);
     Some((channel, name, version.parse().ok()?))

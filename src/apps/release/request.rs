@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Limits;
 use super::channel::{EVERYBODY, Step, Window};
 use super::checks::Checked;
 use super::notify::Notify;
@@ -26,6 +27,43 @@ pub enum Request {
         /// How many of them have to.
         #[serde(default = "one")]
         threshold: u32,
+        /// Files with the public keys of others, who sign elsewhere.
+        #[serde(default)]
+        with: Vec<String>,
+    },
+    /// Makes the keys of one person, who signs for publishers elsewhere.
+    Key {
+        /// Where they are kept.
+        keys: String,
+        /// The file with what is public of them.
+        to: String,
+    },
+    /// Does not do what is asked, and writes what others have to sign for it.
+    Propose {
+        /// The file.
+        to: String,
+        /// What is asked.
+        request: Box<Request>,
+    },
+    /// Signs what a publisher elsewhere wrote to be signed.
+    Sign {
+        /// The file, which is written anew.
+        file: String,
+        /// The directory of the keys.
+        keys: String,
+        /// A channel's file of trust, to be shown what the channel's files say.
+        #[serde(default)]
+        trust: Option<String>,
+    },
+    /// Does what was written to be signed, once enough people have.
+    Complete {
+        /// The file, or copies of it that were signed in different places.
+        files: Vec<String>,
+        /// The directory of the publisher's keys.
+        keys: String,
+        /// Which repository; none for a root.
+        #[serde(default)]
+        repository: Option<String>,
     },
     /// Writes what clients of a channel have to be given, by a way that they trust.
     Trust {
@@ -116,6 +154,14 @@ pub enum Request {
         keys: String,
         /// The channel.
         channel: String,
+    },
+    /// Sets how rollouts of a channel may go before somebody is told, or says what is set.
+    Alert {
+        /// The channel.
+        channel: String,
+        /// The limits; none of them any more when empty.
+        #[serde(default)]
+        limits: Option<Limits>,
     },
     /// How the rollouts of a channel go.
     Report {
@@ -228,6 +274,7 @@ impl Request {
             Request::Cleanup { repository, keys, channel, keep, .. } => {
                 Request::Cleanup { repository, keys, channel, keep, dry_run: true }
             }
+            Request::Propose { request, .. } => return request.trial(),
             looks @ (Request::Pack { .. }
             | Request::Test { .. }
             | Request::Report { .. }
@@ -308,6 +355,18 @@ pub enum Change {
     Revoke(String),
 }
 
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Change::Bps(bps) => write!(f, "goes to {} % of clients", f64::from(*bps) / 100.0),
+            Change::Pause => f.write_str("is paused"),
+            Change::Resume => f.write_str("goes on"),
+            Change::Emergency => f.write_str("is an emergency"),
+            Change::Revoke(why) => write!(f, "is taken back: {why}"),
+        }
+    }
+}
+
 /// What is, or is not, to be installed, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
@@ -352,6 +411,8 @@ pub struct Plan {
 /// How the rollout of one version goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
+    /// The channel.
+    pub channel: String,
     /// The package.
     pub package: String,
     /// The version.
@@ -370,10 +431,25 @@ pub struct Standing {
     pub rollback_rate: f64,
     /// By how much the share of successes differs from the version before.
     pub trend: Option<f64>,
+    /// Which limits it exceeds, in sentences.
+    pub alerts: Vec<String>,
     /// What users say of it.
     pub notes: Vec<String>,
     /// What becomes, or became, of it.
     pub verdict: Verdict,
+}
+
+/// How far something is that several people sign.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signing {
+    /// What it is.
+    pub what: String,
+    /// Whether all who have to have signed.
+    pub complete: bool,
+    /// By whom it is signed so far, in words.
+    pub signatures: Vec<String>,
+    /// What was signed, a line each: what differs from what the same keys signed last.
+    pub shows: Vec<String>,
 }
 
 /// What is installed, as listings show it.
@@ -397,6 +473,8 @@ pub struct Listed {
 pub enum Reply {
     /// Something was done; what, in words.
     Said(String),
+    /// Of what others have to sign.
+    Signing(Signing),
     /// Of `check`.
     Decisions(Vec<Decision>),
     /// Of `plan`.

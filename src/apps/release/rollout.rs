@@ -43,7 +43,7 @@ pub struct Totals {
     pub failed: u32,
     /// Installs that were taken back later.
     pub rolled_back: u32,
-    /// The mean time of an install, in milliseconds.
+    /// The mean time of an install, in milliseconds; of those that tell it.
     pub time_ms: u64,
 }
 
@@ -73,12 +73,13 @@ impl Totals {
         }
         let count = |result| u32::try_from(last.values().filter(|report| report.result == result).count());
         let count = |result| count(result).unwrap_or(u32::MAX);
-        let time: u64 = last.values().map(|report| report.time_ms).sum();
+        // What was taken back, or finished after a crash, tells no time.
+        let times: Vec<u64> = last.values().map(|report| report.time_ms).filter(|time| *time > 0).collect();
         Self {
             installed: count(Outcome::Installed),
             failed: count(Outcome::Failed),
             rolled_back: count(Outcome::RolledBack),
-            time_ms: time.checked_div(last.len() as u64).unwrap_or(0),
+            time_ms: times.iter().sum::<u64>().checked_div(times.len() as u64).unwrap_or(0),
         }
     }
 
@@ -111,6 +112,9 @@ pub fn judge(offer: &Offer, totals: &Totals, now: Timestamp) -> Verdict {
     let Step { min_samples, min_soak_s, success_bps_min, failures_max, .. } = offer.steps[place];
     if totals.failed.saturating_add(totals.rolled_back) > failures_max {
         return Verdict::Abort;
+    }
+    if offer.paused {
+        return Verdict::Hold;
     }
     let since = offer.since.parse::<jiff::Timestamp>().map(|since| since.as_second()).unwrap_or(i64::MAX);
     let soaked = now.parts().0.saturating_sub(since) >= i64::try_from(min_soak_s).unwrap_or(i64::MAX);

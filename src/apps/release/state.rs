@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Limits;
 use super::error::{ReleaseError, Result};
 use super::notify::Notify;
 use super::repository::Access;
@@ -47,6 +48,12 @@ pub struct State {
     pub notify: Notify,
     /// When it was last looked for something new: RFC 3339, UTC.
     pub checked: Option<String>,
+    /// How rollouts of a channel may go before somebody is told: of publishers.
+    #[serde(default)]
+    pub limits: BTreeMap<String, Limits>,
+    /// What is beyond these limits, and was told: channel, package, version and which limit.
+    #[serde(default)]
+    pub alerts: BTreeSet<String>,
 }
 
 /// What a client follows.
@@ -103,7 +110,7 @@ pub struct Event {
     pub number: u64,
     /// When: RFC 3339, UTC.
     pub time: String,
-    /// `installed`, `failed`, `rolled-back`, `revoked`, `pinned`, `skipped`, ….
+    /// `installed`, `failed`, `rolled-back`, `revoked`, `pinned`, `skipped`, …; of publishers `alert`, `aborted`, ….
     pub what: String,
     /// The package.
     pub package: String,

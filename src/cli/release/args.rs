@@ -19,6 +19,14 @@ Publishing:
   kura release promote tool@1.2.0 --from beta --channel stable --percent 10 --repository /srv/releases --keys ~/keys
   kura release advance stable --repository /srv/releases --keys ~/keys
   kura release trust stable --keys ~/keys --to stable.trust
+Signed by several people, each where they are:
+  kura release key ~/bob --to bob.pub           by Bob, who gives away bob.pub
+  kura release keygen ~/keys --with bob.pub --threshold 2 --to-sign root.json
+  kura release sign root.json --keys ~/bob      by Bob
+  kura release complete root.json --keys ~/keys
+  kura release publish ./tool --channel beta --repository /srv/releases --keys ~/keys --to-sign offer.json
+  kura release sign offer.json --keys ~/bob --trust beta.trust
+  kura release complete offer.json --repository /srv/releases --keys ~/keys
 Installing:
   kura release follow https://example.org/releases --trust stable.trust --every 1h --install
   kura release check                            each version, and why it is not installed
@@ -37,6 +45,13 @@ pub(super) struct At {
     /// The directory of the publisher's keys
     #[arg(long, value_name = "DIR")]
     pub(super) keys: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Carry {
+    /// Publish nothing, and write what others have to sign for it to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) to_sign: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -64,9 +79,45 @@ pub(super) enum Command {
         /// How many keys sign the root and what is offered
         #[arg(long, default_value_t = 1)]
         count: u32,
-        /// How many of them have to
+        /// How many of them, and of those of others, have to
         #[arg(long, default_value_t = 1)]
         threshold: u32,
+        /// A file with the public keys of somebody who signs elsewhere, made by `key`
+        #[arg(long, value_name = "FILE")]
+        with: Vec<PathBuf>,
+        #[command(flatten)]
+        carry: Carry,
+    },
+    /// Make the keys of one person, who signs for publishers elsewhere
+    Key {
+        /// The directory of the keys
+        dir: PathBuf,
+        /// The file that is written, for `keygen --with`
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Sign what a publisher elsewhere wrote with `--to-sign`
+    Sign {
+        /// The file; its signatures are added to it
+        file: PathBuf,
+        /// The directory of the keys
+        #[arg(long, value_name = "DIR")]
+        keys: PathBuf,
+        /// A channel's file of trust, to be shown what the channel's files say
+        #[arg(long, value_name = "FILE")]
+        trust: Option<PathBuf>,
+    },
+    /// Do what was written with `--to-sign`, once enough people have signed
+    Complete {
+        /// The file, or copies of it that were signed in different places
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The directory of the publisher's keys
+        #[arg(long, value_name = "DIR")]
+        keys: PathBuf,
+        /// The repository, unless it is a root
+        #[arg(long, value_name = "REPOSITORY")]
+        repository: Option<String>,
     },
     /// Write what clients of a channel have to be given, by a way that they trust
     Trust {
@@ -103,6 +154,8 @@ pub(super) enum Command {
         channel: String,
         #[command(flatten)]
         rollout: RolloutArgs,
+        #[command(flatten)]
+        carry: Carry,
     },
     /// Offer a release of one channel in another
     Promote {
@@ -118,6 +171,8 @@ pub(super) enum Command {
         channel: String,
         #[command(flatten)]
         rollout: RolloutArgs,
+        #[command(flatten)]
+        carry: Carry,
     },
     /// Change a rollout
     Rollout {
@@ -130,6 +185,8 @@ pub(super) enum Command {
         /// The channel
         #[arg(long)]
         channel: String,
+        #[command(flatten)]
+        carry: Carry,
     },
     /// Set a channel's windows and least security epochs, or sign anew what is offered
     Channel {
@@ -143,6 +200,8 @@ pub(super) enum Command {
         /// The least security epoch of a package, as `tool=3`
         #[arg(long = "min-epoch", value_name = "PACKAGE=EPOCH")]
         epochs: Vec<String>,
+        #[command(flatten)]
+        carry: Carry,
     },
     /// Judge rollouts by feedback: on to the next step, or taken back
     Advance {
@@ -153,6 +212,28 @@ pub(super) enum Command {
         /// Only say what would be done
         #[arg(short = 'n', long)]
         dry_run: bool,
+        #[command(flatten)]
+        carry: Carry,
+    },
+    /// Set how rollouts of a channel may go before `advance` and `report` tell of it, or say what is set
+    Alert {
+        /// The channel
+        channel: String,
+        /// So many of a hundred installs may fail their checks
+        #[arg(long, value_name = "PERCENT")]
+        failures: Option<f64>,
+        /// So many of a hundred may be taken back later
+        #[arg(long, value_name = "PERCENT")]
+        rollbacks: Option<f64>,
+        /// An install may take so long in the mean, such as 30s
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+        install_time: Option<u64>,
+        /// Fewer reports say nothing
+        #[arg(long, value_name = "REPORTS", default_value_t = 1)]
+        samples: u32,
+        /// Watch nothing any more
+        #[arg(long, conflicts_with_all = ["failures", "rollbacks", "install_time"])]
+        none: bool,
     },
     /// Say how rollouts go
     Report {
@@ -176,6 +257,8 @@ pub(super) enum Command {
         /// Only say what would be removed
         #[arg(short = 'n', long)]
         dry_run: bool,
+        #[command(flatten)]
+        carry: Carry,
     },
     /// Follow a channel of a repository
     Follow(FollowArgs),

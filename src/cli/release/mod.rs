@@ -7,6 +7,7 @@ use super::Context;
 use super::door::{Door, Purpose};
 use super::jobs::work;
 use super::output::outcome;
+use super::progress::Bar;
 use crate::apps::release::{self, Doing, Request as ReleaseRequest};
 use crate::control::{Exit, Failure, Reply, release_done, release_metrics};
 use crate::workspace::Workspace;
@@ -18,7 +19,7 @@ pub fn run(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
     let prometheus = matches!(args.command, Command::Report { prometheus: true, .. });
     let request = request::of(args.command)?;
     let (door, _) = Door::open(context, Purpose::Write)?;
-    let reply = work(context, &door, "release", &request, |workspace| run_here(workspace, &request));
+    let reply = work(context, &door, "release", &request, |workspace| run_here(context, workspace, &request));
     let closed = door.close();
     let reply = reply?;
     let exit = match prometheus && reply.ok {
@@ -31,8 +32,13 @@ pub fn run(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
     Ok(exit.and(closed?))
 }
 
-fn run_here(workspace: &Workspace, request: &ReleaseRequest) -> Reply {
-    let done = release::run(workspace, request, &Doing { told: &|_, _, _| true });
+fn run_here(context: &Context, workspace: &Workspace, request: &ReleaseRequest) -> Reply {
+    let bar = Bar::new(&context.output, "Fetching", None);
+    let told = |done, total: u64, what: &str| {
+        bar.tell(what.to_owned(), done, (total > 0).then_some(total));
+        true
+    };
+    let done = release::run(workspace, request, &Doing { told: &told });
     done.map_or_else(|error| Failure::from(error).into(), |reply| release_done(&reply))
 }
 
@@ -40,7 +46,8 @@ fn print(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
     let output = &context.output;
     if !output.json {
         let data = &reply.data;
-        let list = data.as_array().or(data["events"].as_array()).or(data["decisions"].as_array());
+        let list =
+            data.as_array().or(data["shows"].as_array()).or(data["events"].as_array()).or(data["decisions"].as_array());
         let lines: Vec<String> = list.into_iter().flatten().map(line).collect();
         output.bytes(lines.concat().as_bytes())?;
         outcome(reply)?;
@@ -62,7 +69,12 @@ fn line(item: &serde_json::Value) -> String {
         let (share, totals) = (item["bps"].as_f64().unwrap_or(0.0) / 100.0, &item["totals"]);
         let (installed, failed, back) = (&totals["installed"], &totals["failed"], &totals["rolled_back"]);
         let mut text = format!("{package}: {share} %, {installed} installed, {failed} failed, {back} rolled back, ");
-        text.push_str(&format!("{} ms each: {}\n", totals["time_ms"], word("verdict")));
+        let paused = if item["paused"] == true { "paused, " } else { "" };
+        let verdict = item["revoked"].as_str().map_or(word("verdict").to_owned(), |why| format!("taken back: {why}"));
+        text.push_str(&format!("{} ms each: {paused}{verdict}\n", totals["time_ms"]));
+        for alert in item["alerts"].as_array().into_iter().flatten() {
+            text.push_str(&format!("  alert: {}\n", alert.as_str().unwrap_or_default()));
+        }
         for note in item["notes"].as_array().into_iter().flatten() {
             text.push_str(&format!("  \u{201c}{}\u{201d}\n", note.as_str().unwrap_or_default()));
         }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::args::{At, Command, FollowArgs, RolloutArgs};
-use crate::apps::release::{Access, Change, EVERYBODY, Notify, Request as ReleaseRequest, Rollout, Step, Window};
+use super::args::{At, Carry, Command, FollowArgs, RolloutArgs};
+use crate::apps::release::{
+    Access, Change, EVERYBODY, Limits, Notify, Request as ReleaseRequest, Rollout, Step, Window,
+};
 use crate::cli::config::absolute;
 use crate::control::{Exit, Failure};
 
@@ -29,6 +31,18 @@ impl At {
     fn parts(&self) -> Result<(String, String), Failure> {
         Ok((place(&self.repository)?, text(&self.keys)?))
     }
+}
+
+impl Carry {
+    /// The request, or that what it takes be written for others to sign.
+    fn of(self, request: ReleaseRequest) -> Result<ReleaseRequest, Failure> {
+        let Some(to) = self.to_sign else { return Ok(request) };
+        Ok(ReleaseRequest::Propose { to: text(&to)?, request: Box::new(request) })
+    }
+}
+
+fn texts(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    paths.iter().map(|path| text(path)).collect()
 }
 
 impl FollowArgs {
@@ -112,43 +126,67 @@ fn epochs(list: &[String]) -> Result<BTreeMap<String, u32>, Failure> {
 /// The request that a command makes.
 pub(super) fn of(command: Command) -> Result<ReleaseRequest, Failure> {
     Ok(match command {
-        Command::Keygen { dir, count, threshold } => ReleaseRequest::Keygen { keys: text(&dir)?, count, threshold },
+        Command::Keygen { dir, count, threshold, with, carry } => {
+            carry.of(ReleaseRequest::Keygen { keys: text(&dir)?, count, threshold, with: texts(&with)? })?
+        }
+        Command::Key { dir, to } => ReleaseRequest::Key { keys: text(&dir)?, to: text(&to)? },
+        Command::Sign { file, keys, trust } => {
+            let trust = trust.map(|trust| text(&trust)).transpose()?;
+            ReleaseRequest::Sign { file: text(&file)?, keys: text(&keys)?, trust }
+        }
+        Command::Complete { files, keys, repository } => {
+            let repository = repository.map(|repository| place(&repository)).transpose()?;
+            ReleaseRequest::Complete { files: texts(&files)?, keys: text(&keys)?, repository }
+        }
         Command::Trust { channel, keys, to } => ReleaseRequest::Trust { keys: text(&keys)?, channel, to: text(&to)? },
         Command::Pack { dir } => ReleaseRequest::Pack { dir: text(&dir)? },
         Command::Test { dir, scratch } => {
             ReleaseRequest::Test { dir: text(&dir)?, scratch: scratch.map(|dir| text(&dir)).transpose()? }
         }
-        Command::Publish { dir, at, channel, rollout } => {
-            let (repository, keys) = at.parts()?;
-            ReleaseRequest::Publish { dir: text(&dir)?, repository, keys, channel, rollout: rollout.rollout()? }
-        }
-        Command::Promote { release, at, from, channel, rollout } => {
+        command => publisher(command)?,
+    })
+}
+
+fn publisher(command: Command) -> Result<ReleaseRequest, Failure> {
+    Ok(match command {
+        Command::Publish { dir, at, channel, rollout, carry } => {
             let ((repository, keys), rollout) = (at.parts()?, rollout.rollout()?);
-            ReleaseRequest::Promote { packages: vec![release], repository, keys, from, channel, rollout }
+            carry.of(ReleaseRequest::Publish { dir: text(&dir)?, repository, keys, channel, rollout })?
         }
-        Command::Rollout { release, change: text, at, channel } => {
+        Command::Promote { release, at, from, channel, rollout, carry } => {
+            let ((repository, keys), rollout) = (at.parts()?, rollout.rollout()?);
+            carry.of(ReleaseRequest::Promote { packages: vec![release], repository, keys, from, channel, rollout })?
+        }
+        Command::Rollout { release, change: text, at, channel, carry } => {
             let ((repository, keys), change) = (at.parts()?, change(&text)?);
-            ReleaseRequest::Rollout { packages: vec![release], repository, keys, channel, change }
+            carry.of(ReleaseRequest::Rollout { packages: vec![release], repository, keys, channel, change })?
         }
-        Command::Channel { channel, at, windows, epochs: list } => {
+        Command::Channel { channel, at, windows, epochs: list, carry } => {
             let ((repository, keys), min_epoch) = (at.parts()?, epochs(&list)?);
             let windows = (!windows.is_empty()).then(|| windows.iter().map(window).collect()).transpose()?;
-            ReleaseRequest::Channel { repository, keys, channel, windows, min_epoch }
+            carry.of(ReleaseRequest::Channel { repository, keys, channel, windows, min_epoch })?
         }
-        Command::Advance { channel, at, dry_run } => {
+        Command::Advance { channel, at, dry_run, carry } => {
             let (repository, keys) = at.parts()?;
             match dry_run {
                 true => ReleaseRequest::Report { repository, keys, channel },
-                false => ReleaseRequest::Advance { repository, keys, channel },
+                false => carry.of(ReleaseRequest::Advance { repository, keys, channel })?,
             }
         }
         Command::Report { channel, at, .. } => {
             let (repository, keys) = at.parts()?;
             ReleaseRequest::Report { repository, keys, channel }
         }
-        Command::Cleanup { channel, at, keep, dry_run } => {
+        Command::Alert { channel, failures, rollbacks, install_time, samples, none } => {
+            let (failure_bps, rollback_bps) = (failures.map(bps).transpose()?, rollbacks.map(bps).transpose()?);
+            let limits = Limits { failure_bps, rollback_bps, install_ms: install_time, min_samples: samples };
+            let limits = (none || !limits.is_empty()).then_some(limits);
+            ReleaseRequest::Alert { channel, limits }
+        }
+        Command::Cleanup { channel, at, keep, dry_run, carry } => {
             let (repository, keys) = at.parts()?;
-            ReleaseRequest::Cleanup { repository, keys, channel, keep, dry_run }
+            let request = ReleaseRequest::Cleanup { repository, keys, channel, keep, dry_run };
+            if dry_run { request } else { carry.of(request)? }
         }
         command => client(command)?,
     })

@@ -35,11 +35,16 @@ pub const COMMAND: Command = Command {
         Arg::option("number", ArgKind::Number, "up to which event `ack` goes"),
         Arg::option("count", ArgKind::Number, "how many keys `keygen` makes for the root and targets"),
         Arg::option("threshold", ArgKind::Number, "how many of them have to sign"),
+        Arg::option("with", ArgKind::OutsidePath, "a file with the public keys of others, for `keygen`").many(),
+        Arg::option("to_sign", ArgKind::OutsidePath, "write to this file what others have to sign").called("to-sign"),
+        Arg::option("file", ArgKind::OutsidePath, "what `sign` signs"),
+        Arg::option("files", ArgKind::OutsidePath, "what was signed, for `complete`").called("signed").many(),
         Arg::option("rollout", ArgKind::Json, "how a release is rolled out, as {\"bps\": 1000}"),
         Arg::option("change", ArgKind::Json, "what `rollout` changes, as \"pause\" or {\"revoke\": \"why\"}"),
         Arg::option("windows", ArgKind::Json, "when installs may begin"),
         Arg::option("min_epoch", ArgKind::Json, "the least security epochs, as {\"tool\": 3}"),
         Arg::option("access", ArgKind::Json, "how a repository is reached, as {\"limit\": 1000000}"),
+        Arg::option("limits", ArgKind::Json, "what `alert` watches, as {\"failure_bps\": 500}"),
         Arg::option("notify", ArgKind::Json, "who is told what happens, as {\"command\": [\"notify-send\"]}"),
         Arg::option("dry_run", ArgKind::Flag, "only say what would be done").called("dry-run").short('n'),
     ],
@@ -52,6 +57,7 @@ fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Fa
         Some(Value::Bool(true)) => true,
         Some(_) => return Err(Failure::new(Exit::Usage, "the field `dry_run` takes true or false")),
     };
+    let to_sign = request.as_object_mut().and_then(|fields| fields.remove("to_sign"));
     let mut asked: Request = serde_json::from_value(request.clone())
         .map_err(|error| Failure::new(Exit::Usage, format!("the request is not understood: {error}")))?;
     if dry_run {
@@ -59,9 +65,12 @@ fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Fa
         asked = asked
             .trial()
             .ok_or_else(|| Failure::new(Exit::Usage, format!("`{word}` has no trial; leave out `dry_run`")))?;
-        request = serde_json::to_value(&asked)
-            .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}")))?;
+    } else if let Some(to) = to_sign {
+        let to = to.as_str().ok_or_else(|| Failure::new(Exit::Usage, "the field `to_sign` takes a path"))?.to_owned();
+        asked = Request::Propose { to, request: Box::new(asked) };
     }
+    let request = serde_json::to_value(&asked)
+        .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}")))?;
     let resume = asked.repeats();
     let work = move |context: &JobContext| run(context, &asked);
     Ok(Prepared { shown: request, secret: None, resume, check: None, work: Box::new(work) })

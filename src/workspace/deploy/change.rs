@@ -62,6 +62,16 @@ impl From<StageError> for PutError {
     }
 }
 
+/// Content that is put away before a change names it. Nobody waits meanwhile.
+pub struct Stage(Staging);
+
+/// Content that a [`Stage`] keeps, for one path of one change that is committed while the stage lives.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    ino: Ino,
+    body: FileBody,
+}
+
 /// What shall become of paths. Other operations on history wait while it lives; dropped, it leaves nothing behind.
 pub struct Change<'a> {
     workspace: &'a Workspace,
@@ -89,6 +99,11 @@ impl Workspace {
             puts: BTreeMap::new(),
             _history: history,
         })
+    }
+
+    /// Begins to put content away, for a change to come.
+    pub fn stage(&self) -> Stage {
+        Stage(self.tree().stage_content())
     }
 
     /// Reads a file of some version from its beginning.
@@ -129,6 +144,29 @@ impl Workspace {
     pub fn now(&self) -> Timestamp {
         self.parts.options.clock.now()
     }
+}
+
+impl Stage {
+    /// Puts content away; with `wanted`, only that content.
+    pub fn add(&mut self, source: &mut dyn Read, wanted: Option<Sha256>) -> std::result::Result<Staged, PutError> {
+        let staged = add(&mut self.0, source)?;
+        staged.check(wanted).map(|_| staged)
+    }
+}
+
+impl Staged {
+    /// The digest of the content, if it is the one that is wanted.
+    fn check(&self, wanted: Option<Sha256>) -> std::result::Result<Sha256, PutError> {
+        let found = self.body.sha256.unwrap_or(Sha256([0; 32]));
+        match wanted.filter(|wanted| *wanted != found) {
+            Some(wanted) => Err(PutError::Digest { wanted, found }),
+            None => Ok(found),
+        }
+    }
+}
+
+fn add(staging: &mut Staging, source: &mut dyn Read) -> std::result::Result<Staged, StageError> {
+    staging.add(source).map(|(ino, body)| Staged { ino, body })
 }
 
 /// Content of a file of some version.
@@ -224,25 +262,28 @@ impl Change<'_> {
         mode: u16,
         wanted: Option<Sha256>,
     ) -> std::result::Result<Sha256, PutError> {
-        let (ino, body) = self.staging.add(source)?;
-        let found = body.sha256.unwrap_or(Sha256([0; 32]));
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
-            return Err(PutError::Digest { wanted, found });
-        }
+        let staged = add(&mut self.staging, source)?;
+        let found = staged.check(wanted)?;
+        self.put_staged(path, staged, mode)?;
+        Ok(found)
+    }
+
+    /// Puts a file whose content a [`Stage`] keeps; directories above it are made.
+    pub fn put_staged(&mut self, path: &str, staged: Staged, mode: u16) -> Result<()> {
         let old = match self.look(path)? {
             Spot::Taken(entry) if !entry.is_dir() => Some(entry),
             Spot::Free => None,
             Spot::Taken(_) | Spot::Blocked(..) => {
                 let reason = "a directory, or something that is none, is in the way".to_owned();
-                return Err(WorkspaceError::Unfit { path: path.into(), reason }.into());
+                return Err(WorkspaceError::Unfit { path: path.into(), reason });
             }
         };
         self.make_dirs(path)?;
         let time = self.workspace.now();
         let file_id = old.map_or_else(FileId::random, |old| old.file_id);
-        let entry = Entry { file_id, ..new_entry(ino, mode & S_IRWXUGO, Body::File(body), time) };
+        let entry = Entry { file_id, ..new_entry(staged.ino, mode & S_IRWXUGO, Body::File(staged.body), time) };
         self.put_entry(names(path), entry);
-        Ok(found)
+        Ok(())
     }
 
     fn make_dirs(&mut self, path: &str) -> Result<()> {

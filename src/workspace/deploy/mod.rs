@@ -14,7 +14,7 @@ mod integrity;
 mod path;
 mod sidecar;
 
-pub use change::{Change, ContentReader, PutError, Spot};
+pub use change::{Change, ContentReader, PutError, Spot, Stage, Staged};
 pub use decide::{Action, Clash, Class, Facts, Incoming, Now, Owned, SidecarFile, decide};
 pub use integrity::{integrity_of_file, integrity_of_files, parse_integrity};
 pub use path::{PathFault, check_path, fold};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kura::apps::profile::{ProfileError, Request, run};
+use kura::apps::profile::{Install, ProfileError, Request, run};
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::store::{Fault, Operation};
 use kura::workspace::{Spot, Workspace, WorkspaceError};
@@ -270,4 +270,33 @@ fn installers_at_the_same_time_follow_each_other() {
     let name = &names[winners[0]];
     assert_eq!(site.files(), expect(&[(&format!("{name}.txt"), "own"), ("shared", name)]));
     assert_eq!(site.lock().profiles.len(), 1);
+}
+
+#[test]
+fn two_machines_that_install_at_once_lose_no_file_and_what_came_second_is_owned() {
+    let site = Site::new();
+    site.profile("p0", "1", &[("x", "0"), ("shared", "0")]);
+    site.profile("p1", "1", &[("y", "1"), ("shared", "1")]);
+    ws::write(&site.workspace, "base", b"base");
+    let (soon, a) = (Some(Duration::from_secs(60)), &site.workspace);
+    a.flush(soon).unwrap();
+    let b = site.rig.open("other");
+    run(a, &Request::Install(site.want("p0"))).unwrap();
+    run(&b, &Request::Install(site.want("p1"))).unwrap();
+    a.flush(soon).unwrap();
+    b.sync().unwrap();
+    b.flush(soon).unwrap();
+    a.sync().unwrap();
+    assert_eq!(ws::live(a), ws::live(&b));
+    let lock = site.lock();
+    assert_eq!(lock.profiles.iter().map(|entry| &entry.name[..]).collect::<Vec<_>>(), ["p1"]);
+    let found = site.files();
+    assert_eq!((&found["x"][..], &found["y"][..], &found["shared"][..]), ("0", "1", "1"));
+    assert!(found.iter().any(|(path, text)| path.ends_with("shared") && path != "shared" && text == "0"), "{found:?}");
+    assert_eq!(site.drift("p1"), []);
+    // Installed again, the first takes over what is there, and is told what is in the way.
+    let error = run(a, &Request::Install(site.want("p0"))).unwrap_err();
+    assert!(matches!(&error, ProfileError::Conflicts { conflicts } if conflicts.len() == 1), "{error}");
+    run(a, &Request::Install(Install { force: true, ..site.want("p0") })).unwrap();
+    assert_eq!(site.lock().profiles.len(), 2);
 }

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kura::apps::release::{DirRepository, Expiry, ReleaseError, Request, Signer, Thresholds, keygen};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use data_encoding::BASE64;
+use kura::apps::release::{DirRepository, Expiry, ReleaseError, Repository, Request, Signer, Thresholds, keygen};
 use serde_json::{Value, json};
+use tough::schema::{Role, Signature, Signed, Snapshot, Timestamp};
 
 use super::support::{CHANNEL, World, run};
 use crate::workspace_rig as ws;
@@ -161,13 +164,14 @@ fn keys_below_the_threshold_cannot_sign() {
     world.install(&["tool"]).unwrap();
     fs::remove_file(world.keys().join("targets-1-2.key")).unwrap();
     let one_left = world.publish_as(("tool", "1.1.0"), json!({}), &[("t", "2")], Default::default());
-    assert!(matches!(one_left, Err(ReleaseError::Keys { .. })), "{one_left:?}");
+    assert!(matches!(one_left, Err(ReleaseError::TooFew { have: 1, need: 2, .. })), "{one_left:?}");
     // Nor can they name the next root.
     for number in [1, 2] {
         fs::remove_file(world.keys().join(format!("root-1-{number}.key"))).unwrap();
     }
     let next = keygen(&world.keys(), Thresholds { keys: 1, threshold: 1 }, Expiry::default(), jiff::Timestamp::now());
-    assert!(matches!(next, Err(ReleaseError::Keys { .. })), "{next:?}");
+    assert!(matches!(next, Err(ReleaseError::TooFew { have: 1, need: 2, .. })), "{next:?}");
+    assert!(!world.keys().join("root-2-1.key").exists(), "nothing is left of it");
 }
 
 #[test]
@@ -272,4 +276,159 @@ fn a_repository_that_is_away_is_no_attack() {
     assert!(matches!(error, ReleaseError::Repository { .. }), "{error}");
     fs::rename(world.path("away"), world.repository()).unwrap();
     world.update().unwrap();
+}
+
+/// Signs what is offered anew, as if that were so long ago that it still counts for this time only.
+fn offered_until(world: &World, left: jiff::SignedDuration) {
+    let expiry = Expiry::default();
+    let age = jiff::SignedDuration::from_hours(24 * expiry.timestamp_days) - left;
+    let signer = Signer::open(&world.keys(), expiry).unwrap();
+    signer.publish(&DirRepository(world.repository()), &[], jiff::Timestamp::now() - age).unwrap();
+}
+
+#[test]
+fn a_mirror_that_keeps_the_next_root_back_holds_clients_no_longer_than_signatures_count() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    let mirror = world.path("mirror");
+    let follow = |world: &World| world.follow_at(mirror.to_str().unwrap(), Default::default());
+    // What it kept counts for a moment more; long enough to be followed.
+    let mut left = jiff::SignedDuration::from_secs(2);
+    loop {
+        offered_until(&world, left);
+        copy(&world.repository(), &mirror);
+        if follow(&world).is_ok() && world.install(&["tool"]).is_ok() {
+            break;
+        }
+        left *= 2;
+        assert!(left.as_secs() < 1000, "it cannot be followed");
+    }
+    keygen(&world.keys(), Thresholds { keys: 1, threshold: 1 }, Expiry::default(), jiff::Timestamp::now()).unwrap();
+    world.publish("tool", "1.1.0", json!({}), &[("t", "2")]);
+    let root = |world: &World| {
+        let records = world.client.records("releases");
+        let state: Value = serde_json::from_slice(&records.read("state", 1 << 20).unwrap().unwrap()).unwrap();
+        let root: Value = serde_json::from_str(state["seen"]["root"].as_str().unwrap()).unwrap();
+        root["signed"]["version"].as_u64().unwrap()
+    };
+    let error = loop {
+        match world.update() {
+            Ok(done) => assert!(done.installed.is_empty(), "{done:?}"),
+            Err(error) => break error,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(matches!(error, ReleaseError::Untrusted { .. }) && error.to_string().contains("expired"), "{error}");
+    assert_eq!((root(&world), ws::read(&world.client, "t")), (1, b"1".to_vec()));
+    // It gives out everything but the next root: what other keys signed does not count.
+    copy(&world.repository(), &mirror);
+    fs::remove_file(mirror.join("metadata/2.root.json")).unwrap();
+    refused(&world);
+    assert_eq!(root(&world), 1);
+    copy(&world.repository(), &mirror);
+    world.update().unwrap();
+    assert_eq!((root(&world), ws::read(&world.client, "t")), (2, b"2".to_vec()));
+}
+
+/// Signs metadata with the only key of its role, and writes it.
+fn signed_by<T: Role>(world: &World, key: &str, signed: T, file: &str) -> Vec<u8> {
+    let text = fs::read(world.keys().join(key)).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(&BASE64.decode(&text).unwrap()).unwrap();
+    let sig = pair.sign(&signed.canonical_form().unwrap()).as_ref().to_vec().into();
+    let keyid = tough::sign::Sign::tuf_key(&pair).key_id().unwrap();
+    let bytes = serde_json::to_vec(&Signed { signed, signatures: vec![Signature { keyid, sig }] }).unwrap();
+    fs::write(metadata(world, file), &bytes).unwrap();
+    bytes
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(world: &World, file: &str) -> T {
+    let signed: Signed<T> = serde_json::from_slice(&fs::read(metadata(world, file)).unwrap()).unwrap();
+    signed.signed
+}
+
+#[test]
+fn a_list_that_drops_what_was_listed_is_refused_whoever_signed_it() {
+    let (world, _) = followed();
+    let mut list: Snapshot = parsed(&world, "2.snapshot.json");
+    list.meta.clear();
+    list.version = 3.try_into().unwrap();
+    let bytes = signed_by(&world, "snapshot-1-1.key", list, "3.snapshot.json");
+    let mut newest: Timestamp = parsed(&world, "timestamp.json");
+    newest.version = 3.try_into().unwrap();
+    let meta = newest.meta.get_mut("snapshot.json").unwrap();
+    (meta.version, meta.length) = (3.try_into().unwrap(), Some(bytes.len() as u64));
+    meta.hashes.as_mut().unwrap().sha256 = crate::rig::sha256(&bytes).0.to_vec().into();
+    signed_by(&world, "timestamp-1-1.key", newest, "timestamp.json");
+    refused(&world);
+}
+
+#[test]
+fn after_a_stolen_key_made_versions_jump_new_keys_begin_anew() {
+    for jump in [1_u64 << 62, u64::MAX] {
+        let (world, _) = followed();
+        let kept = world.path("kept");
+        copy(&world.repository(), &kept);
+        let mut newest: Timestamp = parsed(&world, "timestamp.json");
+        newest.version = jump.try_into().unwrap();
+        signed_by(&world, "timestamp-1-1.key", newest, "timestamp.json");
+        world.decisions();
+        // What is right is older now, until the key is another.
+        copy(&kept, &world.repository());
+        refused(&world);
+        keygen(&world.keys(), Thresholds { keys: 1, threshold: 1 }, Expiry::default(), jiff::Timestamp::now()).unwrap();
+        world.publish("tool", "1.2.0", json!({}), &[("t", "3")]);
+        world.update().unwrap();
+        assert_eq!(ws::read(&world.client, "t"), b"3");
+    }
+}
+
+/// A repository of which so many writes arrive.
+struct Breaking(DirRepository, std::sync::atomic::AtomicUsize);
+
+impl Repository for Breaking {
+    fn get(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>, ReleaseError> {
+        self.0.get(name, len_max)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), ReleaseError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        if self.1.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() {
+            return Err(ReleaseError::Repository { repository: self.address(), reason: "no room is left".to_owned() });
+        }
+        self.0.put(name, bytes)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), ReleaseError> {
+        self.0.remove(name)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, ReleaseError> {
+        self.0.list(prefix)
+    }
+
+    fn address(&self) -> String {
+        self.0.address()
+    }
+}
+
+#[test]
+fn a_publication_that_breaks_off_leaves_what_was_offered_before() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    let signer = Signer::open(&world.keys(), Expiry::default()).unwrap();
+    let channel = br#"{"name":"stable"}"#;
+    let sealed = signer.channel_key(CHANNEL).unwrap().seal("channel.stable", channel).into_bytes();
+    for room in 0.. {
+        let repository = Breaking(DirRepository(world.repository()), room.into());
+        let files = [("channel.stable".to_owned(), Some(sealed.clone()))];
+        if signer.publish(&repository, &files, jiff::Timestamp::now()).is_ok() {
+            assert_eq!(room, 5, "a root, a file, and three of metadata");
+            break;
+        }
+        assert_eq!(world.decisions().len(), 1, "{room}");
+        assert!(world.update().unwrap().installed.is_empty());
+    }
+    assert!(world.decisions().is_empty(), "the new offer has nothing");
 }

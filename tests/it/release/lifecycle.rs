@@ -4,6 +4,7 @@ use std::fs;
 
 use kura::apps::release::{Access, Change, ReleaseError, Reply, Request, Rollout, State};
 use kura::workspace::Side;
+use kura::worktree::{NewNode, Wait};
 use serde_json::json;
 
 use super::support::{CHANNEL, World, installed, run};
@@ -167,6 +168,22 @@ fn files_in_the_way_are_told_at_once_and_force_puts_new_ones_beside() {
 }
 
 #[test]
+fn nothing_is_installed_through_a_link_of_the_workspace() {
+    let world = World::new();
+    ws::mkdir(&world.client, "real");
+    let link = NewNode::Symlink(b"real".to_vec());
+    world.client.tree().make(ws::ino(&world.client, ""), b"dir", &link, 0o777, ws::ME, false, Wait::Yes).unwrap();
+    world.publish("tool", "1.0.0", json!({}), &[("dir/t", "1")]);
+    world.follow();
+    for force in [false, true] {
+        let install = Request::Install { packages: vec!["tool".to_owned()], force };
+        let error = world.done(&install).unwrap_err();
+        assert!(error.to_string().contains("a symbolic link is in the way"), "{error}");
+    }
+    assert!(!ws::live(&world.client).contains_key("real/t"));
+}
+
+#[test]
 fn what_is_revoked_goes_back_at_the_next_update() {
     let world = World::new();
     world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
@@ -181,6 +198,38 @@ fn what_is_revoked_goes_back_at_the_next_update() {
     assert!(world.reason("1.1.0").unwrap().contains("it eats data"));
     assert!(world.install(&["tool@1.1"]).is_err(), "not even by name");
     assert!(world.events().contains(&"revoked tool 1.1.0".to_owned()));
+}
+
+#[test]
+fn a_rollback_keeps_what_the_user_made_of_an_installed_file() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("a", "a1"), ("b", "b1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    world.publish("tool", "1.1.0", json!({}), &[("a", "a2"), ("b", "b2")]);
+    world.update().unwrap();
+    ws::write(&world.client, "a", b"mine");
+    world.done(&Request::Rollback { packages: vec!["tool".to_owned()] }).unwrap();
+    let live = ws::live(&world.client);
+    let kept = live.keys().filter(|name| name.ends_with('a')).any(|name| ws::read(&world.client, name) == b"mine");
+    assert!(kept, "{:?}", live.keys());
+    assert_eq!(ws::read(&world.client, "b"), b"b1");
+    let Reply::Listed(listed) = run(&world.client, &Request::Verify {}).unwrap() else { panic!("no list") };
+    assert_eq!(listed[0].version, "1.0.0");
+}
+
+#[test]
+fn a_client_that_lost_what_it_trusted_trusts_nobody() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    world.client.records("releases").remove("state").unwrap();
+    for request in [Request::Update {}, Request::Check {}, Request::Plan { packages: vec!["tool".to_owned()] }] {
+        let error = run(&world.client, &request).unwrap_err();
+        assert!(matches!(error, ReleaseError::NoRepository), "{error}");
+    }
+    assert_eq!(ws::read(&world.client, "t"), b"1");
 }
 
 #[test]
@@ -221,6 +270,26 @@ fn keys_are_for_their_owner_alone() {
         let mode = entry.unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0);
     }
+}
+
+#[test]
+fn what_publishers_do_is_written_down_too() {
+    let world = World::new();
+    let dir = world.package("tool", "1.0.0", json!({}), &[("t", "1")]);
+    let ((repository, keys), beta) = (world.at(), "beta".to_owned());
+    run(&world.client, &Request::Publish { dir, repository, keys, channel: beta.clone(), rollout: Rollout::default() })
+        .unwrap();
+    let ((repository, keys), packages) = (world.at(), vec!["tool@1.0.0".to_owned()]);
+    let (channel, rollout) = ("stable".to_owned(), Rollout::default());
+    run(&world.client, &Request::Promote { packages, repository, keys, from: beta, channel, rollout }).unwrap();
+    world.change("tool@1.0.0", Change::Pause);
+    let (windows, min_epoch, channel) = (None, Default::default(), "stable".to_owned());
+    let (repository, keys) = world.at();
+    run(&world.client, &Request::Channel { repository, keys, channel, windows, min_epoch }).unwrap();
+    let done = world.all_events();
+    assert_eq!(done, ["published tool 1.0.0", "promoted tool 1.0.0", "rollout tool 1.0.0", "signed  "]);
+    let Reply::History { events, .. } = run(&world.client, &Request::History {}).unwrap() else { panic!("none") };
+    assert_eq!(events[2].detail, "tool 1.0.0 in stable is paused");
 }
 
 #[test]

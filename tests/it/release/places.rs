@@ -296,7 +296,7 @@ fn equal_files_are_stored_once_and_what_nothing_needs_is_cleaned_up() {
         world.publish("tool", version, json!({}), &[("large", &large), ("version", version)]);
     }
     let contents = || fs::read_dir(world.repository().join("content")).unwrap().count();
-    assert_eq!(contents(), 5, "two parts of the large file, and three small ones");
+    assert_eq!(contents(), 4, "the large file, and three small ones");
     world.follow();
     world.install(&["tool@1.1.0"]).unwrap();
     let (repository, keys) = world.at();
@@ -307,11 +307,13 @@ fn equal_files_are_stored_once_and_what_nothing_needs_is_cleaned_up() {
             reply => panic!("{reply:?}"),
         }
     };
-    assert_eq!(cleanup(true), ["tool 1.0.0", "tool 1.1.0"]);
-    assert_eq!(contents(), 5);
+    let told = cleanup(true);
+    let going = told.iter().filter(|name| name.starts_with("content/")).count();
+    assert_eq!((&told[0][..], &told[1][..], going), ("tool 1.0.0", "tool 1.1.0", 2), "{told:?}");
+    assert_eq!(contents(), 4);
     let removed = cleanup(false);
     assert!(removed.starts_with(&["tool 1.0.0".to_owned(), "tool 1.1.0".to_owned()]), "{removed:?}");
-    assert_eq!(contents(), 3);
+    assert_eq!(contents(), 2);
     let archived: Vec<_> = fs::read_dir(world.repository().join("archive")).unwrap().collect();
     assert_eq!(archived.len(), 2);
     // What is installed stays, and what is left can be installed.
@@ -319,6 +321,37 @@ fn equal_files_are_stored_once_and_what_nothing_needs_is_cleaned_up() {
     world.update().unwrap();
     assert_eq!(ws::read(&world.client, "version"), b"1.2.0");
     assert!(cleanup(false).is_empty());
+}
+
+#[test]
+fn a_new_release_of_a_large_file_stores_what_changed() {
+    let world = World::new();
+    let content: String = ws::noise(9 << 20).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    let changed = format!("{}inserted{}", &content[..4 << 20], &content[4 << 20..]);
+    let stored = || -> (u64, usize) {
+        let chunks = fs::read_dir(world.repository().join("content")).unwrap();
+        let lens: Vec<u64> = chunks.map(|chunk| chunk.unwrap().metadata().unwrap().len()).collect();
+        (lens.iter().sum(), lens.len())
+    };
+    world.publish("tool", "1.0.0", json!({}), &[("large", &content)]);
+    let (first, chunks) = stored();
+    assert!(first > 9 << 20 && chunks > 3, "{first} {chunks}");
+    world.publish("tool", "1.1.0", json!({}), &[("large", &changed)]);
+    let (second, more) = stored();
+    assert!(more > chunks && more <= chunks + 3, "{chunks} {more}");
+    assert!(second - first < first / 2, "{first} {second}");
+    world.follow();
+    for (version, wanted) in [("1.0.0", &content), ("1.1.0", &changed)] {
+        world.install(&[&format!("tool@{version}")]).unwrap();
+        assert!(ws::read(&world.client, "large") == wanted.as_bytes(), "{version}");
+    }
+    // What only the first needs goes with it.
+    let ((repository, keys), channel) = (world.at(), CHANNEL.to_owned());
+    run(&world.client, &Request::Cleanup { repository, keys, channel, keep: 1, dry_run: false }).unwrap();
+    assert!(stored().0 < second && stored().1 < more);
+    world.client.restore(world.client.versions().unwrap().last().unwrap().id, &[], false).unwrap();
+    world.install(&["tool"]).unwrap();
+    assert!(ws::read(&world.client, "large") == changed.as_bytes());
 }
 
 #[test]

@@ -137,12 +137,32 @@ fn feedback_advances_holds_or_aborts() {
     assert_eq!(judge(&offer, &totals(18, 2), late), Verdict::Advance);
     assert_eq!(judge(&offer, &totals(0, 3), early), Verdict::Abort, "failures do not wait");
     assert_eq!(judge(&offer, &Totals { rolled_back: 3, ..totals(100, 0) }, late), Verdict::Abort);
+    let paused = Offer { paused: true, ..offer.clone() };
+    assert_eq!(judge(&paused, &totals(18, 2), late), Verdict::Hold, "it waits for somebody");
+    assert_eq!(judge(&paused, &totals(18, 3), late), Verdict::Abort);
     let last = Offer { bps: EVERYBODY, ..offer.clone() };
     assert_eq!(judge(&last, &totals(10, 0), late), Verdict::Complete);
     // Of one client the last report counts, in whatever order they come.
     let report = |counter, result| Feedback { client: "one".to_owned(), counter, result, time_ms: 10, note: None };
     let totals = Totals::of(&[report(2, Outcome::RolledBack), report(1, Outcome::Installed)]);
     assert_eq!((totals.samples(), totals.rolled_back), (1, 1));
+}
+
+#[test]
+fn a_paused_rollout_goes_on_where_it_was() {
+    let world = World::new();
+    let rollout = Rollout { bps: 0, ..Rollout::default() };
+    world.publish_as(("tool", "1.0.0"), json!({}), &[("t", "1")], rollout).unwrap();
+    world.follow();
+    world.change("tool@1.0.0", Change::Bps(EVERYBODY));
+    world.change("tool@1.0.0", Change::Pause);
+    assert_eq!(world.reason("1.0.0").unwrap(), "the rollout is paused");
+    assert!(world.install(&["tool"]).is_err(), "by name, too");
+    let standing = world.standings().remove(0);
+    assert_eq!((standing.paused, standing.bps), (true, EVERYBODY));
+    world.change("tool@1.0.0", Change::Resume);
+    assert_eq!((world.reason("1.0.0"), world.standings()[0].paused), (None, false));
+    world.install(&["tool"]).unwrap();
 }
 
 #[test]

@@ -140,7 +140,15 @@ impl World {
         found.reason
     }
 
+    /// What happened to the client, and to rollouts by themselves.
     pub fn events(&self) -> Vec<String> {
+        let mut events = self.all_events();
+        events.retain(|event| !["published", "promoted", "rollout"].iter().any(|word| event.starts_with(word)));
+        events
+    }
+
+    /// What happened, with what the publisher did.
+    pub fn all_events(&self) -> Vec<String> {
         let Reply::History { events, .. } = run(&self.client, &Request::History {}).unwrap() else { panic!("none") };
         events.iter().map(|event| format!("{} {} {}", event.what, event.package, event.version)).collect()
     }

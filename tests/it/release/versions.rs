@@ -168,3 +168,30 @@ fn a_package_can_say_that_there_is_no_way_back() {
     let error = world.done(&Request::Rollback { packages: vec!["other".to_owned()] }).unwrap_err();
     assert!(matches!(error, ReleaseError::NotInstalled { .. }), "{error}");
 }
+
+#[test]
+fn what_needs_a_release_that_was_revoked_goes_back_with_it() {
+    let world = World::new();
+    world.publish("lib", "1.0.0", json!({}), &[("lib", "1.0")]);
+    world.publish("app", "1.0.0", json!({ "dependencies": { "lib": "1" } }), &[("app", "1")]);
+    world.follow();
+    world.install(&["app"]).unwrap();
+    world.publish("lib", "1.1.0", json!({}), &[("lib", "1.1")]);
+    world.update().unwrap();
+    world.publish("app", "2.0.0", json!({ "dependencies": { "lib": "^1.1" } }), &[("app", "2")]);
+    world.update().unwrap();
+    // A user may not: the other would be left without what it needs.
+    let error = world.done(&Request::Rollback { packages: vec!["lib".to_owned()] }).unwrap_err();
+    assert!(
+        matches!(error, ReleaseError::Needed { .. }) && error.to_string().contains("app 2.0.0 needs lib"),
+        "{error}"
+    );
+    assert_eq!(ws::read(&world.client, "lib"), b"1.1");
+    // What is revoked has to go, and what cannot do without it goes first.
+    world.change("lib@1.1.0", Change::Revoke("it is bad".to_owned()));
+    let done = world.update().unwrap();
+    assert_eq!(done.taken_back, ["app 2.0.0", "lib 1.1.0"]);
+    assert_eq!((ws::read(&world.client, "app"), ws::read(&world.client, "lib")), (b"1".to_vec(), b"1.0".to_vec()));
+    assert!(world.update().unwrap().installed.is_empty());
+    assert!(world.reason("2.0.0").is_none(), "it is not bad itself");
+}

@@ -1,0 +1,281 @@
+//! Keys of publishers: files in a directory, and the roots that name them.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::path::Path;
+
+use aws_lc_rs::rand::SystemRandom;
+pub(super) use aws_lc_rs::signature::Ed25519KeyPair as KeyPair;
+use data_encoding::{BASE64, HEXLOWER};
+use serde::{Deserialize, Serialize};
+use tough::schema::decoded::{Decoded, Hex};
+use tough::schema::key::Key;
+use tough::schema::{Error, Role, RoleKeys, RoleType, Root, Signature, Signed};
+use tough::sign::Sign;
+use zeroize::Zeroizing;
+
+use super::error::{ReleaseError, Result};
+use super::proposal::Proposal;
+use super::sign::{Expiry, SPEC_VERSION, Signer, after, one};
+use crate::base::disk::{Disk, RealDisk, create_file, read_file, replace_file};
+use crate::crypto::SharedKey;
+
+/// Keys that are shared: of content, and of a bucket.
+pub(super) const CONTENT_KEY: &str = "content.key";
+pub(super) const STORE_KEY: &str = "store.key";
+/// Names of roots in a directory of keys begin so.
+pub(super) const ROOT_PREFIX: &str = "root-";
+/// The newest root.
+pub(super) const ROOT: &str = "root.json";
+const KEY_LEN_MAX: usize = 4096;
+const KEYS_MAX: usize = 20;
+const FORMAT: u32 = 1;
+pub(super) const ROLES: [RoleType; 4] = [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp];
+
+/// How many keys each role has, and how many of them have to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Keys of the root, and of targets, that are made here.
+    pub keys: u32,
+    /// How many of all have to sign.
+    pub threshold: u32,
+}
+
+/// What somebody who signs elsewhere gives away, so that a root can name their keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Person {
+    format: u32,
+    root: Key,
+    targets: Key,
+}
+
+pub(super) fn bad(dir: &str, reason: impl ToString) -> ReleaseError {
+    ReleaseError::Keys { dir: dir.to_owned(), reason: reason.to_string() }
+}
+
+pub(super) fn word(role: RoleType) -> &'static str {
+    match role {
+        RoleType::Root => "root",
+        RoleType::Snapshot => "snapshot",
+        RoleType::Timestamp => "timestamp",
+        _ => "targets",
+    }
+}
+
+/// A new key pair, and the text of its file.
+fn pair(dir: &str) -> Result<(KeyPair, Zeroizing<String>)> {
+    let document = KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|error| bad(dir, error))?;
+    let pair = KeyPair::from_pkcs8(document.as_ref()).map_err(|error| bad(dir, error))?;
+    Ok((pair, Zeroizing::new(BASE64.encode(document.as_ref()))))
+}
+
+fn id(dir: &str, key: &Key) -> Result<Decoded<Hex>> {
+    key.key_id().map_err(|error| bad(dir, error))
+}
+
+/// Makes the keys of one person, who signs with them for publishers elsewhere, and writes what these have to be given.
+/// The ids of the keys, for roots and for targets.
+pub(super) fn person(dir: &Path, to: &Path) -> Result<(String, String)> {
+    let name = dir.display().to_string();
+    let ((root, root_text), (targets, targets_text)) = (pair(&name)?, pair(&name)?);
+    let person = Person { format: FORMAT, root: Sign::tuf_key(&root), targets: Sign::tuf_key(&targets) };
+    let text = serde_json::to_vec(&person).map_err(|error| bad(&name, error))?;
+    let disk = &RealDisk;
+    let written = disk.create_dir_all(dir).and_then(|()| {
+        create_file(disk, &dir.join("root-person.key"), root_text.as_bytes())?;
+        create_file(disk, &dir.join("targets-person.key"), targets_text.as_bytes())?;
+        create_file(disk, to, &text)
+    });
+    written.map_err(|error| bad(&name, error))?;
+    let shown = |key| id(&name, key).map(|id| HEXLOWER.encode(&id));
+    Ok((shown(&person.root)?, shown(&person.targets)?))
+}
+
+impl Person {
+    /// Reads what somebody gave away.
+    pub(super) fn read(path: &str) -> Result<Self> {
+        let damaged = |reason: String| ReleaseError::Damaged { object: format!("the public keys in {path}"), reason };
+        let bytes = read_file(&RealDisk, Path::new(path), KEY_LEN_MAX).map_err(|error| damaged(error.to_string()))?;
+        let person: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        match person.format {
+            FORMAT => Ok(person),
+            other => Err(damaged(format!("it has form {other}, and this program knows {FORMAT}"))),
+        }
+    }
+}
+
+/// Makes keys in a directory, and the root that names them. With a root there already, makes the next one, which the
+/// keys before sign, too; the new keys take the place of the old ones.
+pub fn keygen(dir: &Path, thresholds: Thresholds, expiry: Expiry, now: jiff::Timestamp) -> Result<()> {
+    make_root(dir, thresholds, &[], (expiry, now), None)
+}
+
+/// As [`keygen`], with the keys of other people, too. With `to_sign` the root is written there, and counts once enough
+/// of them have signed it.
+pub(super) fn make_root(
+    dir: &Path,
+    thresholds: Thresholds,
+    people: &[Person],
+    times: (Expiry, jiff::Timestamp),
+    to_sign: Option<&Path>,
+) -> Result<()> {
+    let (proposal, files) = new_root(dir, thresholds, people, times)?;
+    if to_sign.is_none() {
+        proposal.check_complete()?;
+    }
+    write_keys(dir, &files)?;
+    match to_sign {
+        Some(path) => proposal.create(path),
+        None => proposal.adopt(dir),
+    }
+}
+
+type KeyFiles = Vec<(String, Zeroizing<String>)>;
+
+/// New keys, and a root that names them and other people's, signed with all that is here; nothing is written yet.
+fn new_root(
+    dir: &Path,
+    thresholds: Thresholds,
+    people: &[Person],
+    (expiry, now): (Expiry, jiff::Timestamp),
+) -> Result<(Proposal, KeyFiles)> {
+    let name = dir.display().to_string();
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let all = count(thresholds.keys).saturating_add(people.len());
+    if thresholds.threshold == 0 || count(thresholds.threshold) > all || all > KEYS_MAX {
+        let reason = format!("the threshold is from 1 to the number of keys, and they are {KEYS_MAX} at most");
+        return Err(bad(&name, reason));
+    }
+    let old = match dir.join(ROOT).exists() {
+        true => Some(Signer::open(dir, expiry)?),
+        false => None,
+    };
+    let mut root = Root {
+        spec_version: SPEC_VERSION.to_owned(),
+        consistent_snapshot: true,
+        version: one(old.as_ref().map_or(1, |old| old.root().signed.version.get() + 1)),
+        expires: after(now, expiry.root_days),
+        keys: HashMap::new(),
+        roles: HashMap::new(),
+        _extra: HashMap::new(),
+    };
+    let (pairs, files) = fill(&mut root, dir, thresholds, people)?;
+    let mut proposal = Proposal::of_root(old.as_ref().map(|old| old.root().clone()), root);
+    proposal.sign_with(&name, &pairs)?;
+    if let Some(old) = &old {
+        proposal.sign_with(&name, old.pairs())?;
+    }
+    Ok((proposal, files))
+}
+
+fn write_keys(dir: &Path, files: &KeyFiles) -> Result<()> {
+    let disk = &RealDisk;
+    let written = disk.create_dir_all(dir).and_then(|()| {
+        files.iter().try_for_each(|(file, text)| create_file(disk, &dir.join(file), text.as_bytes()))?;
+        let mut shared = [CONTENT_KEY, STORE_KEY].into_iter().filter(|file| !dir.join(file).exists());
+        shared.try_for_each(|file| create_file(disk, &dir.join(file), SharedKey::random().to_text().as_bytes()))
+    });
+    written.map_err(|error| bad(&dir.display().to_string(), error))
+}
+
+/// New keys for all roles of a root, besides those of others, and the files they go to.
+fn fill(root: &mut Root, dir: &Path, thresholds: Thresholds, people: &[Person]) -> Result<(Vec<KeyPair>, KeyFiles)> {
+    let (name, mut pairs, mut files) = (dir.display().to_string(), Vec::new(), KeyFiles::new());
+    for role in ROLES {
+        let many = matches!(role, RoleType::Root | RoleType::Targets);
+        let (count, threshold) = if many { (thresholds.keys, thresholds.threshold) } else { (1, 1) };
+        let (mut keys, mut number) = (Vec::new(), 0);
+        for _ in 0..count {
+            let (pair, text) = pair(&name)?;
+            keys.push(Sign::tuf_key(&pair));
+            pairs.push(pair);
+            // Keys of a root that was never adopted may lie there.
+            let file = loop {
+                number += 1;
+                let file = format!("{}-{}-{number}.key", word(role), root.version);
+                if !dir.join(&file).exists() {
+                    break file;
+                }
+            };
+            files.push((file, text));
+        }
+        let of_person = |person: &Person| if role == RoleType::Root { &person.root } else { &person.targets }.clone();
+        keys.extend(people.iter().filter(|_| many).map(of_person));
+        let mut keyids = Vec::new();
+        for key in keys {
+            let id = id(&name, &key)?;
+            if root.keys.insert(id.clone(), key).is_some() {
+                return Err(bad(&name, "the same key would count twice; each person gives away keys of their own"));
+            }
+            keyids.push(id);
+        }
+        let role_keys = RoleKeys { keyids, threshold: one(u64::from(threshold)), _extra: HashMap::new() };
+        root.roles.insert(role, role_keys);
+    }
+    Ok((pairs, files))
+}
+
+/// The ids of keys.
+pub(super) fn ids(dir: &str, pairs: &[KeyPair]) -> Result<Vec<Decoded<Hex>>> {
+    pairs.iter().map(|pair| id(dir, &Sign::tuf_key(pair))).collect()
+}
+
+/// All keys in a directory that sign something.
+pub(super) fn read_pairs(dir: &Path) -> Result<Vec<KeyPair>> {
+    let (name, mut pairs) = (dir.display().to_string(), Vec::new());
+    for item in RealDisk.list(dir).map_err(|error| bad(&name, error))? {
+        let signs = ROLES.iter().any(|role| item.name.starts_with(&format!("{}-", word(*role))));
+        if !signs || !item.name.ends_with(".key") {
+            continue;
+        }
+        let bytes = read_file(&RealDisk, &dir.join(&item.name), KEY_LEN_MAX).map_err(|error| bad(&name, error))?;
+        let text = Zeroizing::new(bytes);
+        let no_key = || bad(&name, format!("{} is no key", item.name));
+        let der = Zeroizing::new(BASE64.decode(text.trim_ascii()).map_err(|_| no_key())?);
+        pairs.push(KeyPair::from_pkcs8(&der).map_err(|_| no_key())?);
+    }
+    Ok(pairs)
+}
+
+/// A key that is shared, from its file.
+pub(super) fn shared_key(dir: &str, file: &str) -> Result<SharedKey> {
+    let bytes = read_file(&RealDisk, &Path::new(dir).join(file), KEY_LEN_MAX)
+        .map_err(|error| bad(dir, format!("{file}: {error}")))?;
+    let text = Zeroizing::new(String::from_utf8(bytes).unwrap_or_default());
+    SharedKey::from_text(&text).ok_or_else(|| bad(dir, format!("{file} is no key")))
+}
+
+/// Keeps a root that is signed as it has to be.
+pub(super) fn keep_root(dir: &Path, version: NonZeroU64, bytes: &[u8]) -> Result<()> {
+    let written = create_file(&RealDisk, &dir.join(format!("{ROOT_PREFIX}{version}.json")), bytes)
+        .and_then(|()| replace_file(&RealDisk, &dir.join(ROOT), bytes));
+    written.map_err(|error| bad(&dir.display().to_string(), error))
+}
+
+/// Adds the signatures of those keys that a root lets sign this; how many they are.
+pub(super) fn sign_with<T: Role>(dir: &str, document: &mut Signed<T>, root: &Root, pairs: &[KeyPair]) -> Result<usize> {
+    let data = document.signed.canonical_form().map_err(|error| bad(dir, error))?;
+    let Some(role) = root.roles.get(&T::TYPE) else { return Ok(0) };
+    let mut count = 0;
+    for pair in pairs {
+        let keyid = id(dir, &Sign::tuf_key(pair))?;
+        if role.keyids.contains(&keyid) {
+            let sig = pair.sign(&data).as_ref().to_vec().into();
+            document.signatures.retain(|signature| signature.keyid != keyid);
+            document.signatures.push(Signature { keyid, sig });
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// How many of a role's keys have signed, and how many have to.
+pub(super) fn count_signatures<T: Role>(root: &Root, document: &Signed<T>) -> (u64, u64) {
+    let needed = root.roles.get(&T::TYPE).map_or(1, |role| role.threshold.get());
+    match root.verify_role(document) {
+        Ok(()) => (needed, needed),
+        Err(Error::SignatureThreshold { valid, .. }) => (valid, needed),
+        Err(_) => (0, needed),
+    }
+}

@@ -1,0 +1,76 @@
+//! Requests of those who sign: keys, and what several people sign in different places.
+
+use std::path::Path;
+
+use super::anchor::Anchor;
+use super::error::{ReleaseError, Result};
+use super::keys::{self, Person, Thresholds};
+use super::proposal::Proposal;
+use super::publish::Desk;
+use super::publisher;
+use super::request::{Reply, Request, Signing};
+use super::sign::Expiry;
+use crate::workspace::Workspace;
+
+/// Makes keys and a root; the root counts at once, or (with `to_sign`) when others have signed it.
+pub(super) fn keygen(workspace: &Workspace, request: &Request, to_sign: Option<&Path>) -> Result<Reply> {
+    let Request::Keygen { keys, count, threshold, with } = request else {
+        unreachable!("called for this request alone");
+    };
+    let people: Vec<Person> = with.iter().map(|path| Person::read(path)).collect::<Result<_>>()?;
+    let thresholds = Thresholds { keys: *count, threshold: *threshold };
+    keys::make_root(Path::new(keys), thresholds, &people, (Expiry::default(), super::now(workspace)), to_sign)?;
+    let what = "`trust` makes of them what the clients of a channel have to be given";
+    Ok(Reply::Said(format!("keys are in {keys}; {what}")))
+}
+
+/// Does not do what is asked, and writes what others have to sign for it.
+pub(super) fn propose(workspace: &Workspace, request: &Request, to: &str) -> Result<Reply> {
+    let path = Path::new(to);
+    if path.exists() {
+        return Err(ReleaseError::Disk { path: to.to_owned(), reason: "it is there already".to_owned() });
+    }
+    let reply = match request {
+        Request::Keygen { .. } => keygen(workspace, request, Some(path)),
+        request => publisher::run(workspace, request, Some(path)),
+    }?;
+    // Where nothing changes, there is nothing to sign.
+    if path.exists() { Ok(Reply::Signing(Proposal::read(to)?.signing())) } else { Ok(reply) }
+}
+
+/// Signs what somebody else wrote to be signed.
+pub(super) fn sign(file: &str, keys: &str, trust: Option<&str>) -> Result<Reply> {
+    let trust = trust.map(|trust| Anchor::read(Path::new(trust))).transpose()?;
+    let mut proposal = Proposal::read(file)?;
+    let signing = proposal.sign(Path::new(keys), trust.as_ref())?;
+    proposal.replace(Path::new(file))?;
+    Ok(Reply::Signing(signing))
+}
+
+/// Does what was written to be signed.
+pub(super) fn complete(workspace: &Workspace, files: &[String], keys: &str, repository: Option<&str>) -> Result<Reply> {
+    let mut copies = files.iter().map(|file| Proposal::read(file));
+    let no_file =
+        || ReleaseError::NotNamed { what: "nothing is completed".to_owned(), missing: "a file that was signed" };
+    let mut proposal = copies.next().ok_or_else(no_file)??;
+    copies.try_for_each(|copy| proposal.merge(copy?))?;
+    proposal.check_complete()?;
+    let Signing { what, .. } = proposal.signing();
+    match proposal.offer()? {
+        Some((targets, files)) => {
+            let missing = "the repository that it was written for";
+            let no_place = || ReleaseError::NotNamed { what: format!("{what} is an offer"), missing };
+            let desk = Desk::open(workspace, repository.ok_or_else(no_place)?, keys, None)?;
+            desk.complete(targets, &files)?;
+            let text = format!("{what} is published");
+            publisher::note(workspace, "published", ("", ""), &text)?;
+            Ok(Reply::Said(text))
+        }
+        None => {
+            proposal.adopt(Path::new(keys))?;
+            let text = format!("{what} counts; it goes to the clients with the next publication");
+            publisher::note(workspace, "root", ("", ""), &text)?;
+            Ok(Reply::Said(text))
+        }
+    }
+}

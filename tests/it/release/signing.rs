@@ -1,0 +1,231 @@
+//! Several people sign, each where they are, and files are carried between them.
+
+use std::fs;
+use std::path::Path;
+
+use kura::apps::release::{Change, ReleaseError, Reply, Request, Rollout, Signing};
+use serde_json::{Value, json};
+
+use super::support::{CHANNEL, World, run};
+use crate::workspace_rig as ws;
+use crate::workspace_rig::Rig;
+
+/// A publisher without keys yet, and people with keys of their own.
+struct Team(World);
+
+impl Team {
+    fn new(people: &[&str]) -> Self {
+        let rig = Rig::new();
+        let client = rig.open("client");
+        let team = Self(World { rig, client });
+        for name in people {
+            let (keys, to) = (team.text(name), team.text(&format!("{name}.pub")));
+            team.run(&Request::Key { keys, to }).unwrap();
+        }
+        team
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.0.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, request: &Request) -> Result<Reply, ReleaseError> {
+        run(&self.0.client, request)
+    }
+
+    fn keygen(&self, count: u32, threshold: u32, with: &[&str]) -> Request {
+        let with = with.iter().map(|name| self.text(&format!("{name}.pub"))).collect();
+        Request::Keygen { keys: self.0.at().1, count, threshold, with }
+    }
+
+    /// Writes what is asked to be signed by others, to a file of this name.
+    fn propose(&self, to: &str, request: Request) -> Signing {
+        let reply = self.run(&Request::Propose { to: self.text(to), request: Box::new(request) }).unwrap();
+        let Reply::Signing(signing) = reply else { panic!("{reply:?}") };
+        signing
+    }
+
+    fn sign(&self, file: &str, name: &str) -> Result<Signing, ReleaseError> {
+        let trust = self.0.keys().join("root.json").exists().then(|| self.0.trust(CHANNEL));
+        match self.run(&Request::Sign { file: self.text(file), keys: self.text(name), trust })? {
+            Reply::Signing(signing) => Ok(signing),
+            reply => panic!("{reply:?}"),
+        }
+    }
+
+    fn complete(&self, files: &[&str]) -> Result<Reply, ReleaseError> {
+        let files = files.iter().map(|file| self.text(file)).collect();
+        let (repository, keys) = self.0.at();
+        self.run(&Request::Complete { files, keys, repository: Some(repository) })
+    }
+
+    fn publish(&self, version: &str, content: &str) -> Request {
+        let check = json!({ "changes": ["what is new"], "checks": [
+            { "name": "check", "command": ["true"], "timeout_ms": 60_000 },
+        ] });
+        let dir = self.0.package("tool", version, check, &[("t", content)]);
+        let (repository, keys) = self.0.at();
+        Request::Publish { dir, repository, keys, channel: CHANNEL.to_owned(), rollout: Rollout::default() }
+    }
+
+    /// Keys of the publisher, Bob and Carol, of which two have to sign; and 1.0.0, signed by Bob.
+    fn of_three() -> Self {
+        let team = Self::new(&["bob", "carol"]);
+        team.propose("root", team.keygen(1, 2, &["bob", "carol"]));
+        team.sign("root", "bob").unwrap();
+        team.complete(&["root"]).unwrap();
+        team.propose("first", team.publish("1.0.0", "one"));
+        team.sign("first", "bob").unwrap();
+        team.complete(&["first"]).unwrap();
+        team
+    }
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+#[track_caller]
+fn too_few(outcome: Result<Reply, ReleaseError>, signed: (u64, u64)) {
+    match outcome {
+        Err(ReleaseError::TooFew { have, need, .. }) => assert_eq!((have, need), signed),
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+#[test]
+fn people_in_different_places_sign_a_root_and_an_offer() {
+    let team = Team::new(&["bob", "carol", "dave"]);
+    let keygen = team.keygen(1, 2, &["bob", "carol"]);
+    too_few(team.run(&keygen), (1, 2));
+    assert!(!team.0.keys().exists(), "nothing was made of what cannot count");
+    let signing = team.propose("root", keygen);
+    assert_eq!((signing.complete, &signing.signatures[0][..]), (false, "1 of 2 signatures by the keys of root 1"));
+    too_few(team.complete(&["root"]), (1, 2));
+    assert!(team.run(&team.publish("1.0.0", "one")).is_err(), "there is no root yet");
+    let error = team.sign("root", "dave").unwrap_err();
+    assert!(error.to_string().contains("none of them signs root 1"), "{error}");
+    let signing = team.sign("root", "bob").unwrap();
+    assert!(signing.complete && signing.shows.contains(&"targets: 2 of 3 keys sign".to_owned()), "{signing:?}");
+    assert_eq!(signing.shows.iter().filter(|line| line.ends_with(", new, yours")).count(), 2, "{signing:?}");
+    team.complete(&["root"]).unwrap();
+
+    too_few(team.run(&team.publish("1.0.0", "one")), (1, 2));
+    team.propose("offer", team.publish("1.0.0", "one"));
+    assert!(!team.0.repository().join("metadata").exists(), "nothing is offered");
+    fs::copy(team.text("offer"), team.text("offer-at-carol")).unwrap();
+    let signing = team.sign("offer-at-carol", "carol").unwrap();
+    let shown = signing.shows.join("\n");
+    assert!(signing.complete, "{signing:?}");
+    for words in ["new: package.stable.tool.1.0.0", "what is new", "  t sha256-", "runs true", "tool 1.0.0: 100 %"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    too_few(team.complete(&["offer"]), (1, 2));
+    team.complete(&["offer", "offer-at-carol"]).unwrap();
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"one");
+}
+
+#[test]
+fn a_rollout_that_several_sign_shows_them_what_changes() {
+    let team = Team::of_three();
+    team.0.follow();
+    let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+    let packages = vec!["tool@1.0.0".to_owned()];
+    let pause = Request::Rollout { packages, repository, keys, channel, change: Change::Pause };
+    too_few(team.run(&pause), (1, 2));
+    assert!(team.0.reason("1.0.0").is_none());
+    team.propose("pause", pause);
+    let shown = team.sign("pause", "bob").unwrap().shows;
+    assert_eq!(shown.len(), 2, "the package is as he signed it before: {shown:?}");
+    assert!(shown[0].starts_with("changed: channel.stable") && shown[1].contains("100 %, paused"), "{shown:?}");
+    // Carol has signed nothing yet.
+    assert!(team.sign("pause", "carol").unwrap().shows.iter().any(|line| line.starts_with("new: package.stable")));
+    team.complete(&["pause"]).unwrap();
+    assert_eq!(team.0.reason("1.0.0").unwrap(), "the rollout is paused");
+}
+
+#[test]
+fn what_was_signed_counts_once_and_only_as_it_was_signed() {
+    let team = Team::of_three();
+    for (name, version) in [("second", "1.1.0"), ("other", "1.2.0")] {
+        team.propose(name, team.publish(version, version));
+        team.sign(name, "bob").unwrap();
+    }
+    // It is altered on its way.
+    fs::copy(team.text("second"), team.text("altered")).unwrap();
+    edit(&team.0.path("altered"), |value| value["targets"]["signed"]["expires"] = json!("2100-01-01T00:00:00Z"));
+    too_few(team.complete(&["altered"]), (0, 2));
+    let error = team.complete(&["second", "altered"]).unwrap_err();
+    assert!(matches!(error, ReleaseError::Stale { .. }), "{error}");
+    fs::copy(team.text("second"), team.text("altered")).unwrap();
+    edit(&team.0.path("altered"), |value| {
+        value["files"]["channel.stable"] = json!("AAAA");
+    });
+    assert!(matches!(team.complete(&["altered"]), Err(ReleaseError::Damaged { .. })));
+    assert!(matches!(team.sign("altered", "carol"), Err(ReleaseError::Damaged { .. })));
+    // The root in it is another's.
+    let others = Team::of_three();
+    edit(&others.0.path("first"), |value| {
+        let theirs: Value = serde_json::from_slice(&fs::read(team.text("second")).unwrap()).unwrap();
+        value["targets"] = theirs["targets"].clone();
+        value["files"] = theirs["files"].clone();
+    });
+    too_few(others.complete(&["first"]), (0, 2));
+    // Its content went meanwhile.
+    let content = team.0.repository().join("content");
+    let kept = team.0.path("kept");
+    fs::rename(&content, &kept).unwrap();
+    assert!(matches!(team.complete(&["second"]), Err(ReleaseError::Missing { .. })));
+    fs::rename(&kept, &content).unwrap();
+    // Both rest on the same offer: one of them can follow it.
+    team.complete(&["second"]).unwrap();
+    for file in ["second", "other"] {
+        let error = team.complete(&[file]).unwrap_err();
+        assert!(matches!(error, ReleaseError::Stale { .. }), "{error}");
+    }
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"1.1.0");
+}
+
+#[test]
+fn the_next_root_is_signed_by_enough_of_the_old_keys_and_of_the_new() {
+    let team = Team::of_three();
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    // Carol leaves.
+    let signing = team.propose("next", team.keygen(1, 2, &["bob"]));
+    assert_eq!(signing.signatures.len(), 2);
+    team.sign("next", "carol").unwrap();
+    too_few(team.complete(&["next"]), (1, 2));
+    team.sign("next", "bob").unwrap();
+    team.complete(&["next"]).unwrap();
+    assert!(matches!(team.complete(&["next"]), Err(ReleaseError::Stale { .. })));
+    team.propose("offer", team.publish("1.1.0", "two"));
+    assert!(matches!(team.sign("offer", "carol"), Err(ReleaseError::Keys { .. })), "her key counts no more");
+    team.sign("offer", "bob").unwrap();
+    team.complete(&["offer"]).unwrap();
+    team.0.update().unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"two");
+}
+
+#[test]
+fn what_is_to_be_signed_is_written_to_new_files_and_only_where_something_is_signed() {
+    let team = Team::of_three();
+    fs::write(team.0.path("taken"), "mine").unwrap();
+    let request = Box::new(team.publish("1.1.0", "two"));
+    assert!(team.run(&Request::Propose { to: team.text("taken"), request }).is_err());
+    assert_eq!(fs::read(team.0.path("taken")).unwrap(), b"mine");
+    let error = team.run(&Request::Propose { to: team.text("none"), request: Box::new(Request::Update {}) });
+    assert!(matches!(error, Err(ReleaseError::NotNamed { .. })), "{error:?}");
+    // Nobody's key counts twice.
+    let twice =
+        team.run(&Request::Propose { to: team.text("two"), request: Box::new(team.keygen(1, 2, &["bob", "bob"])) });
+    assert!(matches!(twice, Err(ReleaseError::Keys { .. })), "{twice:?}");
+    fs::write(team.0.path("junk"), "{}").unwrap();
+    assert!(matches!(team.sign("junk", "bob"), Err(ReleaseError::Damaged { .. })));
+}
