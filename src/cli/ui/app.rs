@@ -42,6 +42,8 @@ pub struct Question {
     pub rows: Vec<Row>,
     /// What is typed, where something is.
     pub typed: Option<String>,
+    /// The first row that is shown.
+    pub first: usize,
     /// What is done for a yes; nothing when it only tells.
     act: Option<Request>,
 }
@@ -202,7 +204,10 @@ impl<'a> App<'a> {
         match target {
             Target::None => {}
             Target::Version(id) => self.push(pages::version(self.view, &id)),
-            Target::Change { from, to, path } => self.push(pages::change(self.view, &from, &to, &path)),
+            Target::Change { from, to, path, old: None } => self.push(pages::change(self.view, &from, &to, &path)),
+            Target::Change { from, to, path, old: Some(old) } => {
+                self.push(pages::renamed(self.view, (&from, &old), (&to, &path)));
+            }
             Target::Dir { version, path } => self.push(pages::dir(self.view, &version, &path)),
             Target::File { version, path } => self.push(pages::file(self.view, &version, &path)),
             Target::Conflict { version, path, beside } => {
@@ -253,7 +258,7 @@ impl<'a> App<'a> {
     }
 
     fn ask(&mut self, title: &str, rows: Vec<Row>, act: Request) {
-        self.question = Some(Question { title: pages::printable(title), rows, typed: None, act: Some(act) });
+        self.question = Some(Question { title: pages::printable(title), rows, typed: None, first: 0, act: Some(act) });
     }
 
     fn restore(&mut self, version: &str, paths: Vec<PathText>) {
@@ -277,6 +282,14 @@ impl<'a> App<'a> {
             }
             (KeyCode::Char(c), Some(typed)) => {
                 typed.push(c);
+                self.question = Some(question);
+            }
+            (KeyCode::Down | KeyCode::Char('j'), None) => {
+                question.first = (question.first + 1).min(question.rows.len().saturating_sub(1));
+                self.question = Some(question);
+            }
+            (KeyCode::Up | KeyCode::Char('k'), None) => {
+                question.first = question.first.saturating_sub(1);
                 self.question = Some(question);
             }
             (KeyCode::Enter, _) | (KeyCode::Char('y'), None) => self.perform(question),
@@ -325,7 +338,7 @@ fn help() -> Question {
         "q            end",
     ];
     let row = |text: &&str| Row { text: (*text).to_owned(), look: Look::Plain, target: Target::None };
-    Question { title: "Keys".to_owned(), rows: keys.iter().map(row).collect(), typed: None, act: None }
+    Question { title: "Keys".to_owned(), rows: keys.iter().map(row).collect(), typed: None, first: 0, act: None }
 }
 
 impl Question {

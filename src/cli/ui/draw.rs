@@ -65,12 +65,13 @@ fn ask(frame: &mut Frame<'_>, question: &Question) {
     let place = Rect::new((area.width - wide) / 2, area.height.saturating_sub(high) / 2, wide, high);
     let mut lines = vec![Line::styled(question.title.as_str(), style(Look::Head))];
     let room = usize::from(high).saturating_sub(4);
-    lines.extend(question.rows.iter().take(room).map(line));
+    lines.extend(question.rows.iter().skip(question.first).take(room).map(line));
     if let Some(typed) = &question.typed {
         lines.push(Line::raw(format!("> {typed}█")));
     }
-    if question.rows.len() > room {
-        lines.push(Line::styled(format!("and {} more", question.rows.len() - room), style(Look::Dim)));
+    let below = question.rows.len().saturating_sub(question.first + room);
+    if below > 0 {
+        lines.push(Line::styled(format!("and {below} more, by ↓"), style(Look::Dim)));
     }
     let block = Block::bordered().title_bottom(format!(" {} ", question.keys()));
     frame.render_widget(Clear, place);

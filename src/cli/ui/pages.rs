@@ -42,8 +42,8 @@ pub enum Target {
     None,
     /// A version.
     Version(String),
-    /// What two versions have at a path.
-    Change { from: String, to: String, path: PathText },
+    /// What two versions have at a path, where the earlier one may have another name for it.
+    Change { from: String, to: String, path: PathText, old: Option<PathText> },
     /// A directory of a version.
     Dir { version: String, path: PathText },
     /// A file of a version.
@@ -116,7 +116,7 @@ fn version_row(version: &VersionInfo) -> Row {
     let changes = format!("+{} ~{} -{}", counts.added, counts.changed, counts.removed);
     let time = local_time(&version.time);
     let text = format!(
-        "{}  {changes:12}  {:>10}  {}@{}  {names}{what}",
+        "{}  {changes:12}  {:>11}  {}@{}  {names}{what}",
         time.get(..19).unwrap_or(&time),
         size(counts.bytes),
         version.user,
@@ -150,7 +150,8 @@ fn change_rows(changes: &[ChangeInfo], from: &str, to: &str) -> Vec<Row> {
     let row = |change: &ChangeInfo| {
         let slash = if change.kind == "directory" { "/" } else { "" };
         let old = change.from.as_ref().map(|old| format!("{old} -> ")).unwrap_or_default();
-        let target = Target::Change { from: from.to_owned(), to: to.to_owned(), path: change.path.clone() };
+        let (path, before) = (change.path.clone(), change.from.clone());
+        let target = Target::Change { from: from.to_owned(), to: to.to_owned(), path, old: before };
         Row::new(format!("{} {old}{}{slash}", change.letter, change.path), change_look(change.letter), target)
     };
     changes.iter().map(row).collect()
@@ -271,7 +272,10 @@ pub fn history(view: &View, path: &PathText) -> Result<Page, Failure> {
         let at: PathText = parsed(&item["change"]["path"])?;
         let row = version_row(&info);
         let target = match info.parents.first() {
-            Some(parent) => Target::Change { from: parent.clone(), to: info.id.clone(), path: at },
+            Some(parent) => {
+                let old = parsed(&item["change"]["from"])?;
+                Target::Change { from: parent.clone(), to: info.id.clone(), path: at, old }
+            }
             None => Target::File { version: info.id.clone(), path: at },
         };
         rows.push(Row { text: format!("{letter} {}", row.text), look: row.look, target });
@@ -312,20 +316,38 @@ pub fn conflicts(view: &View) -> Result<Page, Failure> {
     Ok(Page::new(title, rows, Target::None))
 }
 
-/// Both sides of a conflict, as what differs between them.
-pub fn conflict(view: &View, version: &str, path: &PathText, beside: &PathText) -> Result<Page, Failure> {
-    let text = |path: &PathText| -> Result<Option<String>, Failure> {
+/// What differs between two files, each of a version, under these names.
+fn between(view: &View, files: [(&str, &PathText); 2], names: [&str; 2]) -> Result<Vec<Row>, Failure> {
+    let text = |(version, path): (&str, &PathText)| -> Result<Option<String>, Failure> {
         let bytes = view.file(version, path)?.read_first(TEXT_LEN_MAX)?;
         Ok(if bytes.contains(&0) { None } else { Some(String::from_utf8_lossy(&bytes).into_owned()) })
     };
-    let rows = match (text(path)?, text(beside)?) {
-        (Some(ours), Some(theirs)) => {
-            let diff = similar::TextDiff::configure().timeout(SEARCH).diff_lines(&ours, &theirs);
-            let patch = diff.unified_diff().header("ours", "theirs").to_string();
+    Ok(match (text(files[0])?, text(files[1])?) {
+        (Some(before), Some(after)) => {
+            let diff = similar::TextDiff::configure().timeout(SEARCH).diff_lines(&before, &after);
+            let patch = diff.unified_diff().header(names[0], names[1]).to_string();
             patch.lines().map(|line| Row::new(line, line_look(line), Target::None)).collect()
         }
-        _ => vec![Row::new("they differ, and are no texts", Look::Dim, Target::None)],
-    };
+        _ => vec![Row::new("they are no texts", Look::Dim, Target::None)],
+    })
+}
+
+/// A path that has another name than before, and what differs besides.
+pub fn renamed(view: &View, before: (&str, &PathText), after: (&str, &PathText)) -> Result<Page, Failure> {
+    let (old, new) = (before.1.to_string(), after.1.to_string());
+    let mut rows = vec![Row::new(format!("R {old} -> {new}"), Look::Changed, Target::None)];
+    // What is no file has no lines.
+    rows.extend(between(view, [before, after], [&old, &new]).unwrap_or_default());
+    if rows.len() == 1 {
+        rows.push(Row::new("nothing else differs", Look::Dim, Target::None));
+    }
+    let about = Target::File { version: after.0.to_owned(), path: after.1.clone() };
+    Ok(Page::new(format!("Changes of {new}"), rows, about))
+}
+
+/// Both sides of a conflict, as what differs between them.
+pub fn conflict(view: &View, version: &str, path: &PathText, beside: &PathText) -> Result<Page, Failure> {
+    let rows = between(view, [(version, path), (version, beside)], ["ours", "theirs"])?;
     let about = Target::Conflict { version: version.to_owned(), path: path.clone(), beside: beside.clone() };
     Ok(Page::new(format!("Conflict of {path}: - ours, + theirs"), rows, about))
 }

@@ -115,6 +115,10 @@ def scenario(browser, address):
     tab.key("j")
     tab.key("Enter")
     tab.until("location.hash.startsWith('#/version/')")
+    opened = tab.js("location.hash")
+    tab.key("Backspace")
+    tab.until("location.hash === '#/timeline' && document.activeElement.dataset.id")
+    assert opened.endswith(tab.js("document.activeElement.dataset.id")), "going back loses the place"
     tab.key("?")
     tab.until("document.querySelector('dialog[open]')?.textContent.includes('Keys')")
     tab.shot("keys")

@@ -25,9 +25,17 @@ function failed(error) {
   return h("p", { class: "failure", role: "alert" }, error.message);
 }
 
+// The row that had the focus, by address: whoever comes back goes on from there.
+const places = new Map();
+let here = null;
+const rowsOf = (place) => [...place.querySelectorAll("[data-row]")];
+
 // Shows what the address says: `#/VIEW/PART/PART?name=value`.
 async function show() {
   const own = ++shown;
+  const at = rowsOf(main).indexOf(document.activeElement);
+  if (here !== null && at >= 0) places.set(here, at);
+  here = location.hash;
   leave?.();
   leave = null;
   const [route, query] = location.hash.replace(/^#\/?/, "").split("?", 2);
@@ -48,8 +56,10 @@ async function show() {
     }
     leave = ended ?? null;
     main.replaceChildren(place);
-    (place.querySelector("[data-focus]") ?? main).focus({ preventScroll: true });
+    const row = rowsOf(place)[places.get(here)];
+    (row ?? place.querySelector("[data-focus]") ?? main).focus({ preventScroll: true });
     window.scrollTo(0, 0);
+    row?.scrollIntoView({ block: "nearest" });
   } catch (error) {
     if (own === shown) main.replaceChildren(failed(error));
   } finally {
@@ -80,7 +90,7 @@ async function watch() {
 
 // Rows that can be gone through with keys: anything with `data-row`.
 function step(by) {
-  const rows = [...main.querySelectorAll("[data-row]")].filter((row) => row.offsetParent !== null);
+  const rows = rowsOf(main).filter((row) => row.offsetParent !== null);
   if (rows.length === 0) return;
   const at = rows.indexOf(document.activeElement);
   const next = at < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(Math.max(at + by, 0), rows.length - 1);
