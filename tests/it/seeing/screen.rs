@@ -51,6 +51,13 @@ impl Screen {
         assert!(wait_for(SOON, || self.shown().contains(text)), "`{text}` is not there:\n{}", self.shown());
     }
 
+    /// From the row with one text down to that with another.
+    fn goes_down(&self, from: &str, to: &str) {
+        let rows = self.shown();
+        let line = |text: &str| rows.lines().position(|line| line.contains(text)).unwrap();
+        (line(from)..line(to)).for_each(|_| self.keys(&["j"]));
+    }
+
     /// An Escape and the next key at once would be another key.
     #[track_caller]
     fn sees_no_more(&self, text: &str) {
@@ -82,11 +89,7 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     }
     screen.keys(&["Enter"]);
     screen.sees("M notes.txt");
-    let rows = screen.shown();
-    let line = |text: &str| rows.lines().position(|line| line.contains(text)).unwrap();
-    for _ in line("files of this version")..line("M notes.txt") {
-        screen.keys(&["j"]);
-    }
+    screen.goes_down("files of this version", "M notes.txt");
     screen.keys(&["Enter"]);
     screen.sees("-beta");
     screen.sees("+better");
@@ -135,11 +138,7 @@ fn history_differences_restoring_and_conflicts_in_a_terminal() {
     screen.sees("another name");
     screen.keys(&["Enter"]);
     screen.sees("R inner/deep.txt -> inner/deeper.txt");
-    let rows = screen.shown();
-    let line = |text: &str| rows.lines().position(|line| line.contains(text)).unwrap();
-    for _ in line("files of this version")..line("R inner/deep.txt") {
-        screen.keys(&["j"]);
-    }
+    screen.goes_down("files of this version", "R inner/deep.txt");
     screen.keys(&["Enter"]);
     screen.sees("nothing else differs");
     screen.keys(&["4"]);
