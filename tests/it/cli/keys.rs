@@ -1,6 +1,8 @@
 //! `kura key`, beside a mount.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use super::support::{Home, PASSPHRASE, json_lines, run};
 
@@ -64,6 +66,33 @@ fn without_a_keyring_that_is_said() {
     add.arg(&store).env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nowhere");
     run(&mut add).fails(1, &["keyring", "--key-file"]);
     assert!(!PASSPHRASE.is_empty());
+}
+
+#[test]
+fn a_key_in_the_keyring_of_the_session_opens_the_workspace() {
+    let home = Home::new();
+    let store = home.store("store");
+    // A session of its own, with the keyring that most desktops have.
+    let script = r#"
+        printf sesame | gnome-keyring-daemon --foreground --unlock --components=secrets >/dev/null 2>&1 &
+        keyring=$!
+        trap 'kill $keyring' EXIT
+        for _ in $(seq 100); do
+            dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.NameHasOwner \
+                string:org.freedesktop.secrets | grep -q true && break
+            sleep 0.1
+        done
+        "$KURA" key add --label laptop --to-keyring --kdf-memory-mib 8 && unset KURA_PASSPHRASE &&
+            "$KURA" --keyring key list </dev/null"#;
+    let mut session = Command::new("dbus-run-session");
+    session.args(["--", "sh", "-c", script]).env("KURA", env!("CARGO_BIN_EXE_kura")).env("KURA_STORE", &store);
+    session.env("KURA_PASSPHRASE", PASSPHRASE).env("KURA_STATE_DIR", home.path("state"));
+    session.env("HOME", home.dir("home")).env("XDG_DATA_HOME", home.dir("data"));
+    let runtime = home.dir("run");
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
+    session.env("XDG_RUNTIME_DIR", runtime);
+    let listed = run(&mut session).ok();
+    assert!(listed.contains("laptop  (opened by you)"), "{listed}");
 }
 
 #[test]
