@@ -1,8 +1,10 @@
 //! The process that serves a mount, in the background or in the foreground.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,9 +15,9 @@ use super::secret::Key;
 use super::system::notify_service;
 use super::{Context, door, output};
 use crate::base::ids::VersionId;
-use crate::control::{Dispatcher, Exit, Failure, Reply};
+use crate::control::{Dispatcher, Exit, Failure, REQUEST_LEN_MAX, Reply};
 use crate::fs::{Fs, FsOptions};
-use crate::fuse::{self, MountError, MountOptions, Mounted, Unmounted};
+use crate::fuse::{self, MountError, MountOptions, Mounted, TOKEN_LEN, Unmounted};
 use crate::store::StoreUrl;
 use crate::workspace::{Notice, Workspace};
 
@@ -194,7 +196,27 @@ fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
         suid,
         dev,
         not_overlapping: places.collect(),
+        program: Some("/proc/self/exe".into()),
         ..MountOptions::default()
+    }
+}
+
+/// What a mount starts so that it is written to on its own behalf: MOUNTPOINT DEVICE NAME LEN, and the token by standard
+/// input.
+pub(super) fn lie_over() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(2).collect();
+    let [mountpoint, device, name, len] = args.as_slice() else { return ExitCode::from(Exit::Usage.code()) };
+    let (Some(device), Some(name)) = (device.to_str(), name.to_str()) else {
+        return ExitCode::from(Exit::Usage.code());
+    };
+    let len = len.to_str().and_then(|len| len.parse().ok()).filter(|len| (TOKEN_LEN..=REQUEST_LEN_MAX).contains(len));
+    let mut token = [0; TOKEN_LEN];
+    match (len, std::io::stdin().read_exact(&mut token)) {
+        (Some(len), Ok(())) => match fuse::lie_over(Path::new(mountpoint), device, name, len, &token) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(Exit::Other.code()),
+        },
+        _ => ExitCode::from(Exit::Usage.code()),
     }
 }
 

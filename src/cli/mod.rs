@@ -203,6 +203,9 @@ pub fn main() -> ExitCode {
     if let Some(password) = std::env::var_os(crate::apps::batch::PASSWORD_VAR) {
         return batch::answer_ssh(&password);
     }
+    if std::env::args_os().nth(1).is_some_and(|first| first == crate::fuse::LIE_OVER) {
+        return daemon::lie_over();
+    }
     if let Err(failure) = harden::take_passphrase_out_of_environment() {
         output::print_failure(&failure, false);
         return ExitCode::from(failure.exit.code());

@@ -83,7 +83,7 @@ Every request can carry, in JSON or as `--id`, `--expect-parent` and `--dry-run`
 |---|---|
 | `id` | 1 to 128 bytes. What was asked with it is answered and not run again; for commands that change |
 | `expect_parent` | selects a version. Unless it is the newest as the request begins (a job: is taken), `conflict` |
-| `dry_run` | fails as the request would (as far as can be looked up; no password is tried), or says what it would do; does nothing |
+| `dry_run` | fails as the request would, as far as can be looked up (no password is tried), or says what it would do |
 
 A field that is not known is refused, as is a request of more than 1 MiB; after that a descriptor takes nothing more.
 

@@ -17,6 +17,7 @@ use super::adapter::Adapter;
 use super::counters::Operation;
 use super::mountpoint::{self, MountError, Unmounted};
 use super::serve::Server;
+use super::wipe::Place;
 use crate::fs::{Fs, OWN_FILES};
 use crate::worktree::Invalidation;
 
@@ -41,6 +42,9 @@ pub struct MountOptions {
     pub not_overlapping: Vec<PathBuf>,
     /// Every request is answered within this time (control requests within ten times of it).
     pub deadline: Duration,
+    /// The program `kura`: it is started to wipe secret requests from memory. Without it they stay until later writes
+    /// lie over them.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for MountOptions {
@@ -55,6 +59,7 @@ impl Default for MountOptions {
             noatime: true,
             not_overlapping: Vec::new(),
             deadline: Duration::from_secs(120),
+            program: None,
         }
     }
 }
@@ -130,11 +135,11 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let teller = std::thread::Builder::new().name("fuse-tell".into()).spawn(move || tell(&notifier, &invalidations));
     let teller = teller.map_err(refused)?;
     let device = mountpoint::device_of(&mountpoint);
-    if let Some(device) = &device {
-        server.wiper.set_place(mountpoint.clone(), device.clone());
+    if let (Some(device), Some(program)) = (&device, &options.program) {
+        let wiper = server.wiper.clone();
+        wiper.set_place(Place { mountpoint: mountpoint.clone(), device: device.clone(), program: program.clone() });
+        server.fs.on_secret(move |wait| wiper.wipe(wait));
     }
-    let wiper = server.wiper.clone();
-    server.fs.on_secret(move |wait| wiper.wipe(wait));
     let (sender, over) = channel();
     run(session, sender.clone()).map_err(refused)?;
     let device = device.ok_or_else(|| MountError::Gone { path: mountpoint.clone() })?;

@@ -1,14 +1,18 @@
 //! Wiping what session threads received.
 //!
 //! The library gives each session thread one buffer for all its requests and lends it out for reading only, so what was
-//! secret in a request stays there until a later one of that length. After such a request the mount therefore writes to
-//! itself, once for each thread that may hold a part: the thread that gets the first of these writes keeps it until the
-//! others have got theirs, or for a moment.
+//! secret in a request stays there until a later one of that length. After such a request the mount is therefore written
+//! to on its own behalf, once for each thread that may hold a part: the thread that gets the first of these writes keeps
+//! it until the others have got theirs, or for a moment.
+//!
+//! Processes of their own write. One that waits for an answer of itself could not be killed: its connection to the
+//! kernel would stay open, and nobody would answer.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, ThreadId};
 use std::time::{Duration, Instant};
@@ -21,8 +25,10 @@ use crate::fs::OWN_FILES;
 use crate::version::entry::CONTROL_NAME;
 use crate::worktree::Wait;
 
-/// What a write of the mount to itself begins with.
-const TOKEN_LEN: usize = 32;
+/// What a write on the mount's own behalf begins with.
+pub const TOKEN_LEN: usize = 32;
+/// The command of `kura` that writes it.
+pub const LIE_OVER: &str = "lie-over";
 const PAGE_LEN: usize = 4096;
 /// A session thread keeps a write so long, for the others to get theirs.
 const HELD_MAX: Duration = Duration::from_millis(100);
@@ -33,12 +39,20 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Rounds until wiping is left to later requests.
 const ROUNDS_MAX: usize = 300;
 
+/// Where the mount is, and what writes to it.
+pub(super) struct Place {
+    pub(super) mountpoint: PathBuf,
+    /// The number of the device that is mounted there.
+    pub(super) device: String,
+    /// The program `kura`.
+    pub(super) program: PathBuf,
+}
+
 /// Who wipes.
 pub(super) struct Wiper {
     /// Nobody else knows it.
     token: [u8; TOKEN_LEN],
-    /// The mount point, and the number of the device that is mounted there.
-    place: OnceLock<(PathBuf, String)>,
+    place: OnceLock<Place>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -57,9 +71,9 @@ impl Wiper {
     }
 
     /// Where the mount is. Nothing is wiped before this is known.
-    pub(super) fn set_place(&self, mountpoint: PathBuf, device: String) {
+    pub(super) fn set_place(&self, place: Place) {
         // Set once, by who mounts.
-        self.place.set((mountpoint, device)).ok();
+        self.place.set(place).ok();
     }
 
     /// This session thread received something that may be secret.
@@ -121,46 +135,55 @@ impl Wiper {
 
     /// Writes to the mount once for each of its threads; `Some` when nothing is left to wipe.
     fn round(&self) -> io::Result<Option<()>> {
-        let len = self.state.lock().held.values().copied().max().unwrap_or(0);
-        let files = OWN_FILES.iter().map(|name| self.open(name)).collect::<io::Result<Vec<OwnedFd>>>()?;
-        // From the beginning of a page on, the kernel hands over as much at once as of any other write.
-        let len = len.max(TOKEN_LEN);
-        let mut room = vec![0; len + PAGE_LEN];
-        let start = room.as_ptr().align_offset(PAGE_LEN).min(PAGE_LEN);
-        room[start..start + TOKEN_LEN].copy_from_slice(&self.token);
-        let bytes = &room[start..start + len];
-        std::thread::scope(|scope| {
-            let start = |file| Builder::new().name("fuse-wipe".into()).spawn_scoped(scope, move || write(&file, bytes));
-            let writing = files.into_iter().map(start).collect::<io::Result<Vec<_>>>()?;
-            for one in writing {
-                one.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
+        let len = self.state.lock().held.values().copied().max().unwrap_or(0).max(TOKEN_LEN);
+        let place = self.place.get().ok_or(io::ErrorKind::NotFound)?;
+        let writers = OWN_FILES.map(|name| self.start(place, name, len));
+        for writer in writers {
+            if !writer?.wait()?.success() {
+                return Err(io::Error::other("it was not taken"));
             }
-            Ok::<(), io::Error>(())
-        })?;
+        }
         let mut state = self.state.lock();
         // What comes from here on has a round of its own.
         state.is_running = !state.held.is_empty();
         Ok((!state.is_running).then_some(()))
     }
 
-    /// A file of the mount's own, by no way that leaves it.
-    fn open(&self, name: &str) -> io::Result<OwnedFd> {
-        let (mountpoint, device) = self.place.get().ok_or(io::ErrorKind::NotFound)?;
-        let root: OwnedFd = openat(CWD, mountpoint, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let found = fstat(&root)?.st_dev;
-        if format!("{}:{}", major(found), minor(found)) != *device {
-            return Err(io::Error::other("something else is mounted there"));
+    fn start(&self, place: &Place, name: &str, len: usize) -> io::Result<Child> {
+        let mut command = Command::new(&place.program);
+        command.arg(LIE_OVER).arg(&place.mountpoint).args([&place.device, name, &len.to_string()]);
+        command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(&self.token)?;
         }
-        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-        let path = [CONTROL_NAME, b"/ctl/", name.as_bytes()].concat();
-        Ok(openat2(&root, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+        Ok(child)
     }
 }
 
-fn write(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes to a mount on its own behalf what it told this process to.
+pub fn lie_over(mountpoint: &Path, device: &str, name: &str, len: usize, token: &[u8]) -> io::Result<()> {
+    let file = open(mountpoint, device, name)?;
+    // From the beginning of a page on, the kernel hands over as much at once as of any other write.
+    let mut room = vec![0; len + PAGE_LEN];
+    let start = room.as_ptr().align_offset(PAGE_LEN).min(PAGE_LEN);
+    room[start..start + token.len()].copy_from_slice(token);
+    let mut bytes = &room[start..start + len];
     while !bytes.is_empty() {
-        let count = rustix::io::write(file, bytes)?;
+        let count = rustix::io::write(&file, bytes)?;
         bytes = bytes.get(count..).filter(|_| count > 0).ok_or(io::ErrorKind::WriteZero)?;
     }
     Ok(())
+}
+
+/// A file of the mount's own, by no way that leaves it.
+fn open(mountpoint: &Path, device: &str, name: &str) -> io::Result<OwnedFd> {
+    let root: OwnedFd = openat(CWD, mountpoint, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let found = fstat(&root)?.st_dev;
+    if format!("{}:{}", major(found), minor(found)) != device {
+        return Err(io::Error::other("something else is mounted there"));
+    }
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    let path = [CONTROL_NAME, b"/ctl/", name.as_bytes()].concat();
+    Ok(openat2(&root, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?)
 }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use kura::base::disk::{self, Disk, DiskFile, OpenMode, RealDisk, TEMPORARY_PREFIX};
+use kura::base::disk::{self, DirItem, Disk, DiskFile, OpenMode, RealDisk, TEMPORARY_PREFIX};
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 
 const POWER_CUT: Crash = Crash::PowerCut { keep: Keep::None };
@@ -271,7 +271,8 @@ fn behaviour(disk: &dyn Disk, root: &Path) -> Vec<String> {
     say("remove again", disk.remove(&a).map(unit));
     say("still open", file.len().map(|len| len.to_string()));
     say("make over file", disk.create_dir_all(&b).map_err(|_| ErrorKind::Other.into()).map(unit));
-    let listed = disk.list(&dir).map(|items| format!("{items:?}"));
+    let item = |item: DirItem| format!("{:?}", DirItem { modified: None, ..item });
+    let listed = disk.list(&dir).map(|items| items.into_iter().map(item).collect::<String>());
     say("list", listed);
     say("list missing", disk.list(&root.join("no")).map(|_| String::new()));
     say("sync", file.sync().and_then(|()| disk.sync_dir(&dir)).map(unit));

@@ -93,6 +93,31 @@ fn a_job_that_a_kill_cut_off_is_remembered_and_its_file_is_old_or_new() {
     }
 }
 
+#[test]
+fn a_kill_while_a_request_is_wiped_from_memory_leaves_no_mount_that_hangs() {
+    let home = Home::new();
+    let (store, mount) = with_documents(&home);
+    for round in 0..12 {
+        let job = format!("{{\"file\": \"notes.sealed\", \"password\": \"no {round}\"");
+        std::thread::scope(|scope| {
+            // Never understood, so that nothing but wiping comes of them.
+            let asking = scope.spawn(|| {
+                for _ in 0..200 {
+                    let Ok(mut file) = File::options().write(true).open(mount.file(".kura/ctl/update")) else { return };
+                    file.write_all(job.as_bytes()).ok();
+                    file.write_all(b"}}\n").ok();
+                }
+            });
+            std::thread::sleep(std::time::Duration::from_millis(kura::base::random::number() % 60));
+            let pid = mount.pid();
+            mount.kill();
+            assert!(gone_within(pid, std::time::Duration::from_secs(30)), "round {round}: it hangs");
+            asking.join().unwrap();
+        });
+        home.ok(&store, ["mount", store.to_str().unwrap(), mount.path.to_str().unwrap()]);
+    }
+}
+
 fn ask(mount: &Mount, request: &Value) -> Value {
     let said = mount.file(".kura/ctl/run");
     let mut run = File::options().read(true).write(true).open(said).unwrap();
