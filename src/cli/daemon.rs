@@ -201,8 +201,8 @@ fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
     }
 }
 
-/// What a mount starts so that it is written to on its own behalf: MOUNTPOINT DEVICE NAME LEN, and the token by standard
-/// input.
+/// What a mount starts so that it is written to on its own behalf: MOUNTPOINT DEVICE NAME LEN, and the token by
+/// standard input.
 pub(super) fn lie_over() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(2).collect();
     let [mountpoint, device, name, len] = args.as_slice() else { return ExitCode::from(Exit::Usage.code()) };

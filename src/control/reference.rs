@@ -49,11 +49,11 @@ its last brace, and only blanks may follow either in the same write. A request m
 duplicated descriptors, at any offset; `O_TRUNC` and `O_APPEND` change nothing. No other file can be made in
 `.kura/ctl` and none renamed to a command, so an editor has to save in place.
 
-A line without a newline ends when the process that opened the file closes a descriptor of it, and that close fails
-where the request does, which many programs do not look at. Descriptors that other processes inherited end nothing, so
-the commands of `{ …; } > .kura/ctl/restore` write one line together. If another process is the last one to close
+A line without a newline ends when the process that opened the file closes its last descriptor of it, and that close
+fails where the request does, which many programs do not look at. Descriptors that others inherited end nothing, so the
+commands of `{ …; } > .kura/ctl/restore` write one line together. If another process is the last one to close
 the file, the line is run then, with nobody to tell but `.kura/ctl/last_error`. An object that is not complete by then
-is not run, and `last_error` says so; text that cannot become one, whatever follows, fails with the opener's close.
+is not run, and `last_error` says so; text that cannot become one, whatever follows, fails with the opener's last close.
 
 While a request is begun and not complete, reading gives nothing. The position in the file is moved by what is written
 and read, as in any file, and the answer begins where its first read is; reading before that place begins it anew. So

@@ -62,6 +62,11 @@ impl Fs {
         !is_outside(ino)
     }
 
+    /// Whether a program has a file open.
+    pub fn is_in_use(&self) -> bool {
+        self.files.any()
+    }
+
     /// The log of requests.
     pub fn access(&self) -> &AccessLog {
         &self.access

@@ -35,7 +35,7 @@ impl Fs {
     /// written to it (but the end of something large, which is being absorbed).
     pub fn flush(&self, ino: Ino, handle: Handle, thread: u32, wait: Wait) -> Result<()> {
         if is_outside(ino) {
-            return self.outside.flush(handle, thread, wait);
+            return self.outside.flush(ino, handle, thread, wait);
         }
         let logged = self.tree().log(ino, wait);
         if !matches!(logged, Err(WorkError::WouldBlock)) {

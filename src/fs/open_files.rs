@@ -36,6 +36,11 @@ struct Closing {
 }
 
 impl OpenFiles {
+    /// Whether a file is open.
+    pub(super) fn any(&self) -> bool {
+        !self.state.lock().open.is_empty()
+    }
+
     pub(super) fn opened(&self, ino: Ino, write: bool) {
         *self.state.lock().open.entry((ino, write)).or_default() += 1;
     }

@@ -99,7 +99,10 @@ enum Over {
 /// What is needed to end a session that nobody can get at from here.
 #[derive(Clone)]
 struct Leaving {
+    server: Arc<Server>,
     device: String,
+    /// Whether it was detached from here, for its users to go on.
+    is_detached: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     over: Sender<Over>,
 }
@@ -143,7 +146,13 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> Result<M
     let (sender, over) = channel();
     run(session, sender.clone()).map_err(refused)?;
     let device = device.ok_or_else(|| MountError::Gone { path: mountpoint.clone() })?;
-    let leaving = Leaving { device: device.clone(), ended: ended.clone(), over: sender };
+    let leaving = Leaving {
+        server: server.clone(),
+        device: device.clone(),
+        is_detached: Arc::default(),
+        ended: ended.clone(),
+        over: sender,
+    };
     let (watched, is_watched) = channel();
     let watcher = leaving.clone();
     let spawned = std::thread::Builder::new().name("fuse-watch".into()).spawn(move || watcher.watch(&is_watched));
@@ -167,9 +176,9 @@ fn run(session: Session<Adapter>, over: Sender<Over>) -> io::Result<()> {
 }
 
 impl Leaving {
-    /// Looks whether the mount has gone while its session goes on. Programs that had files open in a mount that was
-    /// detached keep it as long as they like; a copy of it in another namespace, which nobody here can unmount, does
-    /// not.
+    /// Looks whether the mount has gone while its session goes on. Programs that have files open in a mount that was
+    /// detached keep it as long as they like, and all of its users do when it was detached from here; a copy of it in
+    /// another namespace, which nobody here can unmount, does not.
     fn watch(&self, is_watched: &Receiver<()>) {
         let mut absent = 0;
         while is_watched.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
@@ -177,7 +186,10 @@ impl Leaving {
                 return;
             }
             absent = if mountpoint::is_here(&self.device) { 0 } else { absent + 1 };
-            if absent == LOOKS_UNTIL_ENDED && mountpoint::is_elsewhere(&self.device) {
+            if absent < LOOKS_UNTIL_ENDED || self.server.fs.is_in_use() || self.is_detached.load(Ordering::SeqCst) {
+                continue;
+            }
+            if mountpoint::is_elsewhere(&self.device) {
                 tracing::warn!("the mount is gone from here; its copy in another mount namespace ends with it");
                 return self.cut();
             }
@@ -197,7 +209,10 @@ impl Leaving {
 
     /// Ends the session, or whoever waits for its end.
     fn cut(&self) {
-        if let Err(error) = mountpoint::cut(&self.device) {
+        // The mount is gone from here: whatever has its number by now is another one.
+        let is_ours = !mountpoint::is_here(&self.device);
+        let cut = if is_ours { mountpoint::cut(&self.device) } else { Err(io::ErrorKind::NotFound.into()) };
+        if let Err(error) = cut {
             tracing::info!("the connection to the kernel ends with this process: it cannot be cut: {error}");
             // Nobody waits any more when it has ended meanwhile.
             self.over.send(Over::Left).ok();
@@ -302,7 +317,9 @@ impl Mounted {
         if self.ended.load(Ordering::SeqCst) {
             return Ok(Unmounted::Already);
         }
-        mountpoint::unmount(&self.mountpoint, &self.device)
+        let unmounted = mountpoint::unmount(&self.mountpoint, &self.device)?;
+        self.leaving.is_detached.store(unmounted == Unmounted::Lazy, Ordering::SeqCst);
+        Ok(unmounted)
     }
 }
 

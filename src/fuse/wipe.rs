@@ -1,14 +1,14 @@
 //! Wiping what session threads received.
 //!
 //! The library gives each session thread one buffer for all its requests and lends it out for reading only, so what was
-//! secret in a request stays there until a later one of that length. After such a request the mount is therefore written
-//! to on its own behalf, once for each thread that may hold a part: the thread that gets the first of these writes keeps
-//! it until the others have got theirs, or for a moment.
+//! secret in a request stays there until a later one of that length. After such a request the mount is therefore
+//! written to on its own behalf, once for each thread that may hold a part: the thread that gets the first of these
+//! writes keeps it until the others have got theirs, or for a moment.
 //!
 //! Processes of their own write. One that waits for an answer of itself could not be killed: its connection to the
 //! kernel would stay open, and nobody would answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ const AWAITED_MAX: Duration = Duration::from_secs(2);
 /// Between two rounds when threads were busy.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Rounds until wiping is left to later requests.
-const ROUNDS_MAX: usize = 300;
+const ROUNDS_MAX: u32 = 300;
 
 /// Where the mount is, and what writes to it.
 pub(super) struct Place {
@@ -61,6 +61,11 @@ pub(super) struct Wiper {
 struct State {
     /// How many bytes written to control files each thread may still hold.
     held: HashMap<ThreadId, usize>,
+    /// Threads that have yet to be written to in this round.
+    pending: HashSet<ThreadId>,
+    /// How often it was asked for, and how many of these are done or given up.
+    asked: u64,
+    answered: u64,
     is_running: bool,
 }
 
@@ -84,26 +89,31 @@ impl Wiper {
     }
 
     /// Whether a write is the mount's own. Then it lies over what this session thread received before, and is kept
-    /// until nothing of the like is left in others.
+    /// until the other threads of this round have got theirs.
     pub(super) fn takes(&self, data: &[u8]) -> bool {
         if !data.starts_with(&self.token) {
             return false;
         }
         let mut state = self.state.lock();
         let me = std::thread::current().id();
-        state.held.retain(|thread, held| *thread != me || *held > data.len());
+        if state.held.get(&me).is_none_or(|held| *held <= data.len()) {
+            state.held.remove(&me);
+            state.pending.remove(&me);
+        }
         self.changed.notify_all();
         let until = Instant::now() + HELD_MAX;
-        while !state.held.is_empty() && !self.changed.wait_until(&mut state, until).timed_out() {}
+        while !state.pending.is_empty() && !self.changed.wait_until(&mut state, until).timed_out() {}
         true
     }
 
-    /// Wipes what session threads may hold. May wait for that, though not for long: a thread may be busy.
+    /// Wipes what session threads hold. May wait for that, though not for long: a thread may be busy.
     pub(super) fn wipe(self: &Arc<Self>, wait: Wait) {
         let mut state = self.state.lock();
         if state.held.is_empty() {
             return;
         }
+        state.asked += 1;
+        let mine = state.asked;
         if !state.is_running {
             let wiper = self.clone();
             match Builder::new().name("fuse-wipe".into()).spawn(move || wiper.run()) {
@@ -115,27 +125,48 @@ impl Wiper {
             return;
         }
         let until = Instant::now() + AWAITED_MAX;
-        while !state.held.is_empty() && !self.changed.wait_until(&mut state, until).timed_out() {}
+        while state.answered < mine && !self.changed.wait_until(&mut state, until).timed_out() {}
     }
 
+    /// Does what is asked for, round after round.
     fn run(&self) {
-        let done = (0..ROUNDS_MAX).find_map(|round| {
-            if round > 0 {
-                std::thread::sleep(PAUSE);
+        let mut rounds = 0;
+        loop {
+            let (asked, len) = {
+                let mut state = self.state.lock();
+                if state.answered >= state.asked {
+                    state.is_running = false;
+                    return;
+                }
+                state.pending = state.held.keys().copied().collect();
+                (state.asked, state.held.values().copied().max().unwrap_or(0))
+            };
+            let outcome = self.round(len.max(TOKEN_LEN));
+            rounds += 1;
+            let mut state = self.state.lock();
+            match outcome {
+                Ok(()) if !state.pending.is_empty() && rounds < ROUNDS_MAX => {
+                    self.changed.wait_for(&mut state, PAUSE);
+                    continue;
+                }
+                Ok(()) if state.pending.is_empty() => {}
+                Ok(()) => {
+                    tracing::warn!("a secret request stays in a buffer of the mount until later ones lie over it")
+                }
+                Err(error) => tracing::warn!(
+                    "a secret request stays in a buffer of the mount until later ones lie over it: the mount cannot be \
+                     written to: {error}"
+                ),
             }
-            self.round().transpose()
-        });
-        match done {
-            Some(Ok(())) => return,
-            Some(Err(error)) => tracing::debug!("nothing can be written to the mount itself: {error}"),
-            None => tracing::warn!("a secret request stays in a buffer of the mount until later ones lie over it"),
+            state.pending.clear();
+            state.answered = asked;
+            rounds = 0;
+            self.changed.notify_all();
         }
-        self.state.lock().is_running = false;
     }
 
-    /// Writes to the mount once for each of its threads; `Some` when nothing is left to wipe.
-    fn round(&self) -> io::Result<Option<()>> {
-        let len = self.state.lock().held.values().copied().max().unwrap_or(0).max(TOKEN_LEN);
+    /// Writes to the mount once for each of its threads.
+    fn round(&self, len: usize) -> io::Result<()> {
         let place = self.place.get().ok_or(io::ErrorKind::NotFound)?;
         let writers = OWN_FILES.map(|name| self.start(place, name, len));
         for writer in writers {
@@ -143,10 +174,7 @@ impl Wiper {
                 return Err(io::Error::other("it was not taken"));
             }
         }
-        let mut state = self.state.lock();
-        // What comes from here on has a round of its own.
-        state.is_running = !state.held.is_empty();
-        Ok((!state.is_running).then_some(()))
+        Ok(())
     }
 
     fn start(&self, place: &Place, name: &str, len: usize) -> io::Result<Child> {

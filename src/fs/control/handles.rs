@@ -149,8 +149,8 @@ impl Talk {
         self.request.extend_from_slice(data);
     }
 
-    /// A descriptor is closed by a process. When that is the one that opened the file, it ends a line; any other may be
-    /// a child that inherited the descriptor, and others go on writing.
+    /// The last descriptor that a process has is closed. When that process opened the file, this ends a line; any other
+    /// may be a child that inherited the descriptor, and others go on writing.
     pub(super) fn close(&mut self, process: Option<u32>, answer: impl FnOnce(&Self, &[u8]) -> Answer) -> Result<()> {
         let is_opener = process.is_some() && process == self.opener;
         if is_opener && self.is_at_end() { self.run(answer) } else { Ok(()) }

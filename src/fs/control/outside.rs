@@ -8,7 +8,7 @@ use super::jobs;
 use super::names::{Item, link_target};
 use super::nodes::{Fixed, JobFile, Key, Node, Nodes, Way, is_outside};
 use super::past::Past;
-use super::process::process_of;
+use super::process::{last_closer, process_of};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::blob::ChunkRef;
 use crate::control::{Answer, Dispatcher, Exit, Failure, Reply, conflicts_text};
@@ -344,7 +344,7 @@ impl Outside {
     }
 
     /// A descriptor of a control file is closed by a thread.
-    pub(crate) fn flush(&self, handle: Handle, thread: u32, wait: Wait) -> Result<()> {
+    pub(crate) fn flush(&self, ino: Ino, handle: Handle, thread: u32, wait: Wait) -> Result<()> {
         if handle == Handle(0) {
             return Ok(());
         }
@@ -356,7 +356,7 @@ impl Outside {
         may_wait(wait)?;
         match &mut *open.lock() {
             Open::Talk(talk) if talk.is_unfinished() => {
-                talk.close(process_of(thread), |talk, request| self.answer(talk, request))
+                talk.close(last_closer(thread, ino), |talk, request| self.answer(talk, request))
             }
             Open::Talk(_) | Open::Text(_) | Open::Log(_) | Open::Button(_) => Ok(()),
         }

@@ -244,6 +244,32 @@ fn a_copy_of_the_mount_in_another_namespace_keeps_nothing() {
 }
 
 #[test]
+fn a_copy_of_the_mount_elsewhere_takes_nothing_from_programs_that_have_files_open() {
+    if !crate::mount::guard::is_root() {
+        return;
+    }
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let pid = mount.pid();
+    let mut open = fs::File::create(mount.file("open")).unwrap();
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"]);
+    let mut elsewhere = Running(elsewhere.stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(elsewhere.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    run(home.kura(["unmount", "--lazy"]).arg(&mount.path)).ok();
+    for _ in 0..10 {
+        open.write_all(b"more\n").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    drop(open);
+    drop(elsewhere);
+    assert!(gone_within(pid, SOON));
+    assert_eq!(home.ok(&store, ["cat", "latest:open"]), "more\n".repeat(10));
+}
+
+#[test]
 fn a_read_only_mount_refuses_every_change() {
     let home = Home::new();
     let store = home.store("store");

@@ -128,6 +128,8 @@ assert b'recorded' in os.read(fd, 1000)
 os.ftruncate(fd, 0)
 os.write(fd, b'--name a6')
 os.close(two)
+assert os.read(fd, 1000) == b'', 'a copy that is closed ends nothing'
+os.write(fd, b'\\n')
 assert b'recorded' in os.read(fd, 1000)
 os.close(fd)
 fd = os.open('.kura/ctl/snapshot', os.O_WRONLY)

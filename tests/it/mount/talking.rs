@@ -34,6 +34,13 @@ fn a_line_belongs_to_the_process_that_opened_the_file() {
     // Whoever opened it ends it.
     sh(mount.path(), "{ /usr/bin/printf before; /usr/bin/printf ' f'; } > .kura/ctl/restore");
     assert_eq!(sh(mount.path(), "cat f"), "one\n");
+    // A shell's own commands write through copies of a descriptor that is kept, and close them.
+    for shell in ["bash", "dash"] {
+        let kept = "exec 3> .kura/ctl/restore; printf 'after f' >&3; printf ' --dry-run\n' >&3; exec 3>&-";
+        let script = format!("cd {} && {kept}", mount.path().display());
+        assert!(std::process::Command::new(shell).args(["-c", &script]).status().unwrap().success(), "{shell}");
+        assert_eq!(sh(mount.path(), "cat f"), "one\n", "{shell}");
+    }
     // Some shells open the file for the program, and are silent about what their close says.
     shell(mount.path(), "/usr/bin/printf 'v9 f' > .kura/ctl/restore");
     assert!(last_error(&mount).contains("no version matches `v9`"), "{}", last_error(&mount));
