@@ -149,7 +149,7 @@ impl Dispatcher {
     }
 
     fn perform(&self, asked: Asked) -> Result<Reply, Failure> {
-        self.guard.perform(asked, |ready| match ready {
+        self.guard.perform(asked, self.jobs.mountpoint().as_deref(), |ready| match ready {
             Ready::Request(request) => self.request(&request),
             Ready::Job(op, prepared) => {
                 let id = self.jobs.submit(op, prepared)?;

@@ -11,7 +11,7 @@ use super::path::PathText;
 use super::request::{REQUEST_LEN_MAX, Request};
 use super::table::{self, ArgKind, COMMANDS, Command};
 use super::{strict, text};
-use crate::apps::sealed::{RequestSecrets, take_secrets};
+use crate::apps::sealed::{RequestSecrets, named_operation, take_secrets};
 
 /// What was asked.
 pub(super) struct Asked {
@@ -68,7 +68,8 @@ pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Re
     Ok(Asked { carried: Carried { id, expect_parent, dry_run }, work })
 }
 
-/// Takes out what is secret before anything is parsed: parsers leave pieces of what they read in memory.
+/// Takes out what is secret before anything is parsed: parsers leave pieces of what they read in memory. What is or may
+/// be an update that is not understood reaches no parser.
 fn without_secrets<'a>(
     command: Option<&str>,
     bytes: &'a [u8],
@@ -80,7 +81,11 @@ fn without_secrets<'a>(
     match take_secrets(bytes) {
         Ok((rest, secrets)) => Ok((Cow::Owned(rest), Some(secrets))),
         Err(error) if is_update => Err(error.into()),
-        Err(_) => Ok((Cow::Borrowed(bytes), None)),
+        Err(error) => match named_operation(bytes).map_err(|error| not_understood(&error.to_string()))? {
+            None => Err(not_understood("the field `op` is missing")),
+            Some(op) if op == update::COMMAND.name => Err(error.into()),
+            Some(_) => Ok((Cow::Borrowed(bytes), None)),
+        },
     }
 }
 

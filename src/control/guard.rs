@@ -1,5 +1,6 @@
 //! What every request can carry: an id, the version that must be the newest, and whether it is a trial.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -40,6 +41,12 @@ pub(super) enum Ready {
     Job(&'static str, Prepared),
 }
 
+/// Nothing is done but tried.
+struct Trial<'a> {
+    /// Where the workspace is mounted, if it is.
+    mountpoint: Option<&'a Path>,
+}
+
 /// Runs requests as far as what they carry lets them.
 pub(super) struct Guard {
     workspace: Arc<Workspace>,
@@ -55,7 +62,7 @@ pub fn run_carrying(workspace: &Arc<Workspace>, request: &Request, carried: Carr
         Ready::Request(request) => Ok(run::run(workspace, &request)),
         Ready::Job(op, _) => Err(not_a_job(op)),
     };
-    Guard::new(workspace.clone()).perform(asked, run).unwrap_or_else(Reply::from)
+    Guard::new(workspace.clone()).perform(asked, None, run).unwrap_or_else(Reply::from)
 }
 
 impl Guard {
@@ -67,6 +74,7 @@ impl Guard {
     pub(super) fn perform(
         &self,
         asked: Asked,
+        mountpoint: Option<&Path>,
         run: impl FnOnce(Ready) -> Result<Reply, Failure>,
     ) -> Result<Reply, Failure> {
         let Asked { carried: Carried { id, expect_parent, dry_run }, work } = asked;
@@ -75,14 +83,14 @@ impl Guard {
         }
         let ready = Ready::of(work)?;
         let Some(id) = id.filter(|_| ready.changes() && !dry_run) else {
-            return self.expected(expect_parent.as_deref(), dry_run, ready, run);
+            return self.expected(expect_parent.as_deref(), dry_run.then_some(Trial { mountpoint }), ready, run);
         };
         let what = json!({ "request": ready.shown()?, "expect_parent": expect_parent });
         let asked = Asking { what: sha256(what.to_string().as_bytes()).to_string(), secret: ready.secret() };
         match self.ids.begin(&id, asked)? {
             Before::Done(reply) => Ok(*reply),
             Before::New => {
-                let reply = self.expected(expect_parent.as_deref(), false, ready, run).unwrap_or_else(Reply::from);
+                let reply = self.expected(expect_parent.as_deref(), None, ready, run).unwrap_or_else(Reply::from);
                 self.ids.end(&id, &reply);
                 Ok(reply)
             }
@@ -93,7 +101,7 @@ impl Guard {
     fn expected(
         &self,
         parent: Option<&str>,
-        dry_run: bool,
+        trial: Option<Trial<'_>>,
         ready: Ready,
         run: impl FnOnce(Ready) -> Result<Reply, Failure>,
     ) -> Result<Reply, Failure> {
@@ -105,10 +113,10 @@ impl Guard {
                 return Err(Failure::new(Exit::Conflict, message).hint("look at what changed, then ask again"));
             }
         }
-        match ready {
-            Ready::Request(request) if dry_run && changes(&request) => trial::request(&self.workspace, &request),
-            Ready::Job(op, prepared) if dry_run => trial::job(&self.workspace, op, prepared),
-            ready => run(ready),
+        match (ready, trial) {
+            (Ready::Request(request), Some(_)) if changes(&request) => trial::request(&self.workspace, &request),
+            (Ready::Job(op, prepared), Some(trial)) => trial::job(&self.workspace, trial.mountpoint, op, prepared),
+            (ready, _) => run(ready),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::path::PathText;
 use super::reply::{Reply, rfc3339};
 use crate::sync::LockInfo;
@@ -16,16 +16,6 @@ pub(super) fn lock(
 ) -> Result<Reply, Failure> {
     let locks = workspace.lock(paths, for_ms, by_force)?;
     Ok(Reply::done(lines(&locks), data(&locks)))
-}
-
-/// Refuses what [`lock`] would refuse.
-pub(super) fn check_free(workspace: &Workspace, paths: &[Vec<u8>], by_force: bool) -> Result<(), Failure> {
-    let is_taken = |lock: &LockInfo| !by_force && !lock.is_ours && !lock.is_stale && paths.contains(&lock.path);
-    match workspace.locks()?.into_iter().find(is_taken) {
-        Some(lock) => Err(Failure::new(Exit::Locked, format!("`{}` is locked by {}", name(&lock), lock.holder))
-            .hint("`--break` takes the lock away")),
-        None => Ok(()),
-    }
 }
 
 pub(super) fn unlock(workspace: &Workspace, paths: &[Vec<u8>]) -> Result<Reply, Failure> {

@@ -1,13 +1,14 @@
 //! Trials: a request fails as it would in earnest, as far as that can be told, or says what it would do. Nothing is
 //! done.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::conflicts::{check_conflict, check_policy};
 use super::failure::{Exit, Failure};
 use super::health::sample;
 use super::jobs::Prepared;
-use super::locks::check_free;
 use super::maintain::{ForgetMode, forget, gc};
 use super::path::PathText;
 use super::reply::Reply;
@@ -38,11 +39,12 @@ pub(super) fn request(workspace: &Workspace, request: &Request) -> Result<Reply,
         Request::Revert { version } => drop(workspace.version(workspace.select(version)?)?),
         Request::Resolve { path, take } => check_conflict(workspace, path, take)?,
         Request::Policy { policy, .. } => drop(check_policy(policy.as_deref())?),
-        Request::Lock { paths, by_force, .. } => check_free(workspace, &clean_all(paths)?, *by_force)?,
+        Request::Lock { paths, by_force, .. } => workspace.check_free(&clean_all(paths)?, *by_force)?,
         Request::Prefetch { paths } | Request::Pin { paths } => {
             workspace.check_present(workspace.tree().base().index.id, &clean_all(paths)?)?;
         }
-        Request::Unlock { paths } | Request::Unpin { paths } => drop(clean_all(paths)?),
+        Request::Unlock { paths } => workspace.check_held(&clean_all(paths)?)?,
+        Request::Unpin { paths } => drop(clean_all(paths)?),
         Request::Repair { read_data, .. } => drop(sample(read_data.as_deref())?),
         _ => {}
     }
@@ -50,7 +52,13 @@ pub(super) fn request(workspace: &Workspace, request: &Request) -> Result<Reply,
 }
 
 /// Tries what would be a job; its arguments were found to be right.
-pub(super) fn job(workspace: &Workspace, op: &str, prepared: Prepared) -> Result<Reply, Failure> {
+pub(super) fn job(
+    workspace: &Workspace,
+    mountpoint: Option<&Path>,
+    op: &str,
+    prepared: Prepared,
+) -> Result<Reply, Failure> {
+    prepared.check_place(mountpoint)?;
     let Prepared { shown, check, .. } = prepared;
     if let Some(check) = check {
         check(workspace)?;

@@ -134,12 +134,7 @@ impl Leases {
 
     /// Locks a path; with `by_force` also one that somebody else has locked, whose `user@host` is the answer.
     pub fn acquire(&self, path: &[u8], term: Term, by_force: bool) -> Result<Option<String>, SyncError> {
-        if !self.parts.conditional_writes {
-            return Err(SyncError::NoLocks);
-        }
-        if path.len() > lease::PATH_LEN_MAX || self.state.lock().held.len() >= HELD_MAX {
-            return Err(SyncError::TooManyLocks);
-        }
+        self.check_allowed(path)?;
         let _busy = self.busy.lock();
         self.look()?;
         self.check_room(path, by_force)?;
@@ -150,6 +145,30 @@ impl Leases {
             return Err(error);
         }
         Ok(taken_from)
+    }
+
+    fn check_allowed(&self, path: &[u8]) -> Result<(), SyncError> {
+        if !self.parts.conditional_writes {
+            return Err(SyncError::NoLocks);
+        }
+        if path.len() > lease::PATH_LEN_MAX || self.state.lock().held.len() >= HELD_MAX {
+            return Err(SyncError::TooManyLocks);
+        }
+        Ok(())
+    }
+
+    /// Refuses what [`acquire`](Self::acquire) would refuse, as far as the last look tells.
+    pub fn check_free(&self, path: &[u8], by_force: bool) -> Result<(), SyncError> {
+        self.check_allowed(path)?;
+        self.check_room(path, by_force)
+    }
+
+    /// Refuses what [`release`](Self::release) would refuse, as far as the last look tells.
+    pub fn check_held(&self, path: &[u8]) -> Result<(), SyncError> {
+        if self.held(path).is_some() || self.list().iter().any(|lock| lock.is_ours && lock.path == path) {
+            return Ok(());
+        }
+        Err(not_locked(path))
     }
 
     /// Refuses a lock that overlaps with somebody else's; with `by_force` the very same path does not count.
@@ -280,7 +299,7 @@ impl Leases {
             }
         }
         if held.is_none() && !is_released {
-            return Err(SyncError::NotLocked { path: String::from_utf8_lossy(path).into_owned() });
+            return Err(not_locked(path));
         }
         self.state.lock().seen.remove(&key);
         self.change_held(|all| all.retain(|held| held.path != path))?;
@@ -511,6 +530,10 @@ fn is_held_by(holder: Option<&Holder>, client: crate::base::ids::ClientId) -> bo
 
 fn locked_error(path: &[u8], holder: &str) -> SyncError {
     SyncError::Locked { path: String::from_utf8_lossy(path).into_owned(), holder: holder.to_owned() }
+}
+
+fn not_locked(path: &[u8]) -> SyncError {
+    SyncError::NotLocked { path: String::from_utf8_lossy(path).into_owned() }
 }
 
 fn decode(keys: &Keys, sealed: &[u8], object: &str) -> Result<Vec<Held>, SyncError> {

@@ -71,6 +71,18 @@ impl Workspace {
         Ok(lost)
     }
 
+    /// Refuses what [`lock`](Self::lock) would refuse.
+    pub fn check_free(&self, paths: &[Vec<u8>], by_force: bool) -> Result<()> {
+        self.locks()?;
+        Ok(paths.iter().try_for_each(|path| self.parts.leases.check_free(path, by_force))?)
+    }
+
+    /// Refuses what [`unlock`](Self::unlock) would refuse.
+    pub fn check_held(&self, paths: &[Vec<u8>]) -> Result<()> {
+        self.locks()?;
+        Ok(paths.iter().try_for_each(|path| self.parts.leases.check_held(path))?)
+    }
+
     /// The locks of all clients.
     pub fn locks(&self) -> Result<Vec<LockInfo>> {
         let refresh = || self.parts.leases.refresh();

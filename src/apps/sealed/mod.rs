@@ -55,7 +55,7 @@ pub use lock::{
 };
 pub use open::Damage;
 pub use process::{ProcessMark, Processes, SystemProcesses};
-pub use request::{NewDocument, RequestSecrets, SecretDigest, take_secrets};
+pub use request::{NewDocument, RequestSecrets, SecretDigest, named_operation, take_secrets};
 pub use rewrite::{Document, NewAccess, NewIds, Written, update, update_into};
 pub use steps::{
     Chunk, Content, Extracted, NewShares, Shares, decrypt_and_extract, encrypt_updated_data, generate_new_shares,

@@ -67,6 +67,21 @@ pub fn take_secrets(request: &[u8]) -> Result<(Vec<u8>, RequestSecrets)> {
     on_wiped_stack(|| take(request))
 }
 
+/// The text that a request gives for `op`, which is no secret; nothing where it has none. Nothing else of the request is
+/// kept, nor repeated by an error.
+pub fn named_operation(request: &[u8]) -> Result<Option<String>> {
+    on_wiped_stack(|| {
+        for (name, value) in members(request).map_err(not_json)? {
+            let value = &request[value];
+            if value.starts_with(b"\"") && string(&request[name]).map_err(not_json)?[..] == *b"op" {
+                let text = string(value).map_err(not_json)?;
+                return Ok(Some(String::from_utf8_lossy(&text).into_owned()));
+            }
+        }
+        Ok(None)
+    })
+}
+
 fn take(request: &[u8]) -> Result<(Vec<u8>, RequestSecrets)> {
     let (mut password, mut ids, mut document) = (None, None, None);
     let mut rest = Vec::with_capacity(request.len());

@@ -110,8 +110,11 @@ impl<'a> App<'a> {
         let (_, known, looked) = &self.beside;
         if known != newest && looked.is_none_or(|looked| looked.elapsed() > CONFLICTS_EVERY) {
             let found = self.view.data(&Request::Conflicts {}).ok();
-            let count = found.and_then(|found| found.as_array().map(Vec::len)).unwrap_or(0);
-            self.beside = (count, newest.to_owned(), Some(Instant::now()));
+            self.beside.2 = Some(Instant::now());
+            // When the store is away, what was known stays.
+            if let Some(count) = found.and_then(|found| found.as_array().map(Vec::len)) {
+                (self.beside.0, self.beside.1) = (count, newest.to_owned());
+            }
         }
         self.beside.0
     }
@@ -310,7 +313,7 @@ impl<'a> App<'a> {
         match done {
             Ok(message) => {
                 // Whatever was done, others may lie beside each other now.
-                self.beside = (0, String::new(), None);
+                (self.beside.1, self.beside.2) = (String::new(), None);
                 match matches!(request, Request::Resolve { .. }) {
                     true => self.top(2, pages::conflicts(self.view)),
                     false => self.top(0, pages::timeline(self.view, None)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::history::data;
 use crate::cli::output::outcome;
 use crate::cli::view::View;
-use crate::control::{Failure, ForgetMode, KeepRules, Request, VersionInfo};
+use crate::control::{Exit, Failure, ForgetMode, KeepRules, Request, VersionInfo};
 
 /// Points of a curve; of more versions, those with the largest value among neighbours.
 const POINTS_MAX: usize = 500;
@@ -40,19 +40,24 @@ pub struct Sizes {
     /// With the version it ends at.
     files: Mutex<Option<(String, Curve)>>,
     stored: Mutex<Option<Value>>,
+    /// Had by who counts what is stored.
+    counting: Mutex<()>,
 }
 
 impl Sizes {
-    /// What the store holds over time, as it was counted last; counted anew with `again`. Nothing before the first
-    /// time.
+    /// What the store holds over time, as it was counted last; counted anew with `again`, unless that is being
+    /// done. Nothing before the first time. Nobody waits while the store is listed but who asked for it.
     pub fn stored(&self, view: &View, again: bool) -> Result<Option<Value>, Failure> {
-        let mut kept = self.stored.lock();
         if again {
+            let _one = self.counting.try_lock().ok_or_else(|| {
+                Failure::new(Exit::Locked, "what the store holds is being counted already")
+                    .hint("look again in a while")
+            })?;
             let mut counted = view.data(&Request::Stored {})?;
             counted["counted"] = json!(jiff::Timestamp::now().to_string());
-            *kept = Some(counted);
+            *self.stored.lock() = Some(counted);
         }
-        Ok(kept.clone())
+        Ok(self.stored.lock().clone())
     }
 
     /// The size of every version, thinned out.
@@ -100,4 +105,20 @@ pub fn preview(view: &View, keep: KeepRules) -> Result<BTreeMap<&'static str, Va
         ("first_kept", json!(&kept[..kept.len().min(NAMED_MAX)])),
         ("first_forgotten", json!(&forgotten[..forgotten.len().min(NAMED_MAX)])),
     ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_while_the_store_is_counted() {
+        let (sizes, view) = (Sizes::default(), View::Mounted("/nowhere".into()));
+        *sizes.stored.lock() = Some(json!({ "bytes": 1 }));
+        let counts = sizes.counting.lock();
+        assert!(sizes.stored(&view, true).unwrap_err().message.contains("being counted"));
+        assert_eq!(sizes.stored(&view, false).unwrap(), Some(json!({ "bytes": 1 })));
+        drop(counts);
+        assert!(!sizes.stored(&view, true).unwrap_err().message.contains("being counted"), "it is tried");
+    }
 }

@@ -80,6 +80,7 @@ fn prepare(request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failur
         shown,
         secret: None,
         resume: true,
+        outside: None,
         check: None,
         work: Box::new(move |context| work(context, request)),
     })

@@ -38,7 +38,7 @@ impl JobContext {
 
     /// Where the workspace is mounted, if it is.
     pub fn mountpoint(&self) -> Option<PathBuf> {
-        self.jobs.mountpoint.lock().clone()
+        self.jobs.mountpoint()
     }
 
     /// The job's id.

@@ -17,7 +17,7 @@ pub(super) mod update;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use super::failure::{Exit, Failure};
 use super::reply::Reply;
+use super::run::check_outside;
 use super::table;
 use crate::apps::sealed::{RequestSecrets, SecretDigest};
 use crate::base::clock::{Clock, SystemClock};
@@ -62,10 +63,22 @@ pub struct Prepared {
     pub secret: Option<SecretDigest>,
     /// Whether the next mount begins it anew, from `shown`, when this one ends before it does.
     pub resume: bool,
+    /// A directory that must lie outside of the mount.
+    pub outside: Option<PathBuf>,
     /// What a trial of it looks at besides its arguments.
     pub check: Option<JobCheck>,
     /// The work.
     pub work: JobWork,
+}
+
+impl Prepared {
+    /// Refuses a job that would write into the mount that it reads from.
+    pub(super) fn check_place(&self, mountpoint: Option<&Path>) -> Result<(), Failure> {
+        match (mountpoint, &self.outside) {
+            (Some(mountpoint), Some(to)) => check_outside(mountpoint, to),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One job.
@@ -157,6 +170,11 @@ impl Jobs {
         *self.mountpoint.lock() = Some(mountpoint);
     }
 
+    /// Where the workspace is mounted, if it is.
+    pub fn mountpoint(&self) -> Option<PathBuf> {
+        self.mountpoint.lock().clone()
+    }
+
     /// What batches may use; without it there are none.
     pub fn set_batch_host(&self, host: Arc<dyn BatchHost>) {
         *self.batch_host.lock() = Some(host);
@@ -190,6 +208,7 @@ impl Jobs {
         if self.workspace.is_read_only() && table::find(op).is_none_or(table::Command::changes) {
             return Err(crate::workspace::WorkspaceError::ReadOnly.into());
         }
+        prepared.check_place(self.mountpoint().as_deref())?;
         let time = SystemClock.now();
         let millis = u64::try_from(time.unix_ns() / 1_000_000).unwrap_or(0);
         let id = uuid::Builder::from_unix_timestamp_millis(millis, &random::bytes()).into_uuid();

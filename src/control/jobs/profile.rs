@@ -49,5 +49,5 @@ fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Fa
     let asked: Request = serde_json::from_value(request.clone())
         .map_err(|error| Failure::new(Exit::Usage, format!("the request is not understood: {error}")))?;
     let work = move |context: &JobContext| Ok(profile_done(context.workspace(), &asked));
-    Ok(Prepared { shown: request, secret: None, resume: false, check: None, work: Box::new(work) })
+    Ok(Prepared { shown: request, secret: None, resume: false, outside: None, check: None, work: Box::new(work) })
 }

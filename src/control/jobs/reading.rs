@@ -45,13 +45,14 @@ fn prepare(fields: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure
         let report = context.workspace().check_while(how_much, &mut goes_on);
         Ok(checked(&report.map_err(|error| ended_or(context, error.into()))?))
     };
-    Ok(Prepared { shown, secret: None, resume: true, check: None, work: Box::new(work) })
+    Ok(Prepared { shown, secret: None, resume: true, outside: None, check: None, work: Box::new(work) })
 }
 
 fn prepare_export(fields: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure> {
     let shown = fields.clone();
     let Request::Export { version, paths, to } = understood(&EXPORT, fields)? else { return Err(another()) };
     absolute(&to)?;
+    let outside = Some(Path::new(OsStr::from_bytes(&to.0)).to_owned());
     let work = move |context: &JobContext| -> Result<Reply, Failure> {
         let workspace = context.workspace();
         let total = workspace.bytes_below(workspace.select(&version)?, &clean_all(&paths)?)?;
@@ -63,7 +64,7 @@ fn prepare_export(fields: Value, _: Option<RequestSecrets>) -> Result<Prepared, 
         });
         done.map_err(|failure| ended_or(context, failure))
     };
-    Ok(Prepared { shown, secret: None, resume: false, check: None, work: Box::new(work) })
+    Ok(Prepared { shown, secret: None, resume: false, outside, check: None, work: Box::new(work) })
 }
 
 fn another() -> Failure {

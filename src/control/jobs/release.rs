@@ -73,7 +73,7 @@ fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Fa
         .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}")))?;
     let resume = asked.repeats();
     let work = move |context: &JobContext| run(context, &asked);
-    Ok(Prepared { shown: request, secret: None, resume, check: None, work: Box::new(work) })
+    Ok(Prepared { shown: request, secret: None, resume, outside: None, check: None, work: Box::new(work) })
 }
 
 /// How often a mount asks whether it is time to look for something new.

@@ -56,7 +56,7 @@ fn prepare(request: Value, secrets: Option<RequestSecrets>) -> Result<Prepared, 
         Ok(check_in_workspace(workspace, &place)?)
     };
     let work = move |context: &JobContext| update(context, &path, backup, &secrets);
-    Ok(Prepared { shown, secret, resume: false, check: Some(Box::new(check)), work: Box::new(work) })
+    Ok(Prepared { shown, secret, resume: false, outside: None, check: Some(Box::new(check)), work: Box::new(work) })
 }
 
 fn update(context: &JobContext, path: &[Vec<u8>], backup: bool, secrets: &RequestSecrets) -> Result<Reply, Failure> {

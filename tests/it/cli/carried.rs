@@ -73,11 +73,13 @@ fn nothing_is_exported_into_the_mount_that_it_comes_from() {
         run(home.kura(["export", "latest", to]).env("KURA_STORE", &store)).fails(2, &["lies in the workspace"]);
         run(home.kura(["restore", "latest", "--to", to]).env("KURA_STORE", &store))
             .fails(2, &["lies in the workspace"]);
-        fs::write(mount.file(".kura/ctl/export"), format!("latest '{to}'\n")).unwrap();
-        let answer = fs::read_to_string(mount.file(".kura/ctl/export")).unwrap();
-        let job = answer.trim().strip_prefix("job ").unwrap();
-        run(home.kura(["wait", job]).env("KURA_STORE", &store)).fails(2, &["lies in the workspace"]);
+        for trial in ["", " --dry-run"] {
+            fs::write(mount.file(".kura/ctl/export"), format!("latest '{to}'{trial}\n")).unwrap_err();
+            let why = fs::read_to_string(mount.file(".kura/ctl/last_error")).unwrap();
+            assert!(why.contains("lies in the workspace"), "{why}");
+        }
     }
+    assert_eq!(fs::read_dir(mount.file(".kura/jobs")).unwrap().count(), 0, "none was taken");
     assert_eq!(super::support::tree(&mount.path), [("f".to_owned(), b"x".to_vec())]);
     home.ok(&store, ["export", "latest", home.path("out").to_str().unwrap()]);
     home.ok(&store, ["unmount", mount.path.to_str().unwrap()]);

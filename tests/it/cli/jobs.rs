@@ -119,9 +119,13 @@ fn a_kill_while_a_request_is_wiped_from_memory_leaves_no_mount_that_hangs() {
 }
 
 fn ask(mount: &Mount, request: &Value) -> Value {
+    ask_run(mount, &request.to_string())
+}
+
+fn ask_run(mount: &Mount, request: &str) -> Value {
     let said = mount.file(".kura/ctl/run");
     let mut run = File::options().read(true).write(true).open(said).unwrap();
-    std::io::Write::write_all(&mut run, request.to_string().as_bytes()).unwrap();
+    std::io::Write::write_all(&mut run, request.as_bytes()).unwrap();
     serde_json::from_str(&std::io::read_to_string(run).unwrap()).unwrap()
 }
 
@@ -222,6 +226,20 @@ fn nothing_of_a_request_stays_in_the_memory_of_a_mount() {
             }
             assert_eq!(count_in_memory(mount.pid(), secret.as_bytes()), 0);
         }
+    }
+    // What is or may be an update, names its own command, and is not understood. Freed memory loses its first bytes.
+    let long = format!("{}{secret}", "-".repeat(200));
+    for wrong in [
+        format!(r#"{{"op": "update", "password": "{long}"}}"#),
+        format!(r#"{{"\u006fp": "upd\u0061te", "password": "{long}"}}"#),
+        format!(r#"{{"password": "{long}", "ids": [1], "document": ["{long}"], "op": "update"}}"#),
+        format!(r#"{{"password": "{long}", "op": ["update"]}}"#),
+        format!(r#"{{"password": "{long}", "ids": 1}}"#),
+        format!(r#"{{"password": "{long}", "op": "update", "op": "status"}}"#),
+    ] {
+        let reply = ask_run(&mount, &wrong);
+        assert!(reply["code"] == "usage" && !reply.to_string().contains(&secret), "{reply}");
+        assert_eq!(count_in_memory(mount.pid(), secret.as_bytes()), 0, "{wrong}");
     }
     // A request that fills what the mount can receive at once, in parts; one that is not understood, and one that ends
     // nowhere.

@@ -42,8 +42,28 @@ fn two_mounts_and_the_command_line_agree_on_a_lock() {
     let listed = json_lines(&there(&["locks", "--json"]).ok());
     let paths: Vec<&str> = listed[0].as_array().unwrap().iter().map(|lock| lock["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["d", "later"]);
+    // A trial fails as the request does.
+    let write = |mount: &Mount, line: &str| fs::write(mount.file(".kura/ctl/run"), line);
+    for trial in [" --dry-run", ""] {
+        for (line, why) in [
+            ("lock d/f", "`d` is locked by"),
+            ("lock d/f --break", "`d` is locked by"),
+            ("unlock d", "`d` is not locked here"),
+            ("unlock nosuch", "`nosuch` is not locked here"),
+        ] {
+            write(&other, &format!("{line}{trial}\n")).ok();
+            let answer = fs::read_to_string(other.file(".kura/ctl/run")).unwrap();
+            assert!(answer.contains("\"ok\":false") && answer.contains(why), "{line}{trial}: {answer}");
+        }
+    }
+    for (mount, line) in [(&other, "lock d --break"), (&mount, "unlock d later")] {
+        write(mount, &format!("{line} --dry-run\n")).unwrap();
+        let answer = fs::read_to_string(mount.file(".kura/ctl/run")).unwrap();
+        assert!(answer.contains("\"ok\":true"), "{line}: {answer}");
+    }
     there(&["lock", "d/f"]).fails(11, &["locked by", "--break"]);
     there(&["unlock", "d"]).fails(1, &["not locked here"]);
+    assert_eq!(json_lines(&there(&["locks", "--json"]).ok())[0], listed[0]);
     fs::write(mount.file("d/f"), "by the holder").unwrap();
     run(home.kura(["unlock", "d", "later"]).current_dir(&mount.path)).ok();
     there(&["lock", "d/f", "--for", "1h"]).ok();

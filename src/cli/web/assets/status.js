@@ -14,7 +14,13 @@ export function knowConflicts(version, count) {
 // The state with what lies beside other files now; a mount counts the conflicts that it saw itself, settled or not.
 export async function withConflicts(now) {
   if (now.newest_version !== beside.version && Date.now() - beside.at > CONFLICTS_EVERY_MS) {
-    knowConflicts(now.newest_version, (await ask("conflicts")).length);
+    try {
+      knowConflicts(now.newest_version, (await ask("conflicts")).length);
+    } catch (error) {
+      if (error.isClosed) throw error;
+      // When the store is away, what was known stays; it is asked again later.
+      beside.at = Date.now();
+    }
   }
   return { ...now, conflicts: beside.count };
 }
