@@ -100,8 +100,9 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Publishes an offer that was signed elsewhere, if its content is still there.
+    /// Publishes an offer that was signed elsewhere, if all that it names is there.
     pub(super) fn complete(&self, targets: &Signed<Targets>, files: &Files) -> Result<()> {
+        self.signer.check_files(&*self.repository, targets, files)?;
         let known: BTreeSet<String> = self.repository.list("content/")?.into_iter().collect();
         for (name, sealed) in files {
             let Some((channel, package, version)) = parse_target(name) else { continue };

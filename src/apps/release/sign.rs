@@ -175,10 +175,32 @@ impl Signer {
         let Some(target) = offered.targets.targets.get(&wanted) else { return Ok(None) };
         let digest = data_encoding::HEXLOWER.encode(&target.hashes.sha256);
         let bytes = repository.get(&format!("targets/{digest}.{name}"), target.length)?;
-        let is_right = |bytes: &Vec<u8>| sha256(bytes).0[..] == target.hashes.sha256[..];
+        let is_right = |bytes: &Vec<u8>| is_target(bytes, target);
         let reason = format!("{name} is not what was signed");
         let untrusted = || ReleaseError::Untrusted { repository: repository.address(), reason };
         bytes.filter(is_right).map(Some).ok_or_else(untrusted)
+    }
+
+    /// That every signed file of an offer is among the files that come with it, or lies in the repository.
+    pub(super) fn check_files(
+        &self,
+        repository: &dyn Repository,
+        targets: &Signed<Targets>,
+        files: &Files,
+    ) -> Result<()> {
+        for (name, target) in &targets.signed.targets {
+            let name = name.raw();
+            if files.get(name).is_some_and(|bytes| is_target(bytes, target)) {
+                continue;
+            }
+            let digest = data_encoding::HEXLOWER.encode(&target.hashes.sha256);
+            let bytes = repository.get(&format!("targets/{digest}.{name}"), target.length)?;
+            if !bytes.is_some_and(|bytes| is_target(&bytes, target)) {
+                let what = "signed file, nor does it come with the offer,";
+                return Err(ReleaseError::Missing { what, name: name.to_owned() });
+            }
+        }
+        Ok(())
     }
 
     /// Signs and publishes an offer with these files added or replaced, or (without bytes) gone.
@@ -312,6 +334,11 @@ impl Offered {
     pub(super) fn names(&self) -> Vec<&str> {
         self.targets.targets.keys().map(TargetName::raw).collect()
     }
+}
+
+/// Whether bytes are those of a signed file.
+fn is_target(bytes: &[u8], target: &Target) -> bool {
+    bytes.len() as u64 == target.length && sha256(bytes).0[..] == target.hashes.sha256[..]
 }
 
 fn hashes(digest: &Sha256) -> Hashes {

@@ -193,6 +193,33 @@ fn what_was_signed_counts_once_and_only_as_it_was_signed() {
 }
 
 #[test]
+fn an_offer_is_not_published_without_the_files_that_it_names() {
+    let team = Team::of_three();
+    team.propose("second", team.publish("1.1.0", "two"));
+    fs::copy(team.text("second"), team.text("cut")).unwrap();
+    edit(&team.0.path("cut"), |value| value["files"] = json!({}));
+    team.sign("cut", "bob").unwrap();
+    let error = team.complete(&["cut"]).unwrap_err();
+    assert!(matches!(error, ReleaseError::Missing { .. }), "{error}");
+    team.sign("second", "bob").unwrap();
+    team.complete(&["second"]).unwrap();
+    // What the repository has, it has as it was signed.
+    team.propose("third", team.publish("1.2.0", "three"));
+    team.sign("third", "bob").unwrap();
+    let targets = fs::read_dir(team.0.repository().join("targets")).unwrap();
+    let name = |path: &std::path::PathBuf| path.to_str().unwrap().ends_with(".package.stable.tool.1.0.0");
+    let old = targets.map(|entry| entry.unwrap().path()).find(name).unwrap();
+    let kept = fs::read(&old).unwrap();
+    fs::write(&old, vec![0; kept.len()]).unwrap();
+    assert!(matches!(team.complete(&["third"]), Err(ReleaseError::Missing { .. })));
+    fs::write(&old, kept).unwrap();
+    team.complete(&["third"]).unwrap();
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"three");
+}
+
+#[test]
 fn the_next_root_is_signed_by_enough_of_the_old_keys_and_of_the_new() {
     let team = Team::of_three();
     team.0.follow();
