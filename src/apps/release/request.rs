@@ -54,6 +54,9 @@ pub enum Request {
         /// A channel's file of trust, to be shown what the channel's files say.
         #[serde(default)]
         trust: Option<String>,
+        /// Only says what would be signed.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Does what was written to be signed, once enough people have.
     Complete {
@@ -274,6 +277,7 @@ impl Request {
             Request::Cleanup { repository, keys, channel, keep, .. } => {
                 Request::Cleanup { repository, keys, channel, keep, dry_run: true }
             }
+            Request::Sign { file, keys, trust, .. } => Request::Sign { file, keys, trust, dry_run: true },
             Request::Propose { request, .. } => return request.trial(),
             looks @ (Request::Pack { .. }
             | Request::Test { .. }

@@ -38,13 +38,10 @@ pub(super) fn propose(workspace: &Workspace, request: &Request, to: &str) -> Res
     if path.exists() { Ok(Reply::Signing(Proposal::read(to)?.signing())) } else { Ok(reply) }
 }
 
-/// Signs what somebody else wrote to be signed.
-pub(super) fn sign(file: &str, keys: &str, trust: Option<&str>) -> Result<Reply> {
+/// Signs what somebody else wrote to be signed, or only says what it is.
+pub(super) fn sign(file: &str, keys: &str, trust: Option<&str>, trial: bool) -> Result<Reply> {
     let trust = trust.map(|trust| Anchor::read(Path::new(trust))).transpose()?;
-    let mut proposal = Proposal::read(file)?;
-    let signing = proposal.sign(Path::new(keys), trust.as_ref())?;
-    proposal.replace(Path::new(file))?;
-    Ok(Reply::Signing(signing))
+    Proposal::read(file)?.sign(Path::new(file), Path::new(keys), trust.as_ref(), trial).map(Reply::Signing)
 }
 
 /// Does what was written to be signed.

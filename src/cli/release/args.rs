@@ -106,6 +106,9 @@ pub(super) enum Command {
         /// A channel's file of trust, to be shown what the channel's files say
         #[arg(long, value_name = "FILE")]
         trust: Option<PathBuf>,
+        /// Only say what would be signed
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Do what was written with `--to-sign`, once enough people have signed
     Complete {

@@ -1,9 +1,10 @@
 //! Several people sign, each where they are, and files are carried between them.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use kura::apps::release::{Change, ReleaseError, Reply, Request, Rollout, Signing};
+use kura::apps::release::{Change, ReleaseError, Reply, Request, Rollout, Signing, Window};
 use serde_json::{Value, json};
 
 use super::support::{CHANNEL, World, run};
@@ -47,7 +48,11 @@ impl Team {
 
     fn sign(&self, file: &str, name: &str) -> Result<Signing, ReleaseError> {
         let trust = self.0.keys().join("root.json").exists().then(|| self.0.trust(CHANNEL));
-        match self.run(&Request::Sign { file: self.text(file), keys: self.text(name), trust })? {
+        self.sign_with(file, name, trust, false)
+    }
+
+    fn sign_with(&self, file: &str, name: &str, trust: Option<String>, dry_run: bool) -> Result<Signing, ReleaseError> {
+        match self.run(&Request::Sign { file: self.text(file), keys: self.text(name), trust, dry_run })? {
             Reply::Signing(signing) => Ok(signing),
             reply => panic!("{reply:?}"),
         }
@@ -119,7 +124,19 @@ fn people_in_different_places_sign_a_root_and_an_offer() {
     let signing = team.sign("offer-at-carol", "carol").unwrap();
     let shown = signing.shows.join("\n");
     assert!(signing.complete, "{signing:?}");
-    for words in ["new: package.stable.tool.1.0.0", "what is new", "  t sha256-", "runs true", "tool 1.0.0: 100 %"] {
+    for words in [
+        "new: package.stable.tool.1.0.0",
+        "expires: ",
+        "  changes[0]: \"what is new\"",
+        "  files[t].integrity: \"sha256-",
+        "  files[t].mode: ",
+        "  files[t].class: ",
+        "  checks[0].command[0]: \"true\"",
+        "  type: \"feature\"",
+        "  security_epoch: 0",
+        "  rollback: true",
+        "  packages.tool[1.0.0].bps: 10000",
+    ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     too_few(team.complete(&["offer"]), (1, 2));
@@ -140,8 +157,11 @@ fn a_rollout_that_several_sign_shows_them_what_changes() {
     assert!(team.0.reason("1.0.0").is_none());
     team.propose("pause", pause);
     let shown = team.sign("pause", "bob").unwrap().shows;
-    assert_eq!(shown.len(), 2, "the package is as he signed it before: {shown:?}");
-    assert!(shown[0].starts_with("changed: channel.stable") && shown[1].contains("100 %, paused"), "{shown:?}");
+    assert!(!shown.join("\n").contains("package.stable"), "the package is as he signed it before: {shown:?}");
+    assert!(shown[0].starts_with("expires: ") && shown[0].contains(" -> "), "{shown:?}");
+    assert!(shown[1].starts_with("changed: channel.stable"), "{shown:?}");
+    assert_eq!(shown[2], "  packages.tool[1.0.0].paused: false -> true");
+    assert!(shown[3].starts_with("  packages.tool[1.0.0].since: ") && shown.len() == 4, "{shown:?}");
     // Carol has signed nothing yet.
     assert!(team.sign("pause", "carol").unwrap().shows.iter().any(|line| line.starts_with("new: package.stable")));
     team.complete(&["pause"]).unwrap();
@@ -217,6 +237,106 @@ fn an_offer_is_not_published_without_the_files_that_it_names() {
     team.0.follow();
     team.0.install(&["tool"]).unwrap();
     assert_eq!(ws::read(&team.0.client, "t"), b"three");
+}
+
+#[test]
+fn who_signs_is_shown_first_what_it_would_be() {
+    let team = Team::of_three();
+    let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+    let min_epoch = [("tool".to_owned(), 3)].into();
+    let windows = Some(vec![Window {
+        tz: "Europe/Berlin".to_owned(),
+        days: vec!["mon".to_owned()],
+        start: "22:00".to_owned(),
+        end: "05:00".to_owned(),
+    }]);
+    team.propose("set", Request::Channel { repository, keys, channel, windows, min_epoch });
+    let (before, trust) = (fs::read(team.text("set")).unwrap(), Some(team.0.trust(CHANNEL)));
+    let trial = team.sign_with("set", "bob", trust, true).unwrap();
+    assert!(!trial.complete);
+    assert_eq!(fs::read(team.text("set")).unwrap(), before, "nothing is signed");
+    too_few(team.complete(&["set"]), (1, 2));
+    let shown = trial.shows.join("\n");
+    for words in ["  min_epoch.tool: 3", "  windows[0].start: \"22:00\"", "  windows[0].days[0]: \"mon\""] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    // What says it is not shown without the key of the channel, nor without the file itself.
+    let shown = team.sign_with("set", "bob", None, true).unwrap().shows.join("\n");
+    assert!(shown.contains("what it says is shown with the file of trust"), "{shown}");
+    fs::copy(team.text("set"), team.text("cut")).unwrap();
+    edit(&team.0.path("cut"), |value| value["files"] = json!({}));
+    let shown = team.sign_with("cut", "bob", Some(team.0.trust(CHANNEL)), true).unwrap().shows.join("\n");
+    assert!(shown.contains("it is not in this file"), "{shown}");
+    assert_eq!(team.sign("set", "bob").unwrap().shows, trial.shows, "a trial is not remembered");
+}
+
+#[test]
+fn what_was_not_signed_after_all_is_shown_again() {
+    let team = Team::of_three();
+    team.propose("second", team.publish("1.1.0", "two"));
+    let trial = team.sign_with("second", "bob", Some(team.0.trust(CHANNEL)), true).unwrap();
+    // It can be read here, and not be written over.
+    let open = fs::File::open(team.text("second")).unwrap();
+    let (file, trust) = (format!("/proc/self/fd/{}", open.as_raw_fd()), Some(team.0.trust(CHANNEL)));
+    let error = team.run(&Request::Sign { file, keys: team.text("bob"), trust, dry_run: false }).unwrap_err();
+    assert!(matches!(error, ReleaseError::Disk { .. }), "{error}");
+    assert_eq!(team.sign("second", "bob").unwrap().shows, trial.shows);
+}
+
+#[test]
+fn nothing_is_signed_that_is_not_shown_or_lets_others_sign() {
+    let team = Team::of_three();
+    team.propose("second", team.publish("1.1.0", "two"));
+    let id = "0".repeat(64);
+    let role = json!({ "name": "mallory", "keyids": [id], "threshold": 1, "paths": ["*"], "terminating": false });
+    let changes: [(&str, Value); 3] = [
+        ("/targets/signed/delegations", json!({ "keys": {}, "roles": [role] })),
+        ("/targets/signed/more", json!(1)),
+        ("/targets/signed/targets/channel.stable/custom", json!({ "more": 1 })),
+    ];
+    for (path, value) in changes {
+        fs::copy(team.text("second"), team.text("altered")).unwrap();
+        edit(&team.0.path("altered"), |proposal| {
+            let (above, name) = path.rsplit_once('/').unwrap();
+            proposal.pointer_mut(above).unwrap()[name] = value;
+        });
+        let error = team.sign("altered", "bob").unwrap_err();
+        assert!(matches!(error, ReleaseError::Damaged { .. }), "{path}: {error}");
+    }
+    team.propose("next", team.keygen(1, 2, &["bob", "carol"]));
+    edit(&team.0.path("next"), |proposal| proposal["root"]["signed"]["more"] = json!(1));
+    assert!(matches!(team.sign("next", "bob"), Err(ReleaseError::Damaged { .. })));
+}
+
+#[test]
+fn a_root_is_compared_with_the_one_that_was_signed_before_and_not_with_what_it_brings() {
+    let team = Team::of_three();
+    // Mallory makes a root 1 of her own that names Bob, and a root 2 that follows from it.
+    let mallory = Team::new(&[]);
+    let keygen = |threshold| {
+        let with = vec![team.text("bob.pub")];
+        Request::Keygen { keys: mallory.0.at().1, count: 1, threshold, with }
+    };
+    mallory.run(&keygen(1)).unwrap();
+    mallory.propose("forged", keygen(1));
+    fs::copy(mallory.text("forged"), team.text("forged")).unwrap();
+    let before = fs::read(team.text("forged")).unwrap();
+    let error = team.sign_with("forged", "bob", None, false).unwrap_err();
+    assert!(error.to_string().contains("does not follow from root 1, which is known here"), "{error}");
+    assert_eq!(fs::read(team.text("forged")).unwrap(), before);
+    // Who signed nothing yet is told so, and knows no key but their own; the file of trust tells more.
+    team.propose("next", team.keygen(1, 2, &["bob", "carol"]));
+    let shown = team.sign_with("next", "carol", None, true).unwrap().shows;
+    assert!(shown[0].starts_with("no root is known here"), "{shown:?}");
+    let keys = |shown: &[String]| shown.iter().filter(|line| line.starts_with("  ")).cloned().collect::<Vec<_>>();
+    assert!(keys(&shown).iter().all(|line| line.contains(", new")), "{shown:?}");
+    let shown = team.sign("next", "carol").unwrap().shows;
+    assert_eq!(shown[0], "compared with root 1, which is known here");
+    assert_eq!(keys(&shown).iter().filter(|line| line.ends_with(", yours") && !line.contains("new")).count(), 2);
+    assert_eq!(keys(&shown).iter().filter(|line| line.ends_with(", gone")).count(), 4, "{shown:?}");
+    let bob = team.sign_with("next", "bob", None, false).unwrap().shows;
+    assert_eq!(bob[0], shown[0]);
+    team.complete(&["next"]).unwrap();
 }
 
 #[test]
