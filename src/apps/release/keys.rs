@@ -1,7 +1,6 @@
 //! Keys of publishers: files in a directory, and the roots that name them.
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -16,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::error::{ReleaseError, Result};
 use super::proposal::Proposal;
-use super::sign::{Expiry, SPEC_VERSION, Signer, after, one};
+use super::sign::{Expiry, SPEC_VERSION, Signer, after, bytes_of, one};
 use crate::base::disk::{Disk, RealDisk, create_file, read_file, replace_file};
 use crate::crypto::SharedKey;
 
@@ -28,6 +27,7 @@ pub(super) const ROOT_PREFIX: &str = "root-";
 /// The newest root.
 pub(super) const ROOT: &str = "root.json";
 const KEY_LEN_MAX: usize = 4096;
+const ROOT_LEN_MAX: usize = 1 << 20;
 const KEYS_MAX: usize = 20;
 const FORMAT: u32 = 1;
 pub(super) const ROLES: [RoleType; 4] = [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp];
@@ -147,7 +147,7 @@ fn new_root(
         let reason = format!("the threshold is from 1 to the number of keys, and they are {KEYS_MAX} at most");
         return Err(bad(&name, reason));
     }
-    let old = match dir.join(ROOT).exists() {
+    let old = match has_root(dir) {
         true => Some(Signer::open(dir, expiry)?),
         false => None,
     };
@@ -246,11 +246,71 @@ pub(super) fn shared_key(dir: &str, file: &str) -> Result<SharedKey> {
     SharedKey::from_text(&text).ok_or_else(|| bad(dir, format!("{file} is no key")))
 }
 
-/// Keeps a root that is signed as it has to be.
-pub(super) fn keep_root(dir: &Path, version: NonZeroU64, bytes: &[u8]) -> Result<()> {
-    let written = create_file(&RealDisk, &dir.join(format!("{ROOT_PREFIX}{version}.json")), bytes)
-        .and_then(|()| replace_file(&RealDisk, &dir.join(ROOT), bytes));
-    written.map_err(|error| bad(&dir.display().to_string(), error))
+/// Whether a directory of keys has a root.
+pub(super) fn has_root(dir: &Path) -> bool {
+    dir.join(ROOT).exists() || dir.join(format!("{ROOT_PREFIX}1.json")).exists()
+}
+
+/// The roots in a directory of keys with their bytes, oldest first, up to the newest one that counts: that of `root.json`,
+/// or one that follows it, when its adoption was interrupted.
+pub(super) fn read_roots(dir: &Path) -> Result<Vec<(Signed<Root>, Vec<u8>)>> {
+    let name = dir.display().to_string();
+    let read = |file: &str| -> Result<(Signed<Root>, Vec<u8>)> {
+        let failed = |error: String| bad(&name, format!("{file}: {error}"));
+        let bytes = read_file(&RealDisk, &dir.join(file), ROOT_LEN_MAX).map_err(|error| failed(error.to_string()))?;
+        let root = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
+        Ok((root, bytes))
+    };
+    let mut roots = Vec::new();
+    for item in RealDisk.list(dir).map_err(|error| bad(&name, error))? {
+        if item.name.starts_with(ROOT_PREFIX) && item.name.ends_with(".json") {
+            roots.push(read(&item.name)?);
+        }
+    }
+    roots.sort_by_key(|(root, _)| root.signed.version);
+    let mut newest = match dir.join(ROOT).exists() {
+        true => Some(read(ROOT)?.0),
+        false => roots.first().map(|(root, _)| root.clone()),
+    };
+    for (next, _) in &roots {
+        let follows = |newest: &Signed<Root>| {
+            next.signed.version.get() == newest.signed.version.get() + 1
+                && newest.signed.verify_role(next).is_ok()
+                && next.signed.verify_role(next).is_ok()
+        };
+        if newest.as_ref().is_some_and(follows) {
+            newest = Some(next.clone());
+        }
+    }
+    let newest = newest.map_or(0, |newest| newest.signed.version.get());
+    roots.retain(|(root, _)| root.signed.version.get() <= newest);
+    Ok(roots)
+}
+
+/// Whether `root.json` holds this root.
+pub(super) fn is_current(dir: &Path, root: &Signed<Root>) -> bool {
+    let bytes = read_file(&RealDisk, &dir.join(ROOT), ROOT_LEN_MAX).ok();
+    let current = bytes.and_then(|bytes| serde_json::from_slice::<Signed<Root>>(&bytes).ok());
+    current.is_some_and(|current| current.signed == root.signed)
+}
+
+/// Keeps a root that is signed as it has to be, or goes on with it after an interruption.
+pub(super) fn keep_root(dir: &Path, root: &Signed<Root>) -> Result<()> {
+    let name = dir.display().to_string();
+    let file = format!("{ROOT_PREFIX}{}.json", root.signed.version);
+    let path = dir.join(&file);
+    let mut bytes = bytes_of(&name, root)?;
+    match create_file(&RealDisk, &path, &bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            bytes = read_file(&RealDisk, &path, ROOT_LEN_MAX).map_err(|error| bad(&name, error))?;
+            let known = serde_json::from_slice::<Signed<Root>>(&bytes).ok();
+            if known.is_none_or(|known| known.signed != root.signed) {
+                return Err(bad(&name, format!("{file} is another root; move it away")));
+            }
+        }
+        done => done.map_err(|error| bad(&name, error))?,
+    }
+    replace_file(&RealDisk, &dir.join(ROOT), &bytes).map_err(|error| bad(&name, error))
 }
 
 /// Adds the signatures of those keys that a root lets sign this; how many they are.

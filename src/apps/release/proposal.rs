@@ -9,10 +9,11 @@ use tough::schema::{Role, Root, Signed, Targets};
 
 use super::anchor::Anchor;
 use super::error::{ReleaseError, Result};
-use super::keys::{KeyPair, bad, count_signatures, ids, keep_root, read_pairs, sign_with};
+use super::keys::{
+    KeyPair, bad, count_signatures, has_root, ids, is_current, keep_root, read_pairs, read_roots, sign_with,
+};
 use super::request::Signing;
 use super::review::{Memory, digests, is_plain_offer, is_plain_root, show_root};
-use super::sign::bytes_of;
 use crate::base::disk::{RealDisk, create_file, read_file, replace_file};
 use crate::version::index::sha256;
 
@@ -216,15 +217,17 @@ impl Proposal {
         self.check_complete()?;
         let name = dir.display().to_string();
         let root = self.root.as_ref().ok_or_else(|| bad(&name, format!("{} is no root", self.what())))?;
-        let before = match dir.join(super::keys::ROOT).exists() {
-            true => Some(super::sign::Signer::open(dir, super::sign::Expiry::default())?.root().clone()),
+        let newest = match has_root(dir) {
+            true => read_roots(dir)?.pop().map(|(root, _)| root.signed),
             false => None,
         };
-        if before.as_ref().map(|root| &root.signed) != self.present.as_ref().map(|root| &root.signed) {
+        // It was made the newest before, and that was interrupted.
+        let goes_on = newest.as_ref() == Some(&root.signed) && !is_current(dir, root);
+        if !goes_on && newest.as_ref() != self.present.as_ref().map(|present| &present.signed) {
             let reason = "another root has taken the place of the one before it".to_owned();
             return Err(ReleaseError::Stale { what: self.what(), reason });
         }
-        keep_root(dir, root.signed.version, &bytes_of(&name, root)?)
+        keep_root(dir, root)
     }
 
     /// An offer that was signed, and its files; `None` when it is a root.

@@ -13,7 +13,7 @@ use tough::schema::{Root, Signed, Targets};
 use super::anchor::Anchor;
 use super::channel::Channel;
 use super::error::{ReleaseError, Result};
-use super::keys::{ROLES, ROOT, bad, word};
+use super::keys::{ROLES, bad, has_root, read_roots, word};
 use super::package::{Package, target_of_channel};
 use super::proposal::Files;
 use super::publish::parse_target;
@@ -108,9 +108,9 @@ impl Memory {
         present: Option<&Signed<Root>>,
     ) -> Result<Option<Root>> {
         let mut known = self.roots.clone();
-        let own = read_file(&RealDisk, &dir.join(ROOT), LEN_MAX).ok();
-        let own = own.and_then(|bytes| serde_json::from_slice::<Signed<Root>>(&bytes).ok());
-        known.extend(own.map(|root| root.signed));
+        if has_root(dir) {
+            known.extend(read_roots(dir)?.into_iter().map(|(root, _)| root.signed));
+        }
         if let Some(trust) = trust {
             let root = serde_json::from_value::<Signed<Root>>(trust.root.clone());
             known.push(root.map_err(|error| bad("the file of trust", error))?.signed);

@@ -376,3 +376,86 @@ fn what_is_to_be_signed_is_written_to_new_files_and_only_where_something_is_sign
     fs::write(team.0.path("junk"), "{}").unwrap();
     assert!(matches!(team.sign("junk", "bob"), Err(ReleaseError::Damaged { .. })));
 }
+
+/// Copies a directory of keys, as it was before, with the first `count` of the files that came since.
+fn interrupted(before: &Path, after: &Path, to: &Path, count: usize) -> bool {
+    fs::remove_dir_all(to).ok();
+    fs::create_dir_all(to).unwrap();
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let copy = |from: &Path, name: &String| assert!(fs::copy(from.join(name), to.join(name)).is_ok());
+    names(before).iter().for_each(|name| copy(before, name));
+    let mut new = names(after);
+    new.retain(|name| fs::read(before.join(name)).ok() != fs::read(after.join(name)).ok());
+    // As they are written: keys, the root under its version, and then as the newest.
+    new.sort_by_key(|name| (name == "root.json", name.ends_with(".json"), name.clone()));
+    new.iter().take(count).for_each(|name| copy(after, name));
+    count >= new.len()
+}
+
+#[test]
+fn keys_whose_making_was_interrupted_anywhere_can_be_used_and_made_again() {
+    for first in [true, false] {
+        let world = World::new();
+        let (keys, before, after) = (world.keys(), world.path("before"), world.path("after"));
+        world.publish("tool", "1.0.0", json!({}), &[("t", "one")]);
+        if first {
+            fs::create_dir(&before).unwrap();
+        } else {
+            world.follow();
+            interrupted(&keys, &keys, &before, 0);
+        }
+        let keygen = Request::Keygen { keys: world.at().1, count: 1, threshold: 1, with: Vec::new() };
+        if first {
+            fs::remove_dir_all(&keys).unwrap();
+            fs::remove_dir_all(world.repository()).unwrap();
+        }
+        run(&world.client, &keygen).unwrap();
+        fs::rename(&keys, &after).unwrap();
+        for step in 0.. {
+            let is_last = interrupted(&before, &after, &keys, step);
+            if !first || keys.join("root-1.json").exists() {
+                world.publish("tool", &format!("2.0.{step}"), json!({}), &[("t", "two")]);
+                world.follow();
+            }
+            run(&world.client, &keygen).unwrap_or_else(|error| panic!("{first}, {step}: {error}"));
+            world.publish("tool", &format!("3.0.{step}"), json!({}), &[("t", "three")]);
+            world.follow();
+            world.install(&[&format!("tool@3.0.{step}")]).unwrap();
+            // Each step begins with what was offered at first.
+            fs::remove_dir_all(world.repository()).unwrap();
+            if is_last {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_root_whose_completion_was_interrupted_anywhere_is_completed_again() {
+    let team = Team::of_three();
+    let (keys, before, after) = (team.0.keys(), team.0.path("before"), team.0.path("after"));
+    team.propose("next", team.keygen(1, 2, &["bob"]));
+    fs::copy(team.text("next"), team.text("at-carol")).unwrap();
+    team.sign("next", "bob").unwrap();
+    interrupted(&keys, &keys, &before, 0);
+    team.complete(&["next"]).unwrap();
+    fs::rename(&keys, &after).unwrap();
+    // Other signatures make the same root, too.
+    team.sign("at-carol", "carol").unwrap();
+    for step in 0..2 {
+        assert!(!interrupted(&before, &after, &keys, step));
+        team.complete(&["next", "at-carol"]).unwrap_or_else(|error| panic!("{step}: {error}"));
+        assert_eq!(fs::read(keys.join("root-2.json")).unwrap(), fs::read(keys.join("root.json")).unwrap());
+        assert!(matches!(team.complete(&["next"]), Err(ReleaseError::Stale { .. })));
+        let version = format!("1.1.{step}");
+        team.propose(&version, team.publish(&version, "two"));
+        team.sign(&version, "bob").unwrap();
+        team.complete(&[&version]).unwrap();
+    }
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"two");
+}
