@@ -105,6 +105,22 @@ impl Person {
     }
 }
 
+/// How many keys sign: as is asked for, or else as the present root in a directory says, or else one.
+pub(super) fn thresholds(dir: &Path, count: Option<u32>, threshold: Option<u32>) -> Result<Thresholds> {
+    let old = match has_root(dir) {
+        true => read_roots(dir)?.pop().and_then(|(mut root, _)| root.signed.roles.remove(&RoleType::Root)),
+        false => None,
+    };
+    let (mut keys, mut least) = (1, 1);
+    if let Some(old) = old {
+        let here = ids(&dir.display().to_string(), &read_pairs(dir)?)?;
+        let count = old.keyids.iter().filter(|id| here.contains(id)).count();
+        keys = u32::try_from(count).unwrap_or(u32::MAX);
+        least = u32::try_from(old.threshold.get()).unwrap_or(u32::MAX);
+    }
+    Ok(Thresholds { keys: count.unwrap_or(keys), threshold: threshold.unwrap_or(least) })
+}
+
 /// Makes keys in a directory, and the root that names them. With a root there already, makes the next one, which the
 /// keys before sign, too; the new keys take the place of the old ones.
 pub fn keygen(dir: &Path, thresholds: Thresholds, expiry: Expiry, now: jiff::Timestamp) -> Result<()> {
@@ -144,7 +160,11 @@ fn new_root(
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     let all = count(thresholds.keys).saturating_add(people.len());
     if thresholds.threshold == 0 || count(thresholds.threshold) > all || all > KEYS_MAX {
-        let reason = format!("the threshold is from 1 to the number of keys, and they are {KEYS_MAX} at most");
+        let reason = format!(
+            "{} of {all} keys would have to sign; the threshold is from 1 to the number of keys, and they are {KEYS_MAX} \
+             at most; name the people again (--with), or give --count and --threshold",
+            thresholds.threshold
+        );
         return Err(bad(&name, reason));
     }
     let old = match has_root(dir) {

@@ -21,12 +21,12 @@ pub enum Request {
     Keygen {
         /// Where they are, or shall be.
         keys: String,
-        /// How many keys sign the root and targets.
-        #[serde(default = "one")]
-        count: u32,
-        /// How many of them have to.
-        #[serde(default = "one")]
-        threshold: u32,
+        /// How many keys are made that sign the root and targets; as many as before when missing, and one at first.
+        #[serde(default)]
+        count: Option<u32>,
+        /// How many have to sign; as before when missing, and one at first.
+        #[serde(default)]
+        threshold: Option<u32>,
         /// Files with the public keys of others, who sign elsewhere.
         #[serde(default)]
         with: Vec<String>,
@@ -293,10 +293,6 @@ impl Request {
     pub fn repeats(&self) -> bool {
         matches!(self, Request::Install { .. } | Request::Update {} | Request::Check {})
     }
-}
-
-fn one() -> u32 {
-    1
 }
 
 fn keep() -> usize {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::anchor::Anchor;
 use super::error::{ReleaseError, Result};
-use super::keys::{self, Person, Thresholds};
+use super::keys::{self, Person};
 use super::proposal::Proposal;
 use super::publish::Desk;
 use super::publisher;
@@ -18,7 +18,7 @@ pub(super) fn keygen(workspace: &Workspace, request: &Request, to_sign: Option<&
         unreachable!("called for this request alone");
     };
     let people: Vec<Person> = with.iter().map(|path| Person::read(path)).collect::<Result<_>>()?;
-    let thresholds = Thresholds { keys: *count, threshold: *threshold };
+    let thresholds = keys::thresholds(Path::new(keys), *count, *threshold)?;
     keys::make_root(Path::new(keys), thresholds, &people, (Expiry::default(), super::now(workspace)), to_sign)?;
     let what = "`trust` makes of them what the clients of a channel have to be given";
     Ok(Reply::Said(format!("keys are in {keys}; {what}")))

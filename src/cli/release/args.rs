@@ -76,12 +76,12 @@ pub(super) enum Command {
     Keygen {
         /// The directory of the keys
         dir: PathBuf,
-        /// How many keys sign the root and what is offered
-        #[arg(long, default_value_t = 1)]
-        count: u32,
-        /// How many of them, and of those of others, have to
-        #[arg(long, default_value_t = 1)]
-        threshold: u32,
+        /// How many keys are made that sign the root and what is offered [default: as before, at first 1]
+        #[arg(long)]
+        count: Option<u32>,
+        /// How many of them, and of those of others, have to [default: as before, at first 1]
+        #[arg(long)]
+        threshold: Option<u32>,
         /// A file with the public keys of somebody who signs elsewhere, made by `key`
         #[arg(long, value_name = "FILE")]
         with: Vec<PathBuf>,

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use kura::apps::release::{Change, ReleaseError, Reply, Request, Rollout, Signing, Window};
+use kura::apps::release::{Change, Expiry, ReleaseError, Reply, Request, Rollout, Signing, Thresholds, Window};
 use serde_json::{Value, json};
 
 use super::support::{CHANNEL, World, run};
@@ -36,7 +36,7 @@ impl Team {
 
     fn keygen(&self, count: u32, threshold: u32, with: &[&str]) -> Request {
         let with = with.iter().map(|name| self.text(&format!("{name}.pub"))).collect();
-        Request::Keygen { keys: self.0.at().1, count, threshold, with }
+        Request::Keygen { keys: self.0.at().1, count: Some(count), threshold: Some(threshold), with }
     }
 
     /// Writes what is asked to be signed by others, to a file of this name.
@@ -315,7 +315,7 @@ fn a_root_is_compared_with_the_one_that_was_signed_before_and_not_with_what_it_b
     let mallory = Team::new(&[]);
     let keygen = |threshold| {
         let with = vec![team.text("bob.pub")];
-        Request::Keygen { keys: mallory.0.at().1, count: 1, threshold, with }
+        Request::Keygen { keys: mallory.0.at().1, count: Some(1), threshold: Some(threshold), with }
     };
     mallory.run(&keygen(1)).unwrap();
     mallory.propose("forged", keygen(1));
@@ -377,6 +377,27 @@ fn what_is_to_be_signed_is_written_to_new_files_and_only_where_something_is_sign
     assert!(matches!(team.sign("junk", "bob"), Err(ReleaseError::Damaged { .. })));
 }
 
+#[test]
+fn the_next_keys_are_as_many_as_before_and_as_many_of_them_have_to_sign() {
+    let team = Team::of_three();
+    let keys = || team.0.at().1;
+    let again = |with: Vec<String>| Request::Keygen { keys: keys(), count: None, threshold: None, with };
+    let error = team.run(&again(Vec::new())).unwrap_err();
+    assert!(error.to_string().contains("2 of 1 keys would have to sign"), "{error}");
+    let with = ["bob.pub", "carol.pub"].map(|name| team.text(name)).to_vec();
+    team.propose("next", again(with));
+    let shown = team.sign("next", "bob").unwrap().shows;
+    assert!(shown.contains(&"root: 2 of 3 keys sign".to_owned()), "{shown:?}");
+    team.complete(&["next"]).unwrap();
+    // All keys are in one place.
+    let world = World::signed_by(Thresholds { keys: 3, threshold: 2 }, Expiry::default());
+    let keygen = Request::Keygen { keys: world.at().1, count: None, threshold: None, with: Vec::new() };
+    run(&world.client, &keygen).unwrap();
+    let root: Value = serde_json::from_slice(&fs::read(world.keys().join("root.json")).unwrap()).unwrap();
+    let targets = &root["signed"]["roles"]["targets"];
+    assert_eq!((&targets["threshold"], targets["keyids"].as_array().unwrap().len()), (&json!(2), 3));
+}
+
 /// Copies a directory of keys, as it was before, with the first `count` of the files that came since.
 fn interrupted(before: &Path, after: &Path, to: &Path, count: usize) -> bool {
     fs::remove_dir_all(to).ok();
@@ -407,7 +428,7 @@ fn keys_whose_making_was_interrupted_anywhere_can_be_used_and_made_again() {
             world.follow();
             interrupted(&keys, &keys, &before, 0);
         }
-        let keygen = Request::Keygen { keys: world.at().1, count: 1, threshold: 1, with: Vec::new() };
+        let keygen = Request::Keygen { keys: world.at().1, count: None, threshold: None, with: Vec::new() };
         if first {
             fs::remove_dir_all(&keys).unwrap();
             fs::remove_dir_all(world.repository()).unwrap();
