@@ -74,20 +74,29 @@ fn id(dir: &str, key: &Key) -> Result<Decoded<Hex>> {
     key.key_id().map_err(|error| bad(dir, error))
 }
 
-/// Makes the keys of one person, who signs with them for publishers elsewhere, and writes what these have to be given.
+/// Makes the keys of one person, who signs with them for publishers elsewhere, where there are none yet, and writes what
+/// these have to be given.
 /// The ids of the keys, for roots and for targets.
 pub(super) fn person(dir: &Path, to: &Path) -> Result<(String, String)> {
-    let name = dir.display().to_string();
-    let ((root, root_text), (targets, targets_text)) = (pair(&name)?, pair(&name)?);
-    let person = Person { format: FORMAT, root: Sign::tuf_key(&root), targets: Sign::tuf_key(&targets) };
+    let (name, disk) = (dir.display().to_string(), &RealDisk);
+    if to.exists() {
+        let reason = "it is there already; name a new file".to_owned();
+        return Err(ReleaseError::Disk { path: to.display().to_string(), reason });
+    }
+    disk.create_dir_all(dir).map_err(|error| bad(&name, error))?;
+    // Keys that are there already are given away again.
+    let key = |file: &str| match dir.join(file).exists() {
+        true => read_pair(dir, file).map(|pair| Sign::tuf_key(&pair)),
+        false => {
+            let (pair, text) = pair(&name)?;
+            create_file(disk, &dir.join(file), text.as_bytes()).map_err(|error| bad(&name, error))?;
+            Ok(Sign::tuf_key(&pair))
+        }
+    };
+    let person = Person { format: FORMAT, root: key("root-person.key")?, targets: key("targets-person.key")? };
     let text = serde_json::to_vec(&person).map_err(|error| bad(&name, error))?;
-    let disk = &RealDisk;
-    let written = disk.create_dir_all(dir).and_then(|()| {
-        create_file(disk, &dir.join("root-person.key"), root_text.as_bytes())?;
-        create_file(disk, &dir.join("targets-person.key"), targets_text.as_bytes())?;
-        create_file(disk, to, &text)
-    });
-    written.map_err(|error| bad(&name, error))?;
+    create_file(disk, to, &text)
+        .map_err(|error| ReleaseError::Disk { path: to.display().to_string(), reason: error.to_string() })?;
     let shown = |key| id(&name, key).map(|id| HEXLOWER.encode(&id));
     Ok((shown(&person.root)?, shown(&person.targets)?))
 }
@@ -249,13 +258,18 @@ pub(super) fn read_pairs(dir: &Path) -> Result<Vec<KeyPair>> {
         if !signs || !item.name.ends_with(".key") {
             continue;
         }
-        let bytes = read_file(&RealDisk, &dir.join(&item.name), KEY_LEN_MAX).map_err(|error| bad(&name, error))?;
-        let text = Zeroizing::new(bytes);
-        let no_key = || bad(&name, format!("{} is no key", item.name));
-        let der = Zeroizing::new(BASE64.decode(text.trim_ascii()).map_err(|_| no_key())?);
-        pairs.push(KeyPair::from_pkcs8(&der).map_err(|_| no_key())?);
+        pairs.push(read_pair(dir, &item.name)?);
     }
     Ok(pairs)
+}
+
+fn read_pair(dir: &Path, file: &str) -> Result<KeyPair> {
+    let name = dir.display().to_string();
+    let bytes = read_file(&RealDisk, &dir.join(file), KEY_LEN_MAX).map_err(|error| bad(&name, error))?;
+    let text = Zeroizing::new(bytes);
+    let no_key = || bad(&name, format!("{file} is no key"));
+    let der = Zeroizing::new(BASE64.decode(text.trim_ascii()).map_err(|_| no_key())?);
+    KeyPair::from_pkcs8(&der).map_err(|_| no_key())
 }
 
 /// A key that is shared, from its file.

@@ -30,12 +30,32 @@ pub(super) fn propose(workspace: &Workspace, request: &Request, to: &str) -> Res
     if path.exists() {
         return Err(ReleaseError::Disk { path: to.to_owned(), reason: "it is there already".to_owned() });
     }
+    if is_among_keys(path, request) {
+        let reason = "it would lie among the keys, and is given away; name a file elsewhere".to_owned();
+        return Err(ReleaseError::Disk { path: to.to_owned(), reason });
+    }
     let reply = match request {
         Request::Keygen { .. } => keygen(workspace, request, Some(path)),
         request => publisher::run(workspace, request, Some(path)),
     }?;
     // Where nothing changes, there is nothing to sign.
     if path.exists() { Ok(Reply::Signing(Proposal::read(to)?.signing())) } else { Ok(reply) }
+}
+
+/// Whether a file would lie in the directory of keys that a request names.
+fn is_among_keys(path: &Path, request: &Request) -> bool {
+    let (Request::Keygen { keys, .. }
+    | Request::Publish { keys, .. }
+    | Request::Promote { keys, .. }
+    | Request::Rollout { keys, .. }
+    | Request::Channel { keys, .. }
+    | Request::Advance { keys, .. }
+    | Request::Cleanup { keys, .. }) = request
+    else {
+        return false;
+    };
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.parent().is_some_and(|dir| real(dir).starts_with(real(Path::new(keys))))
 }
 
 /// Signs what somebody else wrote to be signed, or only says what it is.

@@ -367,6 +367,9 @@ fn what_is_to_be_signed_is_written_to_new_files_and_only_where_something_is_sign
     let request = Box::new(team.publish("1.1.0", "two"));
     assert!(team.run(&Request::Propose { to: team.text("taken"), request }).is_err());
     assert_eq!(fs::read(team.0.path("taken")).unwrap(), b"mine");
+    let inside = Request::Propose { to: team.text("keys/offer"), request: Box::new(team.publish("1.1.0", "two")) };
+    let error = team.run(&inside).unwrap_err();
+    assert!(error.to_string().contains("among the keys") && !team.0.path("keys/offer").exists(), "{error}");
     let error = team.run(&Request::Propose { to: team.text("none"), request: Box::new(Request::Update {}) });
     assert!(matches!(error, Err(ReleaseError::NotNamed { .. })), "{error:?}");
     // Nobody's key counts twice.
@@ -396,6 +399,21 @@ fn the_next_keys_are_as_many_as_before_and_as_many_of_them_have_to_sign() {
     let root: Value = serde_json::from_slice(&fs::read(world.keys().join("root.json")).unwrap()).unwrap();
     let targets = &root["signed"]["roles"]["targets"];
     assert_eq!((&targets["threshold"], targets["keyids"].as_array().unwrap().len()), (&json!(2), 3));
+}
+
+#[test]
+fn the_public_keys_of_a_person_are_written_to_a_new_file_also_when_the_keys_are_there() {
+    let team = Team::new(&["bob"]);
+    let key = |dir: &str, to: &str| team.run(&Request::Key { keys: team.text(dir), to: team.text(to) });
+    let error = key("carol", "bob.pub").unwrap_err();
+    assert!(matches!(error, ReleaseError::Disk { .. }) && !team.0.path("carol").exists(), "{error}");
+    fs::remove_file(team.0.path("bob").join("targets-person.key")).unwrap();
+    key("bob", "again.pub").unwrap();
+    key("bob", "once-more.pub").unwrap();
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(team.text(name)).unwrap()).unwrap() };
+    assert_eq!(read("again.pub")["root"], read("bob.pub")["root"]);
+    assert_ne!(read("again.pub")["targets"], read("bob.pub")["targets"], "this one was lost");
+    assert_eq!(read("again.pub"), read("once-more.pub"));
 }
 
 /// Copies a directory of keys, as it was before, with the first `count` of the files that came since.
