@@ -416,6 +416,32 @@ fn the_public_keys_of_a_person_are_written_to_a_new_file_also_when_the_keys_are_
     assert_eq!(read("again.pub"), read("once-more.pub"));
 }
 
+#[test]
+fn content_that_waits_for_signatures_is_cleaned_up_after_a_week() {
+    let team = Team::of_three();
+    let cleanup = || {
+        let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+        team.run(&Request::Cleanup { repository, keys, channel, keep: 5, dry_run: false }).unwrap();
+    };
+    for (name, version) in [("second", "1.1.0"), ("third", "1.2.0")] {
+        team.propose(name, team.publish(version, version));
+        team.sign(name, "bob").unwrap();
+        cleanup();
+        if name == "second" {
+            team.complete(&[name]).unwrap();
+        }
+    }
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86_400);
+    for entry in fs::read_dir(team.0.repository().join("content")).unwrap() {
+        fs::File::open(entry.unwrap().path()).unwrap().set_modified(old).unwrap();
+    }
+    cleanup();
+    assert!(matches!(team.complete(&["third"]), Err(ReleaseError::Missing { what: "content", .. })));
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"1.1.0");
+}
+
 /// Copies a directory of keys, as it was before, with the first `count` of the files that came since.
 fn interrupted(before: &Path, after: &Path, to: &Path, count: usize) -> bool {
     fs::remove_dir_all(to).ok();
