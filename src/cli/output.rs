@@ -93,6 +93,16 @@ impl Output {
     }
 }
 
+/// Text of others as one line: what moves the cursor, breaks the line or turns the direction of reading is escaped.
+pub fn plain(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut out = String::new();
+    for c in text.chars() {
+        if c.is_control() || turns(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
 /// Whether a request was done, in part at least; a failure otherwise.
 pub fn outcome(reply: &Reply) -> Result<Exit, Failure> {
     match Exit::from_code(reply.exit) {

@@ -117,6 +117,12 @@ impl From<ReleaseError> for Failure {
             ),
             ReleaseError::Stale { .. } => (Exit::Conflict, Some("ask for it again, and let it be signed anew")),
             ReleaseError::Cancelled => (Exit::Interrupted, None),
+            ReleaseError::Missing { what: "content", .. } => (
+                Exit::Other,
+                Some(
+                    "`cleanup` removes content that no offer needed for a week; ask for it again, and let it be signed anew",
+                ),
+            ),
             ReleaseError::Missing { .. }
             | ReleaseError::NotInstalled { .. }
             | ReleaseError::Keys { .. }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Result, Workspace, WorkspaceError};
+use crate::base::clock::Timestamp;
 use crate::crypto::{Keys, Kind};
 use crate::store::{ObjectKey, ObjectStore, PutCondition, StoreError};
 use crate::version::VersionError;
@@ -69,9 +70,14 @@ impl StoreRecords {
 
     /// The names that begin so, sorted.
     pub fn names(&self, start: &str) -> Result<Vec<String>> {
+        Ok(self.listed(start)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names that begin so, sorted, each with the time when it was written, where the store tells it.
+    pub fn listed(&self, start: &str) -> Result<Vec<(String, Option<Timestamp>)>> {
         let (mut names, below) = (Vec::new(), format!("{}/", self.prefix));
         self.store.list(&format!("{below}{start}"), &mut |info| {
-            names.extend(info.key.as_str().strip_prefix(&below).map(str::to_owned));
+            names.extend(info.key.as_str().strip_prefix(&below).map(|name| (name.to_owned(), info.modified)));
         })?;
         names.sort();
         Ok(names)

@@ -1,7 +1,6 @@
 //! Keys of publishers: files in a directory, and the roots that name them.
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -16,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::error::{ReleaseError, Result};
 use super::proposal::Proposal;
-use super::sign::{Expiry, SPEC_VERSION, Signer, after, one};
+use super::sign::{Expiry, SPEC_VERSION, Signer, after, bytes_of, one};
 use crate::base::disk::{Disk, RealDisk, create_file, read_file, replace_file};
 use crate::crypto::SharedKey;
 
@@ -28,6 +27,7 @@ pub(super) const ROOT_PREFIX: &str = "root-";
 /// The newest root.
 pub(super) const ROOT: &str = "root.json";
 const KEY_LEN_MAX: usize = 4096;
+const ROOT_LEN_MAX: usize = 1 << 20;
 const KEYS_MAX: usize = 20;
 const FORMAT: u32 = 1;
 pub(super) const ROLES: [RoleType; 4] = [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp];
@@ -74,20 +74,29 @@ fn id(dir: &str, key: &Key) -> Result<Decoded<Hex>> {
     key.key_id().map_err(|error| bad(dir, error))
 }
 
-/// Makes the keys of one person, who signs with them for publishers elsewhere, and writes what these have to be given.
+/// Makes the keys of one person, who signs with them for publishers elsewhere, where there are none yet, and writes what
+/// these have to be given.
 /// The ids of the keys, for roots and for targets.
 pub(super) fn person(dir: &Path, to: &Path) -> Result<(String, String)> {
-    let name = dir.display().to_string();
-    let ((root, root_text), (targets, targets_text)) = (pair(&name)?, pair(&name)?);
-    let person = Person { format: FORMAT, root: Sign::tuf_key(&root), targets: Sign::tuf_key(&targets) };
+    let (name, disk) = (dir.display().to_string(), &RealDisk);
+    if to.exists() {
+        let reason = "it is there already; name a new file".to_owned();
+        return Err(ReleaseError::Disk { path: to.display().to_string(), reason });
+    }
+    disk.create_dir_all(dir).map_err(|error| bad(&name, error))?;
+    // Keys that are there already are given away again.
+    let key = |file: &str| match dir.join(file).exists() {
+        true => read_pair(dir, file).map(|pair| Sign::tuf_key(&pair)),
+        false => {
+            let (pair, text) = pair(&name)?;
+            create_file(disk, &dir.join(file), text.as_bytes()).map_err(|error| bad(&name, error))?;
+            Ok(Sign::tuf_key(&pair))
+        }
+    };
+    let person = Person { format: FORMAT, root: key("root-person.key")?, targets: key("targets-person.key")? };
     let text = serde_json::to_vec(&person).map_err(|error| bad(&name, error))?;
-    let disk = &RealDisk;
-    let written = disk.create_dir_all(dir).and_then(|()| {
-        create_file(disk, &dir.join("root-person.key"), root_text.as_bytes())?;
-        create_file(disk, &dir.join("targets-person.key"), targets_text.as_bytes())?;
-        create_file(disk, to, &text)
-    });
-    written.map_err(|error| bad(&name, error))?;
+    create_file(disk, to, &text)
+        .map_err(|error| ReleaseError::Disk { path: to.display().to_string(), reason: error.to_string() })?;
     let shown = |key| id(&name, key).map(|id| HEXLOWER.encode(&id));
     Ok((shown(&person.root)?, shown(&person.targets)?))
 }
@@ -103,6 +112,22 @@ impl Person {
             other => Err(damaged(format!("it has form {other}, and this program knows {FORMAT}"))),
         }
     }
+}
+
+/// How many keys sign: as is asked for, or else as the present root in a directory says, or else one.
+pub(super) fn thresholds(dir: &Path, count: Option<u32>, threshold: Option<u32>) -> Result<Thresholds> {
+    let old = match has_root(dir) {
+        true => read_roots(dir)?.pop().and_then(|(mut root, _)| root.signed.roles.remove(&RoleType::Root)),
+        false => None,
+    };
+    let (mut keys, mut least) = (1, 1);
+    if let Some(old) = old {
+        let here = ids(&dir.display().to_string(), &read_pairs(dir)?)?;
+        let count = old.keyids.iter().filter(|id| here.contains(id)).count();
+        keys = u32::try_from(count).unwrap_or(u32::MAX);
+        least = u32::try_from(old.threshold.get()).unwrap_or(u32::MAX);
+    }
+    Ok(Thresholds { keys: count.unwrap_or(keys), threshold: threshold.unwrap_or(least) })
 }
 
 /// Makes keys in a directory, and the root that names them. With a root there already, makes the next one, which the
@@ -144,10 +169,14 @@ fn new_root(
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     let all = count(thresholds.keys).saturating_add(people.len());
     if thresholds.threshold == 0 || count(thresholds.threshold) > all || all > KEYS_MAX {
-        let reason = format!("the threshold is from 1 to the number of keys, and they are {KEYS_MAX} at most");
+        let reason = format!(
+            "{} of {all} keys would have to sign; the threshold is from 1 to the number of keys, and they are {KEYS_MAX} \
+             at most; name the people again (--with), or give --count and --threshold",
+            thresholds.threshold
+        );
         return Err(bad(&name, reason));
     }
-    let old = match dir.join(ROOT).exists() {
+    let old = match has_root(dir) {
         true => Some(Signer::open(dir, expiry)?),
         false => None,
     };
@@ -229,13 +258,18 @@ pub(super) fn read_pairs(dir: &Path) -> Result<Vec<KeyPair>> {
         if !signs || !item.name.ends_with(".key") {
             continue;
         }
-        let bytes = read_file(&RealDisk, &dir.join(&item.name), KEY_LEN_MAX).map_err(|error| bad(&name, error))?;
-        let text = Zeroizing::new(bytes);
-        let no_key = || bad(&name, format!("{} is no key", item.name));
-        let der = Zeroizing::new(BASE64.decode(text.trim_ascii()).map_err(|_| no_key())?);
-        pairs.push(KeyPair::from_pkcs8(&der).map_err(|_| no_key())?);
+        pairs.push(read_pair(dir, &item.name)?);
     }
     Ok(pairs)
+}
+
+fn read_pair(dir: &Path, file: &str) -> Result<KeyPair> {
+    let name = dir.display().to_string();
+    let bytes = read_file(&RealDisk, &dir.join(file), KEY_LEN_MAX).map_err(|error| bad(&name, error))?;
+    let text = Zeroizing::new(bytes);
+    let no_key = || bad(&name, format!("{file} is no key"));
+    let der = Zeroizing::new(BASE64.decode(text.trim_ascii()).map_err(|_| no_key())?);
+    KeyPair::from_pkcs8(&der).map_err(|_| no_key())
 }
 
 /// A key that is shared, from its file.
@@ -246,11 +280,71 @@ pub(super) fn shared_key(dir: &str, file: &str) -> Result<SharedKey> {
     SharedKey::from_text(&text).ok_or_else(|| bad(dir, format!("{file} is no key")))
 }
 
-/// Keeps a root that is signed as it has to be.
-pub(super) fn keep_root(dir: &Path, version: NonZeroU64, bytes: &[u8]) -> Result<()> {
-    let written = create_file(&RealDisk, &dir.join(format!("{ROOT_PREFIX}{version}.json")), bytes)
-        .and_then(|()| replace_file(&RealDisk, &dir.join(ROOT), bytes));
-    written.map_err(|error| bad(&dir.display().to_string(), error))
+/// Whether a directory of keys has a root.
+pub(super) fn has_root(dir: &Path) -> bool {
+    dir.join(ROOT).exists() || dir.join(format!("{ROOT_PREFIX}1.json")).exists()
+}
+
+/// The roots in a directory of keys with their bytes, oldest first, up to the newest one that counts: that of `root.json`,
+/// or one that follows it, when its adoption was interrupted.
+pub(super) fn read_roots(dir: &Path) -> Result<Vec<(Signed<Root>, Vec<u8>)>> {
+    let name = dir.display().to_string();
+    let read = |file: &str| -> Result<(Signed<Root>, Vec<u8>)> {
+        let failed = |error: String| bad(&name, format!("{file}: {error}"));
+        let bytes = read_file(&RealDisk, &dir.join(file), ROOT_LEN_MAX).map_err(|error| failed(error.to_string()))?;
+        let root = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
+        Ok((root, bytes))
+    };
+    let mut roots = Vec::new();
+    for item in RealDisk.list(dir).map_err(|error| bad(&name, error))? {
+        if item.name.starts_with(ROOT_PREFIX) && item.name.ends_with(".json") {
+            roots.push(read(&item.name)?);
+        }
+    }
+    roots.sort_by_key(|(root, _)| root.signed.version);
+    let mut newest = match dir.join(ROOT).exists() {
+        true => Some(read(ROOT)?.0),
+        false => roots.first().map(|(root, _)| root.clone()),
+    };
+    for (next, _) in &roots {
+        let follows = |newest: &Signed<Root>| {
+            next.signed.version.get() == newest.signed.version.get() + 1
+                && newest.signed.verify_role(next).is_ok()
+                && next.signed.verify_role(next).is_ok()
+        };
+        if newest.as_ref().is_some_and(follows) {
+            newest = Some(next.clone());
+        }
+    }
+    let newest = newest.map_or(0, |newest| newest.signed.version.get());
+    roots.retain(|(root, _)| root.signed.version.get() <= newest);
+    Ok(roots)
+}
+
+/// Whether `root.json` holds this root.
+pub(super) fn is_current(dir: &Path, root: &Signed<Root>) -> bool {
+    let bytes = read_file(&RealDisk, &dir.join(ROOT), ROOT_LEN_MAX).ok();
+    let current = bytes.and_then(|bytes| serde_json::from_slice::<Signed<Root>>(&bytes).ok());
+    current.is_some_and(|current| current.signed == root.signed)
+}
+
+/// Keeps a root that is signed as it has to be, or goes on with it after an interruption.
+pub(super) fn keep_root(dir: &Path, root: &Signed<Root>) -> Result<()> {
+    let name = dir.display().to_string();
+    let file = format!("{ROOT_PREFIX}{}.json", root.signed.version);
+    let path = dir.join(&file);
+    let mut bytes = bytes_of(&name, root)?;
+    match create_file(&RealDisk, &path, &bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            bytes = read_file(&RealDisk, &path, ROOT_LEN_MAX).map_err(|error| bad(&name, error))?;
+            let known = serde_json::from_slice::<Signed<Root>>(&bytes).ok();
+            if known.is_none_or(|known| known.signed != root.signed) {
+                return Err(bad(&name, format!("{file} is another root; move it away")));
+            }
+        }
+        done => done.map_err(|error| bad(&name, error))?,
+    }
+    replace_file(&RealDisk, &dir.join(ROOT), &bytes).map_err(|error| bad(&name, error))
 }
 
 /// Adds the signatures of those keys that a root lets sign this; how many they are.

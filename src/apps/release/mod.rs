@@ -39,6 +39,7 @@ mod publish;
 mod publisher;
 mod repository;
 mod request;
+mod review;
 mod rollout;
 mod sign;
 mod signing;
@@ -83,7 +84,7 @@ pub fn run(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Resul
             said(format!("keys are in {keys}; a publisher names them by {to}: for roots {root}, for targets {targets}"))
         }
         Request::Propose { to, request } => signing::propose(workspace, request, to),
-        Request::Sign { file, keys, trust } => signing::sign(file, keys, trust.as_deref()),
+        Request::Sign { file, keys, trust, dry_run } => signing::sign(file, keys, trust.as_deref(), *dry_run),
         Request::Complete { files, keys, repository } => {
             signing::complete(workspace, files, keys, repository.as_deref())
         }

@@ -3,26 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
-use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::{Role, Root, Signed, Targets};
 
 use super::anchor::Anchor;
-use super::channel::Channel;
 use super::error::{ReleaseError, Result};
-use super::keys::{KeyPair, ROLES, bad, count_signatures, ids, keep_root, read_pairs, sign_with, word};
-use super::package::{Package, target_of_channel};
-use super::publish::parse_target;
+use super::keys::{
+    KeyPair, bad, count_signatures, has_root, ids, is_current, keep_root, read_pairs, read_roots, sign_with,
+};
 use super::request::Signing;
-use super::sign::bytes_of;
+use super::review::{Memory, digests, is_plain_offer, is_plain_root, show_root};
 use crate::base::disk::{RealDisk, create_file, read_file, replace_file};
 use crate::version::index::sha256;
 
 const FORMAT: u32 = 1;
 const LEN_MAX: usize = 128 << 20;
-/// What a directory of keys signed last, by name: so that who signs is shown what differs.
-const SIGNED: &str = "signed.json";
 
 /// New files of an offer, by name.
 pub(super) type Files = BTreeMap<String, Vec<u8>>;
@@ -79,6 +75,11 @@ impl Proposal {
         if !is_one {
             return Err(damaged("it is neither a root nor an offer".to_owned()));
         }
+        let plain = proposal.root.as_ref().is_none_or(|root| is_plain_root(&root.signed))
+            && proposal.targets.as_ref().is_none_or(|targets| is_plain_offer(&targets.signed));
+        if !plain {
+            return Err(damaged("it says something that this program does not know, or lets others sign".to_owned()));
+        }
         if let Some(present) = &proposal.present {
             present.signed.verify_role(present).map_err(|error| damaged(error.to_string()))?;
         }
@@ -97,7 +98,7 @@ impl Proposal {
     }
 
     /// Writes it over the file that it came from.
-    pub(super) fn replace(&self, path: &Path) -> Result<()> {
+    fn replace(&self, path: &Path) -> Result<()> {
         let failed =
             |error: std::io::Error| ReleaseError::Disk { path: path.display().to_string(), reason: error.to_string() };
         replace_file(&RealDisk, path, &self.text(path)?).map_err(failed)
@@ -119,24 +120,32 @@ impl Proposal {
         Ok(count)
     }
 
-    /// Signs it with all keys in a directory that may, and says what was signed: what differs from what was signed with
-    /// them last and, with a channel's file of trust, what that channel's files say.
-    pub(super) fn sign(&mut self, dir: &Path, trust: Option<&Anchor>) -> Result<Signing> {
+    /// Signs it with all keys in a directory that may, writes it where it came from, and says what was signed: what
+    /// differs from what was signed with them before and, with a channel's file of trust, what that channel's files say.
+    /// A `trial` only says it.
+    pub(super) fn sign(&mut self, path: &Path, dir: &Path, trust: Option<&Anchor>, trial: bool) -> Result<Signing> {
         let name = dir.display().to_string();
-        let pairs = read_pairs(dir)?;
+        let (pairs, before) = (read_pairs(dir)?, self.signing());
         if self.sign_with(&name, &pairs)? == 0 {
             return Err(bad(&name, format!("none of them signs {}", self.what())));
         }
-        let last = match read_file(&RealDisk, &dir.join(SIGNED), LEN_MAX) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| bad(&name, format!("{SIGNED}: {error}")))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(bad(&name, error)),
-        };
-        let shows = self.shows(&ids(&name, &pairs)?, &last, trust)?;
-        if self.targets.is_some() {
-            let text = serde_json::to_vec(&self.digests()).map_err(|error| bad(&name, error))?;
-            replace_file(&RealDisk, &dir.join(SIGNED), &text).map_err(|error| bad(&name, error))?;
+        let (mut memory, files) = (Memory::read(dir)?, self.files()?);
+        let base = memory.base(dir, trust, self.present.as_ref())?;
+        let mut shows = Vec::new();
+        if let Some(root) = &self.root {
+            shows.extend(show_root(&root.signed, base.as_ref(), &ids(&name, &pairs)?));
+            memory.learn_root(&root.signed);
         }
+        if let Some(targets) = &self.targets {
+            shows.extend(memory.show_offer(&targets.signed, &files, trust)?);
+            memory.learn_offer(&targets.signed, &files);
+        }
+        if trial {
+            return Ok(Signing { shows, ..before });
+        }
+        // Who is interrupted in between is shown the same again.
+        self.replace(path)?;
+        memory.write(dir)?;
         Ok(Signing { shows, ..self.signing() })
     }
 
@@ -208,15 +217,17 @@ impl Proposal {
         self.check_complete()?;
         let name = dir.display().to_string();
         let root = self.root.as_ref().ok_or_else(|| bad(&name, format!("{} is no root", self.what())))?;
-        let before = match dir.join(super::keys::ROOT).exists() {
-            true => Some(super::sign::Signer::open(dir, super::sign::Expiry::default())?.root().clone()),
+        let newest = match has_root(dir) {
+            true => read_roots(dir)?.pop().map(|(root, _)| root.signed),
             false => None,
         };
-        if before.as_ref().map(|root| &root.signed) != self.present.as_ref().map(|root| &root.signed) {
+        // It was made the newest before, and that was interrupted.
+        let goes_on = newest.as_ref() == Some(&root.signed) && !is_current(dir, root);
+        if !goes_on && newest.as_ref() != self.present.as_ref().map(|present| &present.signed) {
             let reason = "another root has taken the place of the one before it".to_owned();
             return Err(ReleaseError::Stale { what: self.what(), reason });
         }
-        keep_root(dir, root.signed.version, &bytes_of(&name, root)?)
+        keep_root(dir, root)
     }
 
     /// An offer that was signed, and its files; `None` when it is a root.
@@ -227,7 +238,7 @@ impl Proposal {
 
     /// The new files, each being what is signed.
     fn files(&self) -> Result<Files> {
-        let digests = self.digests();
+        let digests = self.targets.as_ref().map(|targets| digests(&targets.signed)).unwrap_or_default();
         let file = |(name, text): (&String, &String)| {
             let reason = || "it is not what is to be signed".to_owned();
             let damaged = || ReleaseError::Damaged { object: name.clone(), reason: reason() };
@@ -237,73 +248,4 @@ impl Proposal {
         };
         self.files.iter().map(file).collect()
     }
-
-    fn digests(&self) -> BTreeMap<String, String> {
-        let targets = self.targets.iter().flat_map(|targets| &targets.signed.targets);
-        targets.map(|(name, target)| (name.raw().to_owned(), HEXLOWER.encode(&target.hashes.sha256))).collect()
-    }
-
-    /// Lines for who signs.
-    fn shows(
-        &self,
-        mine: &[Decoded<Hex>],
-        last: &BTreeMap<String, String>,
-        trust: Option<&Anchor>,
-    ) -> Result<Vec<String>> {
-        let mut lines = Vec::new();
-        if let Some(root) = &self.root {
-            for role in ROLES {
-                let Some(keys) = root.signed.roles.get(&role) else { continue };
-                lines.push(format!("{}: {} of {} keys sign", word(role), keys.threshold, keys.keyids.len()));
-                for id in &keys.keyids {
-                    let known = self.present.as_ref().is_some_and(|present| present.signed.keys.contains_key(id));
-                    let (known, yours) =
-                        (if known { "" } else { ", new" }, if mine.contains(id) { ", yours" } else { "" });
-                    lines.push(format!("  {}{known}{yours}", HEXLOWER.encode(id)));
-                }
-            }
-        }
-        let (now, files) = (self.digests(), self.files()?);
-        for (name, digest) in now.iter().filter(|(name, digest)| last.get(*name) != Some(digest)) {
-            lines.push(format!("{} {name} {digest}", if last.contains_key(name) { "changed:" } else { "new:" }));
-            if let (Some(trust), Some(sealed)) = (trust, files.get(name)) {
-                lines.extend(opened(trust, name, sealed)?);
-            }
-        }
-        lines.extend(last.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("gone: {name}")));
-        Ok(lines)
-    }
-}
-
-/// What a file of a channel says, for those who have the channel's file of trust.
-fn opened(trust: &Anchor, name: &str, sealed: &[u8]) -> Result<Vec<String>> {
-    let package = parse_target(name).filter(|(channel, ..)| *channel == trust.channel);
-    if package.is_none() && name != target_of_channel(&trust.channel) {
-        return Ok(Vec::new());
-    }
-    let reason = "it was not sealed with the key of its channel".to_owned();
-    let bytes = trust.channel_key.open(name, sealed);
-    let bytes = bytes.ok_or_else(|| ReleaseError::Damaged { object: name.to_owned(), reason })?;
-    let mut lines = Vec::new();
-    match package {
-        Some((_, package, version)) => {
-            let package = Package::parse(&bytes, package, &version)?;
-            lines.extend(package.changes.iter().map(|change| format!("  {change}")));
-            lines.extend(package.files.iter().map(|file| format!("  {} {}", file.path, file.integrity)));
-            lines.extend(package.checks.iter().map(|check| format!("  runs {}", check.command.join(" "))));
-        }
-        None => {
-            let channel = Channel::parse(&bytes, &trust.channel)?;
-            for (package, offers) in &channel.packages {
-                for offer in offers {
-                    let revoked = offer.revoked.as_ref().map(|why| format!(", revoked: {why}")).unwrap_or_default();
-                    let paused = if offer.paused { ", paused" } else { "" };
-                    let emergency = if offer.emergency { ", emergency" } else { "" };
-                    let (version, share) = (&offer.version, f64::from(offer.bps) / 100.0);
-                    lines.push(format!("  {package} {version}: {share} %{paused}{emergency}{revoked}"));
-                }
-            }
-        }
-    }
-    Ok(lines)
 }

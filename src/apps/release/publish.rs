@@ -18,12 +18,15 @@ use super::repository::{self, Access, Repository};
 use super::request::{Change, Rollout, Standing};
 use super::rollout::{Feedback, Totals, Verdict, carry_out, judge};
 use super::sign::{Expiry, Offered, SignedFile, Signer};
+use crate::base::clock::Timestamp;
 use crate::base::disk::DiskFile;
 use crate::workspace::{Workspace, parse_integrity};
 
 const FEEDBACK_LEN_MAX: u64 = 64 * 1024;
 /// Notes of users that a report shows.
 const NOTES_MAX: usize = 20;
+/// For so long content stays that no offer needs yet, in seconds: a week.
+const SIGNED_WITHIN_S: i64 = 7 * 86_400;
 /// Why a rollout was taken back by its own rules.
 const ABORTED: &str = "too many installs failed";
 
@@ -100,8 +103,9 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Publishes an offer that was signed elsewhere, if its content is still there.
+    /// Publishes an offer that was signed elsewhere, if all that it names is there.
     pub(super) fn complete(&self, targets: &Signed<Targets>, files: &Files) -> Result<()> {
+        self.signer.check_files(&*self.repository, targets, files)?;
         let known: BTreeSet<String> = self.repository.list("content/")?.into_iter().collect();
         for (name, sealed) in files {
             let Some((channel, package, version)) = parse_target(name) else { continue };
@@ -253,7 +257,7 @@ impl<'a> Desk<'a> {
     /// they are archived. Then removes from the repository what no offer needs. What was removed, or would be.
     pub(super) fn clean_up(&self, channel: &str, keep: usize, dry_run: bool) -> Result<Vec<String>> {
         let mut listed = self.channel(channel)?;
-        let (mut removed, mut files) = (Vec::new(), Vec::new());
+        let (mut removed, mut files, mut freed) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (package, offers) in &mut listed.packages {
             let old = offers.len().saturating_sub(keep.max(1));
             let is_over = |offer: &Offer| offer.revoked.is_some() || offer.bps == 0 || offer.bps >= EVERYBODY;
@@ -261,6 +265,7 @@ impl<'a> Desk<'a> {
             offers.retain(|offer| !gone.contains(offer));
             for offer in gone {
                 let target = target_of_package(channel, package, &offer.version);
+                freed.extend(self.package(channel, package, &offer.version)?.iter().flat_map(content::names));
                 if !dry_run {
                     self.archive(channel, package, &offer)?;
                 }
@@ -274,7 +279,7 @@ impl<'a> Desk<'a> {
         }
         // What others have yet to sign is still needed.
         if self.to_sign.is_none() {
-            removed.extend(self.sweep(&gone, dry_run)?);
+            removed.extend(self.sweep(&gone, &freed, dry_run)?);
         }
         Ok(removed)
     }
@@ -292,8 +297,9 @@ impl<'a> Desk<'a> {
     }
 
     /// Removes what no offer needs, but for those that are gone: content, signed files and metadata of earlier offers,
-    /// and reports of archived ones. What is removed, or would be.
-    fn sweep(&self, gone: &BTreeSet<String>, dry_run: bool) -> Result<Vec<String>> {
+    /// and reports of archived ones. New content that is not `freed` by what is gone stays: an offer that others are
+    /// signing may need it. What is removed, or would be.
+    fn sweep(&self, gone: &BTreeSet<String>, freed: &BTreeSet<String>, dry_run: bool) -> Result<Vec<String>> {
         let Some(offered) = self.offered()? else { return Ok(Vec::new()) };
         let needed: BTreeSet<String> = offered.files().into_iter().collect();
         let offers: BTreeSet<&str> = offered.names().into_iter().filter(|name| !gone.contains(*name)).collect();
@@ -312,7 +318,11 @@ impl<'a> Desk<'a> {
         let mut names = self.repository.list("targets/")?;
         names.extend(self.repository.list("metadata/")?);
         names.retain(|name| !stays(name));
-        names.extend(self.repository.list("content/")?.into_iter().filter(|name| !contents.contains(name)));
+        let (seconds, nanoseconds) = self.workspace.now().parts();
+        let since = Timestamp::from_parts(seconds.saturating_sub(SIGNED_WITHIN_S), nanoseconds);
+        let new: BTreeSet<String> = self.repository.list_since("content/", since)?.into_iter().collect();
+        let may_go = |name: &String| !contents.contains(name) && (freed.contains(name) || !new.contains(name));
+        names.extend(self.repository.list("content/")?.into_iter().filter(may_go));
         names.extend(self.repository.list("feedback/")?.into_iter().filter(is_over));
         if !dry_run {
             names.iter().try_for_each(|name| self.repository.remove(name))?;

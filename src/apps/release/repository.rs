@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ReleaseError, Result};
 use super::http::HttpRepository;
+use crate::base::clock::Timestamp;
 use crate::base::disk::{Disk, OpenMode, RealDisk, replace_file};
 use crate::crypto::SharedKey;
 use crate::store::{ObjectKey, ObjectStore, PutCondition, StoreError, StoreUrl, open as open_store};
@@ -47,6 +48,10 @@ pub trait Repository: Send + Sync {
     fn remove(&self, name: &str) -> Result<()>;
     /// The names that begin so, sorted.
     fn list(&self, prefix: &str) -> Result<Vec<String>>;
+    /// The names that begin so and were written since a time, where that is known.
+    fn list_since(&self, _prefix: &str, _since: Timestamp) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
     /// Words for it.
     fn address(&self) -> String;
 }
@@ -168,6 +173,14 @@ impl Repository for DirRepository {
         Ok(names)
     }
 
+    fn list_since(&self, prefix: &str, since: Timestamp) -> Result<Vec<String>> {
+        let is_new = |name: &String| {
+            let modified = self.0.join(name).metadata().and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| Timestamp::from_system(modified) >= since)
+        };
+        Ok(self.list(prefix)?.into_iter().filter(is_new).collect())
+    }
+
     fn address(&self) -> String {
         self.0.display().to_string()
     }
@@ -188,6 +201,12 @@ impl Repository for StoreRepository {
 
     fn list(&self, prefix: &str) -> Result<Vec<String>> {
         Ok(self.0.names(prefix)?)
+    }
+
+    fn list_since(&self, prefix: &str, since: Timestamp) -> Result<Vec<String>> {
+        let is_new = |time: &Option<Timestamp>| time.is_some_and(|time| time >= since);
+        let listed = self.0.listed(prefix)?.into_iter();
+        Ok(listed.filter(|(_, time)| is_new(time)).map(|(name, _)| name).collect())
     }
 
     fn address(&self) -> String {
@@ -238,6 +257,17 @@ impl Repository for BucketRepository {
         Ok(names)
     }
 
+    fn list_since(&self, prefix: &str, since: Timestamp) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let listed = self.store.list(&format!("{PREFIX}/{prefix}"), &mut |info| {
+            if info.modified.is_some_and(|time| time >= since) {
+                names.extend(info.key.as_str().strip_prefix("releases/").map(str::to_owned));
+            }
+        });
+        listed.map_err(|error| self.failed(&error))?;
+        Ok(names)
+    }
+
     fn address(&self) -> String {
         self.store.address().to_owned()
     }
@@ -263,6 +293,10 @@ impl Repository for Slow {
 
     fn list(&self, prefix: &str) -> Result<Vec<String>> {
         self.inner.list(prefix)
+    }
+
+    fn list_since(&self, prefix: &str, since: Timestamp) -> Result<Vec<String>> {
+        self.inner.list_since(prefix, since)
     }
 
     fn address(&self) -> String {

@@ -21,12 +21,12 @@ pub enum Request {
     Keygen {
         /// Where they are, or shall be.
         keys: String,
-        /// How many keys sign the root and targets.
-        #[serde(default = "one")]
-        count: u32,
-        /// How many of them have to.
-        #[serde(default = "one")]
-        threshold: u32,
+        /// How many keys are made that sign the root and targets; as many as before when missing, and one at first.
+        #[serde(default)]
+        count: Option<u32>,
+        /// How many have to sign; as before when missing, and one at first.
+        #[serde(default)]
+        threshold: Option<u32>,
         /// Files with the public keys of others, who sign elsewhere.
         #[serde(default)]
         with: Vec<String>,
@@ -54,6 +54,9 @@ pub enum Request {
         /// A channel's file of trust, to be shown what the channel's files say.
         #[serde(default)]
         trust: Option<String>,
+        /// Only says what would be signed.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Does what was written to be signed, once enough people have.
     Complete {
@@ -274,6 +277,7 @@ impl Request {
             Request::Cleanup { repository, keys, channel, keep, .. } => {
                 Request::Cleanup { repository, keys, channel, keep, dry_run: true }
             }
+            Request::Sign { file, keys, trust, .. } => Request::Sign { file, keys, trust, dry_run: true },
             Request::Propose { request, .. } => return request.trial(),
             looks @ (Request::Pack { .. }
             | Request::Test { .. }
@@ -289,10 +293,6 @@ impl Request {
     pub fn repeats(&self) -> bool {
         matches!(self, Request::Install { .. } | Request::Update {} | Request::Check {})
     }
-}
-
-fn one() -> u32 {
-    1
 }
 
 fn keep() -> usize {

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::channel::{EVERYBODY, Offer, Step};
 use crate::base::clock::Timestamp;
 
+/// An install took no longer than this, in milliseconds, whatever a client says: one day.
+const TIME_MAX_MS: u64 = 86_400_000;
+
 /// How an install ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -74,12 +77,17 @@ impl Totals {
         let count = |result| u32::try_from(last.values().filter(|report| report.result == result).count());
         let count = |result| count(result).unwrap_or(u32::MAX);
         // What was taken back, or finished after a crash, tells no time.
-        let times: Vec<u64> = last.values().map(|report| report.time_ms).filter(|time| *time > 0).collect();
+        let time = |report: &&Feedback| report.time_ms.min(TIME_MAX_MS);
+        let times: Vec<u64> = last.values().map(time).filter(|time| *time > 0).collect();
         Self {
             installed: count(Outcome::Installed),
             failed: count(Outcome::Failed),
             rolled_back: count(Outcome::RolledBack),
-            time_ms: times.iter().sum::<u64>().checked_div(times.len() as u64).unwrap_or(0),
+            time_ms: times
+                .iter()
+                .fold(0, |sum: u64, time| sum.saturating_add(*time))
+                .checked_div(times.len() as u64)
+                .unwrap_or(0),
         }
     }
 

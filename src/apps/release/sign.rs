@@ -11,11 +11,11 @@ use tough::schema::{Hashes, Metafile, Role, Root, Signed, Snapshot, Target, Targ
 
 use super::anchor::Anchor;
 use super::error::{ReleaseError, Result};
-use super::keys::{self, KeyPair, ROOT, ROOT_PREFIX, bad, count_signatures, sign_with, word};
+use super::keys::{self, KeyPair, bad, count_signatures, sign_with, word};
 use super::package::check_name;
 use super::proposal::{Files, Proposal};
 use super::repository::Repository;
-use crate::base::disk::{Disk, DiskFile, OpenMode, RealDisk, create_file, read_file};
+use crate::base::disk::{Disk, DiskFile, OpenMode, RealDisk, create_file};
 use crate::base::ids::Sha256;
 use crate::crypto::SharedKey;
 use crate::version::index::sha256;
@@ -23,7 +23,6 @@ use crate::version::index::sha256;
 pub(super) const SPEC_VERSION: &str = "1.0.0";
 /// Longest file of metadata, in bytes.
 pub(super) const METADATA_LEN_MAX: u64 = 10 << 20;
-const ROOT_LEN_MAX: usize = 1 << 20;
 
 /// For how many days what is signed counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,20 +79,9 @@ impl Signer {
     /// Opens the keys in a directory that has a root.
     pub fn open(dir: &Path, expiry: Expiry) -> Result<Self> {
         let name = dir.display().to_string();
-        let read = |file: &str| -> Result<(Signed<Root>, Vec<u8>)> {
-            let bytes = read_file(&RealDisk, &dir.join(file), ROOT_LEN_MAX).map_err(|error| bad(&name, error))?;
-            let root = serde_json::from_slice(&bytes).map_err(|error| bad(&name, error))?;
-            Ok((root, bytes))
-        };
-        let (root, _) = read(ROOT)?;
-        let mut roots: Vec<(Root, Vec<u8>)> = Vec::new();
-        for item in RealDisk.list(dir).map_err(|error| bad(&name, error))? {
-            if item.name.starts_with(ROOT_PREFIX) && item.name.ends_with(".json") {
-                let (root, bytes) = read(&item.name)?;
-                roots.push((root.signed, bytes));
-            }
-        }
-        roots.sort_by_key(|(root, _)| root.version);
+        let roots = keys::read_roots(dir)?;
+        let (root, _) = roots.last().cloned().ok_or_else(|| bad(&name, "there is no root; `keygen` makes one"))?;
+        let roots = roots.into_iter().map(|(root, bytes)| (root.signed, bytes)).collect();
         let keys = keys::read_pairs(dir)?;
         let content_key = keys::shared_key(&name, keys::CONTENT_KEY)?;
         let store_key = keys::shared_key(&name, keys::STORE_KEY)?;
@@ -175,10 +163,32 @@ impl Signer {
         let Some(target) = offered.targets.targets.get(&wanted) else { return Ok(None) };
         let digest = data_encoding::HEXLOWER.encode(&target.hashes.sha256);
         let bytes = repository.get(&format!("targets/{digest}.{name}"), target.length)?;
-        let is_right = |bytes: &Vec<u8>| sha256(bytes).0[..] == target.hashes.sha256[..];
+        let is_right = |bytes: &Vec<u8>| is_target(bytes, target);
         let reason = format!("{name} is not what was signed");
         let untrusted = || ReleaseError::Untrusted { repository: repository.address(), reason };
         bytes.filter(is_right).map(Some).ok_or_else(untrusted)
+    }
+
+    /// That every signed file of an offer is among the files that come with it, or lies in the repository.
+    pub(super) fn check_files(
+        &self,
+        repository: &dyn Repository,
+        targets: &Signed<Targets>,
+        files: &Files,
+    ) -> Result<()> {
+        for (name, target) in &targets.signed.targets {
+            let name = name.raw();
+            if files.get(name).is_some_and(|bytes| is_target(bytes, target)) {
+                continue;
+            }
+            let digest = data_encoding::HEXLOWER.encode(&target.hashes.sha256);
+            let bytes = repository.get(&format!("targets/{digest}.{name}"), target.length)?;
+            if !bytes.is_some_and(|bytes| is_target(&bytes, target)) {
+                let what = "signed file, nor does it come with the offer,";
+                return Err(ReleaseError::Missing { what, name: name.to_owned() });
+            }
+        }
+        Ok(())
     }
 
     /// Signs and publishes an offer with these files added or replaced, or (without bytes) gone.
@@ -312,6 +322,11 @@ impl Offered {
     pub(super) fn names(&self) -> Vec<&str> {
         self.targets.targets.keys().map(TargetName::raw).collect()
     }
+}
+
+/// Whether bytes are those of a signed file.
+fn is_target(bytes: &[u8], target: &Target) -> bool {
+    bytes.len() as u64 == target.length && sha256(bytes).0[..] == target.hashes.sha256[..]
 }
 
 fn hashes(digest: &Sha256) -> Hashes {

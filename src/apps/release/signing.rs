@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::anchor::Anchor;
 use super::error::{ReleaseError, Result};
-use super::keys::{self, Person, Thresholds};
+use super::keys::{self, Person};
 use super::proposal::Proposal;
 use super::publish::Desk;
 use super::publisher;
@@ -18,7 +18,7 @@ pub(super) fn keygen(workspace: &Workspace, request: &Request, to_sign: Option<&
         unreachable!("called for this request alone");
     };
     let people: Vec<Person> = with.iter().map(|path| Person::read(path)).collect::<Result<_>>()?;
-    let thresholds = Thresholds { keys: *count, threshold: *threshold };
+    let thresholds = keys::thresholds(Path::new(keys), *count, *threshold)?;
     keys::make_root(Path::new(keys), thresholds, &people, (Expiry::default(), super::now(workspace)), to_sign)?;
     let what = "`trust` makes of them what the clients of a channel have to be given";
     Ok(Reply::Said(format!("keys are in {keys}; {what}")))
@@ -30,6 +30,10 @@ pub(super) fn propose(workspace: &Workspace, request: &Request, to: &str) -> Res
     if path.exists() {
         return Err(ReleaseError::Disk { path: to.to_owned(), reason: "it is there already".to_owned() });
     }
+    if is_among_keys(path, request) {
+        let reason = "it would lie among the keys, and is given away; name a file elsewhere".to_owned();
+        return Err(ReleaseError::Disk { path: to.to_owned(), reason });
+    }
     let reply = match request {
         Request::Keygen { .. } => keygen(workspace, request, Some(path)),
         request => publisher::run(workspace, request, Some(path)),
@@ -38,13 +42,26 @@ pub(super) fn propose(workspace: &Workspace, request: &Request, to: &str) -> Res
     if path.exists() { Ok(Reply::Signing(Proposal::read(to)?.signing())) } else { Ok(reply) }
 }
 
-/// Signs what somebody else wrote to be signed.
-pub(super) fn sign(file: &str, keys: &str, trust: Option<&str>) -> Result<Reply> {
+/// Whether a file would lie in the directory of keys that a request names.
+fn is_among_keys(path: &Path, request: &Request) -> bool {
+    let (Request::Keygen { keys, .. }
+    | Request::Publish { keys, .. }
+    | Request::Promote { keys, .. }
+    | Request::Rollout { keys, .. }
+    | Request::Channel { keys, .. }
+    | Request::Advance { keys, .. }
+    | Request::Cleanup { keys, .. }) = request
+    else {
+        return false;
+    };
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.parent().is_some_and(|dir| real(dir).starts_with(real(Path::new(keys))))
+}
+
+/// Signs what somebody else wrote to be signed, or only says what it is.
+pub(super) fn sign(file: &str, keys: &str, trust: Option<&str>, trial: bool) -> Result<Reply> {
     let trust = trust.map(|trust| Anchor::read(Path::new(trust))).transpose()?;
-    let mut proposal = Proposal::read(file)?;
-    let signing = proposal.sign(Path::new(keys), trust.as_ref())?;
-    proposal.replace(Path::new(file))?;
-    Ok(Reply::Signing(signing))
+    Proposal::read(file)?.sign(Path::new(file), Path::new(keys), trust.as_ref(), trial).map(Reply::Signing)
 }
 
 /// Does what was written to be signed.

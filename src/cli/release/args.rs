@@ -76,12 +76,12 @@ pub(super) enum Command {
     Keygen {
         /// The directory of the keys
         dir: PathBuf,
-        /// How many keys sign the root and what is offered
-        #[arg(long, default_value_t = 1)]
-        count: u32,
-        /// How many of them, and of those of others, have to
-        #[arg(long, default_value_t = 1)]
-        threshold: u32,
+        /// How many keys are made that sign the root and what is offered [default: as before, at first 1]
+        #[arg(long)]
+        count: Option<u32>,
+        /// How many of them, and of those of others, have to [default: as before, at first 1]
+        #[arg(long)]
+        threshold: Option<u32>,
         /// A file with the public keys of somebody who signs elsewhere, made by `key`
         #[arg(long, value_name = "FILE")]
         with: Vec<PathBuf>,
@@ -106,6 +106,9 @@ pub(super) enum Command {
         /// A channel's file of trust, to be shown what the channel's files say
         #[arg(long, value_name = "FILE")]
         trust: Option<PathBuf>,
+        /// Only say what would be signed
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Do what was written with `--to-sign`, once enough people have signed
     Complete {

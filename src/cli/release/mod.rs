@@ -6,7 +6,7 @@ mod request;
 use super::Context;
 use super::door::{Door, Purpose};
 use super::jobs::work;
-use super::output::outcome;
+use super::output::{outcome, plain};
 use super::progress::Bar;
 use crate::apps::release::{self, Doing, Request as ReleaseRequest};
 use crate::control::{Exit, Failure, Reply, release_done, release_metrics};
@@ -21,7 +21,14 @@ pub fn run(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
     let (door, _) = Door::open(context, Purpose::Write)?;
     let reply = work(context, &door, "release", &request, |workspace| run_here(context, workspace, &request));
     let closed = door.close();
-    let reply = reply?;
+    let mut reply = reply?;
+    if !context.output.json {
+        // It may hold what publishers and clients wrote. That no versions fit together takes several lines.
+        reply.message = match reply.ok {
+            true => plain(&reply.message),
+            false => reply.message.lines().map(plain).collect::<Vec<_>>().join("\n  "),
+        };
+    }
     let exit = match prometheus && reply.ok {
         true => {
             context.output.bytes(release_metrics(&super::history::data::<Vec<_>>(&reply)?).as_bytes())?;
@@ -57,34 +64,35 @@ fn print(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
 
 /// One thing of a list, as people read it.
 fn line(item: &serde_json::Value) -> String {
-    let word = |field: &str| item[field].as_str().unwrap_or_default();
-    if let Some(text) = item.as_str() {
+    let said = |item: &serde_json::Value| item.as_str().map(plain);
+    let word = |field: &str| said(&item[field]).unwrap_or_default();
+    if let Some(text) = said(item) {
         return format!("{text}\n");
     }
     let package = format!("{} {}", word("package"), word("version"));
     if item.get("install").is_some() {
-        return format!("{package}: {}\n", item["reason"].as_str().unwrap_or("can be installed"));
+        return format!("{package}: {}\n", said(&item["reason"]).unwrap_or_else(|| "can be installed".to_owned()));
     }
     if item.get("verdict").is_some() {
         let (share, totals) = (item["bps"].as_f64().unwrap_or(0.0) / 100.0, &item["totals"]);
         let (installed, failed, back) = (&totals["installed"], &totals["failed"], &totals["rolled_back"]);
         let mut text = format!("{package}: {share} %, {installed} installed, {failed} failed, {back} rolled back, ");
         let paused = if item["paused"] == true { "paused, " } else { "" };
-        let verdict = item["revoked"].as_str().map_or(word("verdict").to_owned(), |why| format!("taken back: {why}"));
+        let verdict = said(&item["revoked"]).map_or_else(|| word("verdict"), |why| format!("taken back: {why}"));
         text.push_str(&format!("{} ms each: {paused}{verdict}\n", totals["time_ms"]));
         for alert in item["alerts"].as_array().into_iter().flatten() {
-            text.push_str(&format!("  alert: {}\n", alert.as_str().unwrap_or_default()));
+            text.push_str(&format!("  alert: {}\n", said(alert).unwrap_or_default()));
         }
         for note in item["notes"].as_array().into_iter().flatten() {
-            text.push_str(&format!("  \u{201c}{}\u{201d}\n", note.as_str().unwrap_or_default()));
+            text.push_str(&format!("  \u{201c}{}\u{201d}\n", said(note).unwrap_or_default()));
         }
         return text;
     }
     if item.get("ok").is_some() {
-        return format!("{}: {}\n", word("name"), item["reason"].as_str().unwrap_or("passed"));
+        return format!("{}: {}\n", word("name"), said(&item["reason"]).unwrap_or_else(|| "passed".to_owned()));
     }
     if item.get("what").is_some() {
-        let (time, seen) = (super::output::local_time(word("time")), item["acknowledged"] == true);
+        let (time, seen) = (super::output::local_time(&word("time")), item["acknowledged"] == true);
         let mark = if seen { ' ' } else { '*' };
         return format!("{mark} {} {time} {} {package} {}\n", item["number"], word("what"), word("detail"));
     }

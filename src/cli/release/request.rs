@@ -130,9 +130,9 @@ pub(super) fn of(command: Command) -> Result<ReleaseRequest, Failure> {
             carry.of(ReleaseRequest::Keygen { keys: text(&dir)?, count, threshold, with: texts(&with)? })?
         }
         Command::Key { dir, to } => ReleaseRequest::Key { keys: text(&dir)?, to: text(&to)? },
-        Command::Sign { file, keys, trust } => {
+        Command::Sign { file, keys, trust, dry_run } => {
             let trust = trust.map(|trust| text(&trust)).transpose()?;
-            ReleaseRequest::Sign { file: text(&file)?, keys: text(&keys)?, trust }
+            ReleaseRequest::Sign { file: text(&file)?, keys: text(&keys)?, trust, dry_run }
         }
         Command::Complete { files, keys, repository } => {
             let repository = repository.map(|repository| place(&repository)).transpose()?;

@@ -48,6 +48,36 @@ fn releases_are_published_and_installed_through_both_doors() {
 }
 
 #[test]
+fn what_others_wrote_moves_no_cursor_and_makes_no_lines() {
+    let home = Home::new();
+    let store = home.store("store");
+    let kura = |args: &[&str]| run(home.kura(["release"]).args(args).arg("-w").arg(&store));
+    let at = ["--repository", "srv", "--keys", "keys"];
+    let with = |args: &[&str]| kura(&[args, &at[..]].concat());
+    kura(&["keygen", "keys"]).ok();
+    let dir = home.dir("tool/files");
+    fs::write(home.path("tool/package.json"), r#"{"name": "tool", "version": "1.0.0", "type": "feature"}"#).unwrap();
+    fs::write(dir.join("tool.txt"), "one").unwrap();
+    with(&["publish", "tool", "--channel", "stable"]).ok();
+    kura(&["trust", "stable", "--keys", "keys", "--to", "stable.trust"]).ok();
+    kura(&["follow", "srv", "--trust", "stable.trust"]).ok();
+    kura(&["install", "tool"]).ok();
+    let evil = "all\u{1b}[2J\nkura: done\u{202e}";
+    let escaped = "all\\u{1b}[2J\\nkura: done\\u{202e}";
+    kura(&["feedback", "tool@1.0.0", evil]).ok();
+    let out = with(&["report", "stable"]).ok();
+    assert!(out.contains(&format!("  \u{201c}{escaped}\u{201d}\n")), "{out:?}");
+    let out = with(&["rollout", "tool@1.0.0", &format!("revoke:{evil}"), "--channel", "stable"]).ok();
+    assert!(out.contains(escaped), "{out:?}");
+    for args in [&["check"][..], &["update"], &["history"]] {
+        let out = kura(args).ok();
+        assert!(!out.contains(['\u{1b}', '\u{202e}']) && !out.contains("\nkura"), "{args:?}: {out:?}");
+    }
+    assert!(kura(&["check"]).ok().contains(escaped));
+    kura(&["install", "tool"]).fails(17, &["all\\u{1b}[2J\n  kura: done\\u{202e}"]);
+}
+
+#[test]
 fn a_mount_takes_requests_as_jobs_and_looks_for_something_new_by_itself() {
     let home = Home::new();
     let store = home.store("store");

@@ -149,6 +149,17 @@ fn feedback_advances_holds_or_aborts() {
 }
 
 #[test]
+fn a_client_that_tells_an_absurd_time_counts_as_a_day() {
+    let report = |client: &str, time_ms| {
+        let (client, note) = (client.to_owned(), None);
+        Feedback { client, counter: 1, result: Outcome::Installed, time_ms, note }
+    };
+    let day = 86_400_000;
+    assert_eq!(Totals::of(&[report("a", u64::MAX), report("b", u64::MAX), report("c", u64::MAX)]).time_ms, day);
+    assert_eq!(Totals::of(&[report("a", u64::MAX), report("b", 1000)]).time_ms, (day + 1000) / 2);
+}
+
+#[test]
 fn a_paused_rollout_goes_on_where_it_was() {
     let world = World::new();
     let rollout = Rollout { bps: 0, ..Rollout::default() };

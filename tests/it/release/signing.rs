@@ -1,9 +1,10 @@
 //! Several people sign, each where they are, and files are carried between them.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use kura::apps::release::{Change, ReleaseError, Reply, Request, Rollout, Signing};
+use kura::apps::release::{Change, Expiry, ReleaseError, Reply, Request, Rollout, Signing, Thresholds, Window};
 use serde_json::{Value, json};
 
 use super::support::{CHANNEL, World, run};
@@ -35,7 +36,7 @@ impl Team {
 
     fn keygen(&self, count: u32, threshold: u32, with: &[&str]) -> Request {
         let with = with.iter().map(|name| self.text(&format!("{name}.pub"))).collect();
-        Request::Keygen { keys: self.0.at().1, count, threshold, with }
+        Request::Keygen { keys: self.0.at().1, count: Some(count), threshold: Some(threshold), with }
     }
 
     /// Writes what is asked to be signed by others, to a file of this name.
@@ -47,7 +48,11 @@ impl Team {
 
     fn sign(&self, file: &str, name: &str) -> Result<Signing, ReleaseError> {
         let trust = self.0.keys().join("root.json").exists().then(|| self.0.trust(CHANNEL));
-        match self.run(&Request::Sign { file: self.text(file), keys: self.text(name), trust })? {
+        self.sign_with(file, name, trust, false)
+    }
+
+    fn sign_with(&self, file: &str, name: &str, trust: Option<String>, dry_run: bool) -> Result<Signing, ReleaseError> {
+        match self.run(&Request::Sign { file: self.text(file), keys: self.text(name), trust, dry_run })? {
             Reply::Signing(signing) => Ok(signing),
             reply => panic!("{reply:?}"),
         }
@@ -119,7 +124,19 @@ fn people_in_different_places_sign_a_root_and_an_offer() {
     let signing = team.sign("offer-at-carol", "carol").unwrap();
     let shown = signing.shows.join("\n");
     assert!(signing.complete, "{signing:?}");
-    for words in ["new: package.stable.tool.1.0.0", "what is new", "  t sha256-", "runs true", "tool 1.0.0: 100 %"] {
+    for words in [
+        "new: package.stable.tool.1.0.0",
+        "expires: ",
+        "  changes[0]: \"what is new\"",
+        "  files[t].integrity: \"sha256-",
+        "  files[t].mode: ",
+        "  files[t].class: ",
+        "  checks[0].command[0]: \"true\"",
+        "  type: \"feature\"",
+        "  security_epoch: 0",
+        "  rollback: true",
+        "  packages.tool[1.0.0].bps: 10000",
+    ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     too_few(team.complete(&["offer"]), (1, 2));
@@ -140,8 +157,11 @@ fn a_rollout_that_several_sign_shows_them_what_changes() {
     assert!(team.0.reason("1.0.0").is_none());
     team.propose("pause", pause);
     let shown = team.sign("pause", "bob").unwrap().shows;
-    assert_eq!(shown.len(), 2, "the package is as he signed it before: {shown:?}");
-    assert!(shown[0].starts_with("changed: channel.stable") && shown[1].contains("100 %, paused"), "{shown:?}");
+    assert!(!shown.join("\n").contains("package.stable"), "the package is as he signed it before: {shown:?}");
+    assert!(shown[0].starts_with("expires: ") && shown[0].contains(" -> "), "{shown:?}");
+    assert!(shown[1].starts_with("changed: channel.stable"), "{shown:?}");
+    assert_eq!(shown[2], "  packages.tool[1.0.0].paused: false -> true");
+    assert!(shown[3].starts_with("  packages.tool[1.0.0].since: ") && shown.len() == 4, "{shown:?}");
     // Carol has signed nothing yet.
     assert!(team.sign("pause", "carol").unwrap().shows.iter().any(|line| line.starts_with("new: package.stable")));
     team.complete(&["pause"]).unwrap();
@@ -193,6 +213,133 @@ fn what_was_signed_counts_once_and_only_as_it_was_signed() {
 }
 
 #[test]
+fn an_offer_is_not_published_without_the_files_that_it_names() {
+    let team = Team::of_three();
+    team.propose("second", team.publish("1.1.0", "two"));
+    fs::copy(team.text("second"), team.text("cut")).unwrap();
+    edit(&team.0.path("cut"), |value| value["files"] = json!({}));
+    team.sign("cut", "bob").unwrap();
+    let error = team.complete(&["cut"]).unwrap_err();
+    assert!(matches!(error, ReleaseError::Missing { .. }), "{error}");
+    team.sign("second", "bob").unwrap();
+    team.complete(&["second"]).unwrap();
+    // What the repository has, it has as it was signed.
+    team.propose("third", team.publish("1.2.0", "three"));
+    team.sign("third", "bob").unwrap();
+    let targets = fs::read_dir(team.0.repository().join("targets")).unwrap();
+    let name = |path: &std::path::PathBuf| path.to_str().unwrap().ends_with(".package.stable.tool.1.0.0");
+    let old = targets.map(|entry| entry.unwrap().path()).find(name).unwrap();
+    let kept = fs::read(&old).unwrap();
+    fs::write(&old, vec![0; kept.len()]).unwrap();
+    assert!(matches!(team.complete(&["third"]), Err(ReleaseError::Missing { .. })));
+    fs::write(&old, kept).unwrap();
+    team.complete(&["third"]).unwrap();
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"three");
+}
+
+#[test]
+fn who_signs_is_shown_first_what_it_would_be() {
+    let team = Team::of_three();
+    let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+    let min_epoch = [("tool".to_owned(), 3)].into();
+    let windows = Some(vec![Window {
+        tz: "Europe/Berlin".to_owned(),
+        days: vec!["mon".to_owned()],
+        start: "22:00".to_owned(),
+        end: "05:00".to_owned(),
+    }]);
+    team.propose("set", Request::Channel { repository, keys, channel, windows, min_epoch });
+    let (before, trust) = (fs::read(team.text("set")).unwrap(), Some(team.0.trust(CHANNEL)));
+    let trial = team.sign_with("set", "bob", trust, true).unwrap();
+    assert!(!trial.complete);
+    assert_eq!(fs::read(team.text("set")).unwrap(), before, "nothing is signed");
+    too_few(team.complete(&["set"]), (1, 2));
+    let shown = trial.shows.join("\n");
+    for words in ["  min_epoch.tool: 3", "  windows[0].start: \"22:00\"", "  windows[0].days[0]: \"mon\""] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    // What says it is not shown without the key of the channel, nor without the file itself.
+    let shown = team.sign_with("set", "bob", None, true).unwrap().shows.join("\n");
+    assert!(shown.contains("what it says is shown with the file of trust"), "{shown}");
+    fs::copy(team.text("set"), team.text("cut")).unwrap();
+    edit(&team.0.path("cut"), |value| value["files"] = json!({}));
+    let shown = team.sign_with("cut", "bob", Some(team.0.trust(CHANNEL)), true).unwrap().shows.join("\n");
+    assert!(shown.contains("it is not in this file"), "{shown}");
+    assert_eq!(team.sign("set", "bob").unwrap().shows, trial.shows, "a trial is not remembered");
+}
+
+#[test]
+fn what_was_not_signed_after_all_is_shown_again() {
+    let team = Team::of_three();
+    team.propose("second", team.publish("1.1.0", "two"));
+    let trial = team.sign_with("second", "bob", Some(team.0.trust(CHANNEL)), true).unwrap();
+    // It can be read here, and not be written over.
+    let open = fs::File::open(team.text("second")).unwrap();
+    let (file, trust) = (format!("/proc/self/fd/{}", open.as_raw_fd()), Some(team.0.trust(CHANNEL)));
+    let error = team.run(&Request::Sign { file, keys: team.text("bob"), trust, dry_run: false }).unwrap_err();
+    assert!(matches!(error, ReleaseError::Disk { .. }), "{error}");
+    assert_eq!(team.sign("second", "bob").unwrap().shows, trial.shows);
+}
+
+#[test]
+fn nothing_is_signed_that_is_not_shown_or_lets_others_sign() {
+    let team = Team::of_three();
+    team.propose("second", team.publish("1.1.0", "two"));
+    let id = "0".repeat(64);
+    let role = json!({ "name": "mallory", "keyids": [id], "threshold": 1, "paths": ["*"], "terminating": false });
+    let changes: [(&str, Value); 3] = [
+        ("/targets/signed/delegations", json!({ "keys": {}, "roles": [role] })),
+        ("/targets/signed/more", json!(1)),
+        ("/targets/signed/targets/channel.stable/custom", json!({ "more": 1 })),
+    ];
+    for (path, value) in changes {
+        fs::copy(team.text("second"), team.text("altered")).unwrap();
+        edit(&team.0.path("altered"), |proposal| {
+            let (above, name) = path.rsplit_once('/').unwrap();
+            proposal.pointer_mut(above).unwrap()[name] = value;
+        });
+        let error = team.sign("altered", "bob").unwrap_err();
+        assert!(matches!(error, ReleaseError::Damaged { .. }), "{path}: {error}");
+    }
+    team.propose("next", team.keygen(1, 2, &["bob", "carol"]));
+    edit(&team.0.path("next"), |proposal| proposal["root"]["signed"]["more"] = json!(1));
+    assert!(matches!(team.sign("next", "bob"), Err(ReleaseError::Damaged { .. })));
+}
+
+#[test]
+fn a_root_is_compared_with_the_one_that_was_signed_before_and_not_with_what_it_brings() {
+    let team = Team::of_three();
+    // Mallory makes a root 1 of her own that names Bob, and a root 2 that follows from it.
+    let mallory = Team::new(&[]);
+    let keygen = |threshold| {
+        let with = vec![team.text("bob.pub")];
+        Request::Keygen { keys: mallory.0.at().1, count: Some(1), threshold: Some(threshold), with }
+    };
+    mallory.run(&keygen(1)).unwrap();
+    mallory.propose("forged", keygen(1));
+    fs::copy(mallory.text("forged"), team.text("forged")).unwrap();
+    let before = fs::read(team.text("forged")).unwrap();
+    let error = team.sign_with("forged", "bob", None, false).unwrap_err();
+    assert!(error.to_string().contains("does not follow from root 1, which is known here"), "{error}");
+    assert_eq!(fs::read(team.text("forged")).unwrap(), before);
+    // Who signed nothing yet is told so, and knows no key but their own; the file of trust tells more.
+    team.propose("next", team.keygen(1, 2, &["bob", "carol"]));
+    let shown = team.sign_with("next", "carol", None, true).unwrap().shows;
+    assert!(shown[0].starts_with("no root is known here"), "{shown:?}");
+    let keys = |shown: &[String]| shown.iter().filter(|line| line.starts_with("  ")).cloned().collect::<Vec<_>>();
+    assert!(keys(&shown).iter().all(|line| line.contains(", new")), "{shown:?}");
+    let shown = team.sign("next", "carol").unwrap().shows;
+    assert_eq!(shown[0], "compared with root 1, which is known here");
+    assert_eq!(keys(&shown).iter().filter(|line| line.ends_with(", yours") && !line.contains("new")).count(), 2);
+    assert_eq!(keys(&shown).iter().filter(|line| line.ends_with(", gone")).count(), 4, "{shown:?}");
+    let bob = team.sign_with("next", "bob", None, false).unwrap().shows;
+    assert_eq!(bob[0], shown[0]);
+    team.complete(&["next"]).unwrap();
+}
+
+#[test]
 fn the_next_root_is_signed_by_enough_of_the_old_keys_and_of_the_new() {
     let team = Team::of_three();
     team.0.follow();
@@ -220,6 +367,9 @@ fn what_is_to_be_signed_is_written_to_new_files_and_only_where_something_is_sign
     let request = Box::new(team.publish("1.1.0", "two"));
     assert!(team.run(&Request::Propose { to: team.text("taken"), request }).is_err());
     assert_eq!(fs::read(team.0.path("taken")).unwrap(), b"mine");
+    let inside = Request::Propose { to: team.text("keys/offer"), request: Box::new(team.publish("1.1.0", "two")) };
+    let error = team.run(&inside).unwrap_err();
+    assert!(error.to_string().contains("among the keys") && !team.0.path("keys/offer").exists(), "{error}");
     let error = team.run(&Request::Propose { to: team.text("none"), request: Box::new(Request::Update {}) });
     assert!(matches!(error, Err(ReleaseError::NotNamed { .. })), "{error:?}");
     // Nobody's key counts twice.
@@ -228,4 +378,149 @@ fn what_is_to_be_signed_is_written_to_new_files_and_only_where_something_is_sign
     assert!(matches!(twice, Err(ReleaseError::Keys { .. })), "{twice:?}");
     fs::write(team.0.path("junk"), "{}").unwrap();
     assert!(matches!(team.sign("junk", "bob"), Err(ReleaseError::Damaged { .. })));
+}
+
+#[test]
+fn the_next_keys_are_as_many_as_before_and_as_many_of_them_have_to_sign() {
+    let team = Team::of_three();
+    let keys = || team.0.at().1;
+    let again = |with: Vec<String>| Request::Keygen { keys: keys(), count: None, threshold: None, with };
+    let error = team.run(&again(Vec::new())).unwrap_err();
+    assert!(error.to_string().contains("2 of 1 keys would have to sign"), "{error}");
+    let with = ["bob.pub", "carol.pub"].map(|name| team.text(name)).to_vec();
+    team.propose("next", again(with));
+    let shown = team.sign("next", "bob").unwrap().shows;
+    assert!(shown.contains(&"root: 2 of 3 keys sign".to_owned()), "{shown:?}");
+    team.complete(&["next"]).unwrap();
+    // All keys are in one place.
+    let world = World::signed_by(Thresholds { keys: 3, threshold: 2 }, Expiry::default());
+    let keygen = Request::Keygen { keys: world.at().1, count: None, threshold: None, with: Vec::new() };
+    run(&world.client, &keygen).unwrap();
+    let root: Value = serde_json::from_slice(&fs::read(world.keys().join("root.json")).unwrap()).unwrap();
+    let targets = &root["signed"]["roles"]["targets"];
+    assert_eq!((&targets["threshold"], targets["keyids"].as_array().unwrap().len()), (&json!(2), 3));
+}
+
+#[test]
+fn the_public_keys_of_a_person_are_written_to_a_new_file_also_when_the_keys_are_there() {
+    let team = Team::new(&["bob"]);
+    let key = |dir: &str, to: &str| team.run(&Request::Key { keys: team.text(dir), to: team.text(to) });
+    let error = key("carol", "bob.pub").unwrap_err();
+    assert!(matches!(error, ReleaseError::Disk { .. }) && !team.0.path("carol").exists(), "{error}");
+    fs::remove_file(team.0.path("bob").join("targets-person.key")).unwrap();
+    key("bob", "again.pub").unwrap();
+    key("bob", "once-more.pub").unwrap();
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(team.text(name)).unwrap()).unwrap() };
+    assert_eq!(read("again.pub")["root"], read("bob.pub")["root"]);
+    assert_ne!(read("again.pub")["targets"], read("bob.pub")["targets"], "this one was lost");
+    assert_eq!(read("again.pub"), read("once-more.pub"));
+}
+
+#[test]
+fn content_that_waits_for_signatures_is_cleaned_up_after_a_week() {
+    let team = Team::of_three();
+    let cleanup = || {
+        let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+        team.run(&Request::Cleanup { repository, keys, channel, keep: 5, dry_run: false }).unwrap();
+    };
+    for (name, version) in [("second", "1.1.0"), ("third", "1.2.0")] {
+        team.propose(name, team.publish(version, version));
+        team.sign(name, "bob").unwrap();
+        cleanup();
+        if name == "second" {
+            team.complete(&[name]).unwrap();
+        }
+    }
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86_400);
+    for entry in fs::read_dir(team.0.repository().join("content")).unwrap() {
+        fs::File::open(entry.unwrap().path()).unwrap().set_modified(old).unwrap();
+    }
+    cleanup();
+    assert!(matches!(team.complete(&["third"]), Err(ReleaseError::Missing { what: "content", .. })));
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"1.1.0");
+}
+
+/// Copies a directory of keys, as it was before, with the first `count` of the files that came since.
+fn interrupted(before: &Path, after: &Path, to: &Path, count: usize) -> bool {
+    fs::remove_dir_all(to).ok();
+    fs::create_dir_all(to).unwrap();
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let copy = |from: &Path, name: &String| assert!(fs::copy(from.join(name), to.join(name)).is_ok());
+    names(before).iter().for_each(|name| copy(before, name));
+    let mut new = names(after);
+    new.retain(|name| fs::read(before.join(name)).ok() != fs::read(after.join(name)).ok());
+    // As they are written: keys, the root under its version, and then as the newest.
+    new.sort_by_key(|name| (name == "root.json", name.ends_with(".json"), name.clone()));
+    new.iter().take(count).for_each(|name| copy(after, name));
+    count >= new.len()
+}
+
+#[test]
+fn keys_whose_making_was_interrupted_anywhere_can_be_used_and_made_again() {
+    for first in [true, false] {
+        let world = World::new();
+        let (keys, before, after) = (world.keys(), world.path("before"), world.path("after"));
+        world.publish("tool", "1.0.0", json!({}), &[("t", "one")]);
+        if first {
+            fs::create_dir(&before).unwrap();
+        } else {
+            world.follow();
+            interrupted(&keys, &keys, &before, 0);
+        }
+        let keygen = Request::Keygen { keys: world.at().1, count: None, threshold: None, with: Vec::new() };
+        if first {
+            fs::remove_dir_all(&keys).unwrap();
+            fs::remove_dir_all(world.repository()).unwrap();
+        }
+        run(&world.client, &keygen).unwrap();
+        fs::rename(&keys, &after).unwrap();
+        for step in 0.. {
+            let is_last = interrupted(&before, &after, &keys, step);
+            if !first || keys.join("root-1.json").exists() {
+                world.publish("tool", &format!("2.0.{step}"), json!({}), &[("t", "two")]);
+                world.follow();
+            }
+            run(&world.client, &keygen).unwrap_or_else(|error| panic!("{first}, {step}: {error}"));
+            world.publish("tool", &format!("3.0.{step}"), json!({}), &[("t", "three")]);
+            world.follow();
+            world.install(&[&format!("tool@3.0.{step}")]).unwrap();
+            // Each step begins with what was offered at first.
+            fs::remove_dir_all(world.repository()).unwrap();
+            if is_last {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_root_whose_completion_was_interrupted_anywhere_is_completed_again() {
+    let team = Team::of_three();
+    let (keys, before, after) = (team.0.keys(), team.0.path("before"), team.0.path("after"));
+    team.propose("next", team.keygen(1, 2, &["bob"]));
+    fs::copy(team.text("next"), team.text("at-carol")).unwrap();
+    team.sign("next", "bob").unwrap();
+    interrupted(&keys, &keys, &before, 0);
+    team.complete(&["next"]).unwrap();
+    fs::rename(&keys, &after).unwrap();
+    // Other signatures make the same root, too.
+    team.sign("at-carol", "carol").unwrap();
+    for step in 0..2 {
+        assert!(!interrupted(&before, &after, &keys, step));
+        team.complete(&["next", "at-carol"]).unwrap_or_else(|error| panic!("{step}: {error}"));
+        assert_eq!(fs::read(keys.join("root-2.json")).unwrap(), fs::read(keys.join("root.json")).unwrap());
+        assert!(matches!(team.complete(&["next"]), Err(ReleaseError::Stale { .. })));
+        let version = format!("1.1.{step}");
+        team.propose(&version, team.publish(&version, "two"));
+        team.sign(&version, "bob").unwrap();
+        team.complete(&[&version]).unwrap();
+    }
+    team.0.follow();
+    team.0.install(&["tool"]).unwrap();
+    assert_eq!(ws::read(&team.0.client, "t"), b"two");
 }
