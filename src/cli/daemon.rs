@@ -48,8 +48,6 @@ pub const SINGLE_WRITER: &str = "this store has no working conditional writes: o
 /// Serves a mount as the daemon: tells the command that started it, through standard output, how the
 /// start went.
 pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Result<Exit, Failure> {
-    // Fails only for a process that leads its group already, which then has its own session.
-    nix::unistd::setsid().ok();
     let tell = |reply: Reply| context.output.json(&reply);
     let notice: Notice = Arc::new(|waiting| {
         // The command that waits may have gone; then nobody has to be told.
@@ -63,6 +61,9 @@ pub fn run_in_background(context: &Context, serve: Result<Serve, Failure>) -> Re
             return Ok(exit);
         }
     };
+    // Not before: an automount point lets only the group of those who mount it pass. Fails only for a process that
+    // leads its group already, which then has its own session.
+    nix::unistd::setsid().ok();
     let offline = served.workspace.status().offline.map(|offline| offline.reason);
     let conditional = served.workspace.has_conditional_writes();
     let about = serde_json::json!({ "offline": offline, "conditional_writes": conditional });

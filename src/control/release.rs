@@ -119,9 +119,7 @@ impl From<ReleaseError> for Failure {
             ReleaseError::Cancelled => (Exit::Interrupted, None),
             ReleaseError::Missing { what: "content", .. } => (
                 Exit::Other,
-                Some(
-                    "`cleanup` removes content that no offer needed for a week; ask for it again, and let it be signed anew",
-                ),
+                Some("`cleanup` removes content that no offer needed for a week; ask again, and let it be signed anew"),
             ),
             ReleaseError::Missing { .. }
             | ReleaseError::NotInstalled { .. }

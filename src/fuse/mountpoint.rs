@@ -250,9 +250,12 @@ fn clear_dead(mountpoint: &Path) -> Result<(), MountError> {
 /// A connection that was cut leaves a mount that answers nothing. Device numbers are used again, so a
 /// mount that does answer is somebody else's.
 pub(super) fn clear_if_dead(mountpoint: &Path, device: &str) -> Result<(), MountError> {
-    let is_dead = std::fs::metadata(mountpoint).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
-    match top_mount(mountpoint) {
-        Some(line) if is_dead && line.is_ours(device) => detach(mountpoint),
+    // Looked at only while it is ours: below it may be an automount point, which would mount it again.
+    if !top_mount(mountpoint).is_some_and(|line| line.is_ours(device)) {
+        return Ok(());
+    }
+    match std::fs::metadata(mountpoint) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => detach(mountpoint),
         _ => Ok(()),
     }
 }

@@ -74,8 +74,8 @@ fn id(dir: &str, key: &Key) -> Result<Decoded<Hex>> {
     key.key_id().map_err(|error| bad(dir, error))
 }
 
-/// Makes the keys of one person, who signs with them for publishers elsewhere, where there are none yet, and writes what
-/// these have to be given.
+/// Makes the keys of one person, who signs with them for publishers elsewhere, where there are none yet, and writes
+/// what these have to be given.
 /// The ids of the keys, for roots and for targets.
 pub(super) fn person(dir: &Path, to: &Path) -> Result<(String, String)> {
     let (name, disk) = (dir.display().to_string(), &RealDisk);
@@ -170,8 +170,8 @@ fn new_root(
     let all = count(thresholds.keys).saturating_add(people.len());
     if thresholds.threshold == 0 || count(thresholds.threshold) > all || all > KEYS_MAX {
         let reason = format!(
-            "{} of {all} keys would have to sign; the threshold is from 1 to the number of keys, and they are {KEYS_MAX} \
-             at most; name the people again (--with), or give --count and --threshold",
+            "{} of {all} keys would have to sign; the threshold is from 1 to the number of keys, and they are \
+             {KEYS_MAX} at most; name the people again (--with), or give --count and --threshold",
             thresholds.threshold
         );
         return Err(bad(&name, reason));
@@ -285,8 +285,8 @@ pub(super) fn has_root(dir: &Path) -> bool {
     dir.join(ROOT).exists() || dir.join(format!("{ROOT_PREFIX}1.json")).exists()
 }
 
-/// The roots in a directory of keys with their bytes, oldest first, up to the newest one that counts: that of `root.json`,
-/// or one that follows it, when its adoption was interrupted.
+/// The roots in a directory of keys with their bytes, oldest first, up to the newest one that counts: that of
+/// `root.json`, or one that follows it, when its adoption was interrupted.
 pub(super) fn read_roots(dir: &Path) -> Result<Vec<(Signed<Root>, Vec<u8>)>> {
     let name = dir.display().to_string();
     let read = |file: &str| -> Result<(Signed<Root>, Vec<u8>)> {

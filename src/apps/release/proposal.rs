@@ -121,8 +121,8 @@ impl Proposal {
     }
 
     /// Signs it with all keys in a directory that may, writes it where it came from, and says what was signed: what
-    /// differs from what was signed with them before and, with a channel's file of trust, what that channel's files say.
-    /// A `trial` only says it.
+    /// differs from what was signed with them before and, with a channel's file of trust, what that channel's files
+    /// say. A `trial` only says it.
     pub(super) fn sign(&mut self, path: &Path, dir: &Path, trust: Option<&Anchor>, trial: bool) -> Result<Signing> {
         let name = dir.display().to_string();
         let (pairs, before) = (read_pairs(dir)?, self.signing());

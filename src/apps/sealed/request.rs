@@ -67,8 +67,8 @@ pub fn take_secrets(request: &[u8]) -> Result<(Vec<u8>, RequestSecrets)> {
     on_wiped_stack(|| take(request))
 }
 
-/// The text that a request gives for `op`, which is no secret; nothing where it has none. Nothing else of the request is
-/// kept, nor repeated by an error.
+/// The text that a request gives for `op`, which is no secret; nothing where it has none. Nothing else of the request
+/// is kept, nor repeated by an error.
 pub fn named_operation(request: &[u8]) -> Result<Option<String>> {
     on_wiped_stack(|| {
         for (name, value) in members(request).map_err(not_json)? {

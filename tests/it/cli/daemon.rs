@@ -2,10 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
 use super::support::{Home, Mount, PASSPHRASE, Running, gone_within, json_lines, run, signal, wait_for};
@@ -267,6 +270,47 @@ fn a_copy_of_the_mount_elsewhere_takes_nothing_from_programs_that_have_files_ope
     drop(elsewhere);
     assert!(gone_within(pid, SOON));
     assert_eq!(home.ok(&store, ["cat", "latest:open"]), "more\n".repeat(10));
+}
+
+/// An automount point whose mounts nobody makes but who belongs to this process group.
+struct Automount {
+    path: PathBuf,
+    _events: (OwnedFd, OwnedFd),
+}
+
+impl Automount {
+    fn at(path: PathBuf) -> Self {
+        let events = nix::unistd::pipe().unwrap();
+        let (fd, group) = (events.1.as_raw_fd(), nix::unistd::getpgrp());
+        let options = format!("fd={fd},pgrp={group},minproto=5,maxproto=5,direct");
+        mount(Some("kura-test"), &path, Some("autofs"), MsFlags::empty(), Some(&*options)).unwrap();
+        Self { path, _events: events }
+    }
+}
+
+impl Drop for Automount {
+    fn drop(&mut self) {
+        while umount2(&self.path, MntFlags::MNT_DETACH).is_ok() {}
+    }
+}
+
+#[test]
+fn an_automount_point_is_mounted_by_who_may_pass_it() {
+    if !crate::mount::guard::is_root() {
+        return;
+    }
+    let home = Home::new();
+    let store = home.store("store");
+    let point = Automount::at(home.dir("auto"));
+    let mut mounting = Running(home.kura(["mount"]).arg(&store).arg(&point.path).spawn().unwrap());
+    let ended = (0..600).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        mounting.0.try_wait().unwrap().is_some()
+    });
+    assert!(ended, "who mounts waits for the mount");
+    fs::write(point.path.join("file"), "content").unwrap();
+    run(home.kura(["unmount"]).arg(&point.path)).ok();
+    assert_eq!(home.ok(&store, ["cat", "latest:file"]), "content");
 }
 
 #[test]
