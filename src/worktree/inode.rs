@@ -93,6 +93,8 @@ pub(super) struct Layer {
     pub(super) low_water: u64,
     /// Whether the journal says that the layer is all there, and published.
     pub(super) complete: bool,
+    /// Whether the journal says that nobody writes this draft any more.
+    pub(super) closed: bool,
 }
 
 /// A directory.
@@ -214,6 +216,7 @@ impl Layer {
             mtime,
             low_water: u64::MAX,
             complete: false,
+            closed: false,
         }
     }
 
@@ -241,13 +244,15 @@ impl Layer {
 }
 
 impl File {
-    /// The draft, begun when there is none.
+    /// The draft, to be changed, begun when there is none.
     pub(super) fn draft_mut(&mut self, mtime: Timestamp) -> &mut Layer {
         let (id, size) = (self.next_layer, self.size);
         if self.draft.is_none() {
             self.next_layer += 1;
         }
-        self.draft.get_or_insert_with(|| Layer::new(id, size, mtime))
+        let draft = self.draft.get_or_insert_with(|| Layer::new(id, size, mtime));
+        draft.closed = false;
+        draft
     }
 
     /// Turns the draft into published content; false when there is none.

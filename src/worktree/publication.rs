@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::absorb::{Absorbed, Purpose, register};
 use super::content::View;
 use super::extents::Extents;
-use super::inode::{Layer, Node};
+use super::inode::{File, Layer, Node};
 use super::journal::FrameRef;
 use super::live::{Wait, Worktree};
 use super::local_blobs::Own;
@@ -169,7 +169,7 @@ impl Worktree {
         // What takes long comes last.
         let (large, small): (Vec<Ino>, Vec<Ino>) =
             dirty.into_iter().partition(|ino| self.unlogged(*ino).0 >= STAGE_LEN_MIN);
-        small.into_iter().try_for_each(|ino| self.log_file(ino))?;
+        small.into_iter().try_for_each(|ino| self.log_file(ino, None))?;
         for ino in large {
             let (_, draft) = self.unlogged(ino);
             if draft >= STAGE_LEN_MIN {
@@ -179,20 +179,21 @@ impl Worktree {
             if let Err(error) = self.absorb_file(ino) {
                 tracing::debug!("inode {} is written to the journal, since it is not absorbed: {error}", ino.0);
             }
-            self.log_file(ino)?;
+            self.log_file(ino, None)?;
         }
         self.recount();
         Ok(())
     }
 
-    /// Puts what was written to a file where a kill does not reach it, for whoever closes it. What is too
-    /// large for the journal is left to the absorber, which the last close wakes.
-    pub fn log(&self, ino: Ino, wait: Wait) -> Result<()> {
+    /// Puts what was written to a file where a kill does not reach it, for whoever closes it. When all that opened it
+    /// for writing are `closed`, it counts as published after a kill. What is too large for the journal is left to
+    /// the absorber, which the last close wakes.
+    pub fn log(&self, ino: Ino, closed: u32, wait: Wait) -> Result<()> {
         let (unlogged, _) = self.unlogged(ino);
         match unlogged {
-            0 | STAGE_LEN_MIN.. => Ok(()),
+            STAGE_LEN_MIN.. => Ok(()),
             _ if unlogged > LOGGED_AT_ONCE && wait == Wait::No => Err(WorkError::WouldBlock),
-            _ => self.log_file(ino),
+            _ => self.log_file(ino, Some(closed)),
         }
     }
 
@@ -206,18 +207,23 @@ impl Worktree {
         }
     }
 
-    fn log_file(&self, ino: Ino) -> Result<()> {
+    fn log_file(&self, ino: Ino, closed: Option<u32>) -> Result<()> {
         let mut table = self.table();
         let mut records = Vec::new();
-        match table.find(ino) {
-            Some(inode) if inode.nlink > 0 => unlogged_records(ino, inode.file()?, &mut records),
-            _ => return Ok(()),
+        let Some(inode) = table.find(ino).filter(|inode| inode.nlink > 0) else { return Ok(()) };
+        let file = inode.file()?;
+        unlogged_records(ino, file, &mut records);
+        let closed = closed.filter(|closed| file.writers <= *closed).and_then(|_| closed_record(ino, file));
+        records.extend(closed.clone());
+        if records.is_empty() {
+            return Ok(());
         }
-        if !records.is_empty() {
-            self.append(&mut table, &records)?;
-            mark_logged(&mut table, ino);
+        self.append(&mut table, &records)?;
+        mark_logged(&mut table, ino);
+        match closed.map(|closed| table.apply(&closed)) {
+            Some(Err(_)) => Err(WorkError::Inconsistent { ino, reason: "it was closed and cannot be marked so" }),
+            Some(Ok(())) | None => Ok(()),
         }
-        Ok(())
     }
 
     /// Absorbs a draft without publishing it: its bytes become chunks that only the draft refers to.
@@ -301,4 +307,14 @@ impl Worktree {
 fn drop_staged(extents: &mut Extents, staged: &Extents) {
     extents.drop_staged(staged);
     extents.set_logged(false);
+}
+
+/// That nobody writes the draft of a file any more, unless the journal says so already. A new file that nothing was
+/// written to has no draft yet.
+fn closed_record(ino: Ino, file: &File) -> Option<Record> {
+    let layer = match &file.draft {
+        Some(draft) => (!draft.closed).then_some(draft.id),
+        None => (!file.is_published()).then_some(file.next_layer),
+    };
+    layer.map(|layer| Record::Closed { ino, layer })
 }
