@@ -3,13 +3,12 @@
 
 use std::hint::black_box;
 
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::cipher::Cipher;
 use super::keys::{KEY_LEN, KeyBytes};
 use super::sealed::{NONCE_LEN, TAG_LEN};
 use super::slots::{KdfParams, Secret};
@@ -42,8 +41,8 @@ impl DocumentKey {
             .expand_multi_info(&[&b"kura/1/sealed/slot"[..], &id.to_le_bytes()], out.as_mut_slice())
             .unwrap_or_else(|_| unreachable!("64 bytes are within HKDF's limit of 8160"));
         let (key, commitment) = out.split_at(KEY_LEN);
-        let cipher = Aes256GcmSiv::new_from_slice(key).unwrap_or_else(|_| unreachable!("a key has 32 bytes"));
-        let mut slot = SlotKey { cipher, commitment: [0; SALT_LEN] };
+        let key = KeyBytes::from_slice(key).unwrap_or_else(|| unreachable!("a key has 32 bytes"));
+        let mut slot = SlotKey { cipher: Cipher::new(key), commitment: [0; SALT_LEN] };
         slot.commitment.copy_from_slice(commitment);
         slot
     }
@@ -51,7 +50,7 @@ impl DocumentKey {
 
 /// The key of one slot at one writing.
 pub struct SlotKey {
-    cipher: Aes256GcmSiv,
+    cipher: Cipher,
     commitment: [u8; SALT_LEN],
 }
 
@@ -70,23 +69,20 @@ impl SlotKey {
 
     /// Seals a frame in its place and gives the tag. Each number is used once under one key.
     pub fn seal(&self, number: u32, frame: &mut [u8]) -> [u8; FRAME_TAG_LEN] {
-        self.cipher
-            .encrypt_inout_detached(&nonce(number), &[], frame.into())
-            .unwrap_or_else(|_| unreachable!("AES-GCM-SIV seals up to 64 GiB, a frame is far below"))
-            .into()
+        self.cipher.seal(nonce(number), &[], frame)
     }
 
     /// Opens a frame in its place; false when it is not what was sealed.
     #[must_use]
     pub fn open(&self, number: u32, frame: &mut [u8], tag: &[u8; FRAME_TAG_LEN]) -> bool {
-        self.cipher.decrypt_inout_detached(&nonce(number), &[], frame.into(), &Tag::from(*tag)).is_ok()
+        self.cipher.open(nonce(number), &[], frame, tag)
     }
 }
 
-fn nonce(number: u32) -> Nonce {
+fn nonce(number: u32) -> [u8; NONCE_LEN] {
     let mut nonce = [0; NONCE_LEN];
     nonce[..4].copy_from_slice(&number.to_le_bytes());
-    Nonce::from(nonce)
+    nonce
 }
 
 /// Authenticates a whole file. Every document of the file carries it, so only who opens one can alter the file

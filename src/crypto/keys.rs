@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use aes_gcm_siv::aead::inout::InOutBuf;
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::RwLock;
 use sha2::Sha256 as Sha2;
 use zeroize::Zeroizing;
 
+use super::cipher::Cipher;
 use super::sealed::{HEADER_LEN, Kind, MAGIC, NONCE_LEN, SEAL_FRONT_LEN, SEAL_OVERHEAD, Sealed, TAG_LEN, header};
 use crate::base::ids::{BlobId, Sha256, WorkspaceId};
 use crate::base::limits::FORMAT_VERSION;
@@ -112,7 +110,7 @@ struct Ring {
 /// The key of one epoch, and its ciphers.
 pub(super) struct EpochKeys {
     key: KeyBytes,
-    by_kind: [Aes256GcmSiv; Kind::ALL.len()],
+    by_kind: [Cipher; Kind::ALL.len()],
 }
 
 impl Keys {
@@ -297,16 +295,16 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// The cipher for this place's kind under an epoch key.
-    pub(super) fn cipher(&self, epoch_key: &KeyBytes) -> Aes256GcmSiv {
+    pub(super) fn cipher(&self, epoch_key: &KeyBytes) -> Cipher {
         kind_cipher(self.workspace, epoch_key, self.kind)
     }
 
     /// Appends an envelope for this place to `out`.
-    pub(super) fn seal(&self, cipher: &Aes256GcmSiv, plaintext: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn seal(&self, cipher: &Cipher, plaintext: &[u8], out: &mut Vec<u8>) {
         self.seal_parts(cipher, &[plaintext], out);
     }
 
-    fn seal_parts(&self, cipher: &Aes256GcmSiv, parts: &[&[u8]], out: &mut Vec<u8>) {
+    fn seal_parts(&self, cipher: &Cipher, parts: &[&[u8]], out: &mut Vec<u8>) {
         out.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + SEAL_OVERHEAD);
         let at = out.len();
         out.resize(at + SEAL_FRONT_LEN, 0);
@@ -314,45 +312,37 @@ impl Place<'_> {
         self.seal_in_place(cipher, out, at);
     }
 
-    fn seal_in_place(&self, cipher: &Aes256GcmSiv, out: &mut Vec<u8>, at: usize) {
+    fn seal_in_place(&self, cipher: &Cipher, out: &mut Vec<u8>, at: usize) {
         let nonce: [u8; NONCE_LEN] = random::bytes();
         let (front, body) = out[at..].split_at_mut(SEAL_FRONT_LEN);
         front[..HEADER_LEN].copy_from_slice(&header(self.kind, self.epoch));
         front[HEADER_LEN..].copy_from_slice(&nonce);
-        let tag = cipher
-            .encrypt_inout_detached(&Nonce::from(nonce), &self.associated_data(), body.into())
-            .unwrap_or_else(|_| unreachable!("AES-GCM-SIV seals up to 64 GiB, limits::OBJECT_LEN_MAX is far below"));
+        let tag = cipher.seal(nonce, &self.associated_data(), body);
         out.extend_from_slice(&tag);
     }
 
     /// Opens an envelope that must have been sealed for this place.
-    pub(super) fn open(&self, cipher: &Aes256GcmSiv, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    pub(super) fn open(&self, cipher: &Cipher, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
         let mut plaintext = Vec::new();
         self.open_into(cipher, sealed, &mut plaintext)?;
         Ok(plaintext)
     }
 
-    fn open_into(&self, cipher: &Aes256GcmSiv, sealed: &[u8], buffer: &mut Vec<u8>) -> Result<usize, OpenError> {
+    fn open_into(&self, cipher: &Cipher, sealed: &[u8], buffer: &mut Vec<u8>) -> Result<usize, OpenError> {
         let epoch = read_header(self.kind, sealed)?;
         if epoch != self.epoch || sealed[2] != FORMAT_VERSION {
             return Err(OpenError::Forged);
         }
-        let (front, tag) = sealed.split_at(sealed.len() - TAG_LEN);
-        let nonce = Nonce::try_from(&front[HEADER_LEN..HEADER_LEN + NONCE_LEN]).map_err(|_| OpenError::NotSealed)?;
-        let tag = Tag::try_from(tag).map_err(|_| OpenError::NotSealed)?;
-        let body = &front[HEADER_LEN + NONCE_LEN..];
+        let (front, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(OpenError::NotSealed)?;
+        let (nonce, body) = front[HEADER_LEN..].split_first_chunk::<NONCE_LEN>().ok_or(OpenError::NotSealed)?;
         if buffer.len() < body.len() {
             buffer.resize(body.len(), 0);
         }
         let plaintext = &mut buffer[..body.len()];
-        let from_to = InOutBuf::new(body, plaintext).map_err(|_| OpenError::NotSealed)?;
-        let opened = cipher.decrypt_inout_detached(&nonce, &self.associated_data(), from_to, &tag);
-        if opened.is_err() {
-            // From one buffer into another the cipher leaves what it made of the forgery behind.
-            plaintext.fill(0);
-            return Err(OpenError::Forged);
+        match cipher.open_into(*nonce, &self.associated_data(), body, tag, plaintext) {
+            true => Ok(body.len()),
+            false => Err(OpenError::Forged),
         }
-        Ok(body.len())
     }
 
     fn associated_data(&self) -> Vec<u8> {
@@ -387,9 +377,8 @@ impl EpochKeys {
     }
 }
 
-fn kind_cipher(workspace: WorkspaceId, epoch_key: &KeyBytes, kind: Kind) -> Aes256GcmSiv {
-    let key = derive(epoch_key.as_array(), workspace, "seal", kind.label());
-    Aes256GcmSiv::new(key.as_array().into())
+fn kind_cipher(workspace: WorkspaceId, epoch_key: &KeyBytes, kind: Kind) -> Cipher {
+    Cipher::new(derive(epoch_key.as_array(), workspace, "seal", kind.label()))
 }
 
 /// HKDF-SHA-256 (RFC 5869): salt is the workspace id, info is `kura/1/PURPOSE/LABEL`.

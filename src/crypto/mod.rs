@@ -14,6 +14,7 @@
 //!
 //! Lock order: none; a key ring only gains epochs, and its lock is held for a look-up.
 
+mod cipher;
 pub mod document;
 mod keys;
 mod sealed;

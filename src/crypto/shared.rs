@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use data_encoding::BASE64;
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::cipher::Cipher;
 use super::keys::{KEY_LEN, KeyBytes};
 use super::sealed::{MAGIC, NONCE_LEN, Sealed, TAG_LEN};
 use crate::base::random;
@@ -20,37 +19,37 @@ const HEAD: [u8; 4] = [MAGIC[0], MAGIC[1], 0xff, 1];
 
 /// A key to be shared. Drawn in `FORMAT.md`, "Releases".
 #[derive(Clone)]
-pub struct SharedKey(std::sync::Arc<KeyBytes>);
+pub struct SharedKey(std::sync::Arc<Cipher>);
 
 impl SharedKey {
     /// A fresh one.
     pub fn random() -> Self {
-        Self(std::sync::Arc::new(KeyBytes::random()))
+        Self::of(KeyBytes::random())
     }
 
     /// One that came as text; `None` when it is no key.
     pub fn from_text(text: &str) -> Option<Self> {
         let bytes = Zeroizing::new(BASE64.decode(text.trim().as_bytes()).ok()?);
-        KeyBytes::from_slice(&bytes).map(|key| Self(std::sync::Arc::new(key)))
+        KeyBytes::from_slice(&bytes).map(Self::of)
     }
 
     /// As text, for those it is meant for.
     pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(BASE64.encode(self.0.as_array()))
+        Zeroizing::new(BASE64.encode(self.0.key().as_array()))
     }
 
     /// A key for one purpose, from which this one cannot be found.
     #[must_use]
     pub fn derive(&self, purpose: &str, about: &[u8]) -> Self {
         let mut bytes = Zeroizing::new([0; KEY_LEN]);
-        Hkdf::<Sha256>::new(None, self.0.as_array())
+        Hkdf::<Sha256>::new(None, self.0.key().as_array())
             .expand_multi_info(&[b"kura/1/release/", purpose.as_bytes(), b"\0", about], bytes.as_mut_slice())
             .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF's limit of 8160"));
-        Self(std::sync::Arc::new(KeyBytes::new(*bytes)))
+        Self::of(KeyBytes::new(*bytes))
     }
 
-    fn cipher(&self) -> Aes256GcmSiv {
-        Aes256GcmSiv::new_from_slice(self.0.as_array()).unwrap_or_else(|_| unreachable!("a key has 32 bytes"))
+    fn of(key: KeyBytes) -> Self {
+        Self(std::sync::Arc::new(Cipher::new(key)))
     }
 
     /// Seals something under its name; opened under another, it fails.
@@ -71,10 +70,7 @@ impl SharedKey {
         sealed.extend_from_slice(&nonce);
         let start = sealed.len();
         sealed.extend_from_slice(plain);
-        let tag = self
-            .cipher()
-            .encrypt_inout_detached(&Nonce::from(nonce), name.as_bytes(), (&mut sealed[start..]).into())
-            .unwrap_or_else(|_| unreachable!("AES-GCM-SIV seals up to 64 GiB"));
+        let tag = self.0.seal(nonce, name.as_bytes(), &mut sealed[start..]);
         sealed.extend_from_slice(&tag);
         Sealed::new(sealed)
     }
@@ -84,14 +80,8 @@ impl SharedKey {
         let rest = sealed.strip_prefix(&HEAD)?;
         let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
         let (body, tag) = rest.split_last_chunk::<TAG_LEN>()?;
-        let mut plain = body.to_vec();
-        let opened = self.cipher().decrypt_inout_detached(
-            &Nonce::from(*nonce),
-            name.as_bytes(),
-            plain.as_mut_slice().into(),
-            &Tag::from(*tag),
-        );
-        opened.is_ok().then_some(plain)
+        let mut plain = vec![0; body.len()];
+        self.0.open_into(*nonce, name.as_bytes(), body, tag, &mut plain).then_some(plain)
     }
 }
 
@@ -103,7 +93,7 @@ impl fmt::Debug for SharedKey {
 
 impl PartialEq for SharedKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.as_array() == other.0.as_array()
+        self.0.key().as_array() == other.0.key().as_array()
     }
 }
 

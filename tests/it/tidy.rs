@@ -19,7 +19,8 @@ const LINE_WIDTH_MAX_IN_TESTS: usize = 180;
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("fuser", &["fuse/"]),
     ("tokio", &["store/s3/", "apps/release/trust.rs", "cli/web/"]),
-    ("aws_", &["store/s3/", "apps/batch/tls.rs", "apps/release/keys.rs", "apps/release/http.rs"]),
+    ("aws_sdk", &["store/s3/"]),
+    ("aws_lc", &["crypto/cipher.rs", "apps/batch/tls.rs", "apps/release/keys.rs", "apps/release/http.rs"]),
     ("println!", &["cli/", "main.rs"]),
     ("print!", &["cli/", "main.rs"]),
     ("fs::OpenOptions", &["base/disk.rs", "cli/"]),

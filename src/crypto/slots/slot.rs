@@ -1,7 +1,5 @@
 //! One key slot: a key pair whose private half is wrapped by one credential.
 
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use hpke::kem::X25519HkdfSha256 as Kem;
 use hpke::{Deserializable, Kem as _, Serializable};
 use serde::{Deserialize, Serialize};
@@ -15,6 +13,7 @@ use super::secret::{Credential, CredentialKind, Secret};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{SlotId, WorkspaceId};
 use crate::base::random;
+use crate::crypto::cipher::Cipher;
 use crate::crypto::keys::{KEY_LEN, KeyBytes, derive};
 use crate::crypto::sealed::{NONCE_LEN, Sealed, TAG_LEN};
 
@@ -267,9 +266,7 @@ pub(super) fn wrap(
     opened.private_key.write_exact(&mut secrets[..KEY_LEN]);
     secrets[KEY_LEN..].copy_from_slice(opened.anchor.as_array());
     let nonce: [u8; NONCE_LEN] = random::bytes();
-    let tag = Aes256GcmSiv::new(key.as_array().into())
-        .encrypt_inout_detached(&Nonce::from(nonce), &associated_data, secrets.as_mut_slice().into())
-        .unwrap_or_else(|_| unreachable!("64 bytes are within the limit of AES-GCM-SIV"));
+    let tag = Cipher::new(key).seal(nonce, &associated_data, secrets.as_mut_slice());
     body.extend_from_slice(&nonce);
     body.extend_from_slice(secrets.as_slice());
     body.extend_from_slice(&tag);
@@ -320,16 +317,14 @@ impl Slot {
     /// Unwraps the private half.
     pub(super) fn open(&self, credential: &Credential) -> Result<OpenedSlot, SlotRefusal> {
         let key = wrapping_key(self.identity.workspace, self.method, credential)?;
-        let (nonce, rest) = self.wrap.split_at(NONCE_LEN);
-        let (ciphertext, tag) = rest.split_at(WRAPPED_LEN);
-        let malformed = |_| SlotRefusal::Damaged("its wrapped key is malformed");
-        let nonce = Nonce::try_from(nonce).map_err(malformed)?;
-        let tag = Tag::try_from(tag).map_err(malformed)?;
+        let malformed = SlotRefusal::Damaged("its wrapped key is malformed");
+        let parts = self.wrap.split_first_chunk::<NONCE_LEN>();
+        let parts = parts.and_then(|(nonce, rest)| Some((nonce, rest.split_last_chunk::<TAG_LEN>()?)));
+        let Some((nonce, (wrapped, tag))) = parts else { return Err(malformed) };
         let mut secrets = Zeroizing::new([0; WRAPPED_LEN]);
-        secrets.copy_from_slice(ciphertext);
-        Aes256GcmSiv::new(key.as_array().into())
-            .decrypt_inout_detached(&nonce, &self.associated_data, secrets.as_mut_slice().into(), &tag)
-            .map_err(|_| SlotRefusal::WrongSecret)?;
+        if !Cipher::new(key).open_into(*nonce, &self.associated_data, wrapped, tag, secrets.as_mut_slice()) {
+            return Err(SlotRefusal::WrongSecret);
+        }
         let private_key = <Kem as hpke::Kem>::PrivateKey::from_bytes(&secrets[..KEY_LEN])
             .map_err(|_| SlotRefusal::Damaged("its private key is malformed"))?;
         if Kem::sk_to_pk(&private_key).to_bytes()[..] != self.identity.public_key {
