@@ -91,6 +91,7 @@ impl From<ReleaseError> for Failure {
             ReleaseError::Workspace(error) => return error.into(),
             ReleaseError::Name { .. }
             | ReleaseError::NotNamed { .. }
+            | ReleaseError::NoFile { .. }
             | ReleaseError::BadPackage { .. }
             | ReleaseError::Path { .. } => (Exit::Usage, None),
             ReleaseError::NoRepository => {

@@ -172,6 +172,16 @@ pub enum ReleaseError {
         /// Who needs it, in words.
         reason: String,
     },
+    /// A file that was named is not there.
+    #[error("there is no {what} at {path}: {reason}")]
+    NoFile {
+        /// What it should be.
+        what: &'static str,
+        /// The path.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The local disk refused.
     #[error("{path}: {reason}")]
     Disk {
@@ -183,4 +193,17 @@ pub enum ReleaseError {
     /// The workspace refused.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
+}
+
+impl ReleaseError {
+    /// A file that was named and cannot be read.
+    pub(super) fn unread(what: &'static str, path: &str, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+        let (path, reason) = (path.to_owned(), error.to_string());
+        match error.kind() {
+            NotFound | NotADirectory | IsADirectory => Self::NoFile { what, path, reason },
+            InvalidData => Self::Damaged { object: format!("the {what} {path}"), reason },
+            _ => Self::Disk { path, reason },
+        }
+    }
 }

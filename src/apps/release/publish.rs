@@ -7,7 +7,6 @@ use std::sync::Arc;
 use semver::Version;
 use tough::schema::{Signed, Targets};
 
-use super::anchor::Anchor;
 use super::channel::{Channel, EVERYBODY, Offer, Window};
 use super::content;
 use super::error::{ReleaseError, Result};
@@ -38,11 +37,6 @@ pub(super) struct Desk<'a> {
     /// Where what would be published is written instead, for others to sign.
     to_sign: Option<&'a Path>,
     _lock: Arc<dyn DiskFile>,
-}
-
-/// What clients of a channel have to be given.
-pub(super) fn anchor(keys: &str, channel: &str) -> Result<Anchor> {
-    Signer::open(Path::new(keys), Expiry::default())?.anchor(channel)
 }
 
 impl<'a> Desk<'a> {
@@ -133,10 +127,11 @@ impl<'a> Desk<'a> {
             let package = format!("{} {}", package.name, package.version);
             return Err(ReleaseError::BadPackage { package, problems });
         }
+        let content_key = self.signer.content_key()?;
         let mut known = self.repository.list("content/")?.into_iter().collect();
         for file in &mut package.files {
             let Some(digest) = parse_integrity(&file.integrity) else { continue };
-            let (path, key) = (Path::new(dir).join(FILES).join(&file.path), &self.signer.content_key);
+            let (path, key) = (Path::new(dir).join(FILES).join(&file.path), &content_key);
             file.chunks = content::put(&*self.repository, key, &path, &digest, &mut known)?;
         }
         offer(&mut listed, &package.name, &package.version, rollout, &self.now().to_string())?;
@@ -181,19 +176,27 @@ impl<'a> Desk<'a> {
         self.publish(&listed, Vec::new())
     }
 
-    /// Sets what concerns a channel as a whole.
+    /// Sets what concerns a channel as a whole; with nothing to set, renews the signatures of a channel that is there:
+    /// only those that say what is newest, unless the others do not count for as long. Until when these count.
     pub(super) fn set(
         &self,
         channel: &str,
         windows: Option<&[Window]>,
         min_epoch: &BTreeMap<String, u32>,
-    ) -> Result<()> {
+    ) -> Result<jiff::Timestamp> {
+        if windows.is_none() && min_epoch.is_empty() && self.to_sign.is_none() {
+            let renewed = self.signer.renew(&*self.repository, &target_of_channel(channel), self.now())?;
+            if let Some(expires) = renewed {
+                return Ok(expires);
+            }
+        }
         let mut listed = self.channel(channel)?;
         if let Some(windows) = windows {
             listed.windows = windows.to_vec();
         }
         listed.min_epoch.extend(min_epoch.clone());
-        self.publish(&listed, Vec::new())
+        self.publish(&listed, Vec::new())?;
+        Ok(self.signer.offer_until(self.now()))
     }
 
     /// Judges all rollouts of a channel, and (with `act`) carries the verdicts out.

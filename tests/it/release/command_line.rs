@@ -48,6 +48,48 @@ fn releases_are_published_and_installed_through_both_doors() {
 }
 
 #[test]
+fn who_makes_keys_signs_or_checks_a_package_needs_no_workspace() {
+    let home = Home::new();
+    let kura = |args: &[&str]| run(home.bare().arg("release").args(args));
+    kura(&["key", "bob", "--to", "bob.pub"]).ok();
+    kura(&["keygen", "keys", "--with", "bob.pub", "--threshold", "2", "--to-sign", "root.json"]).ok();
+    let shown = kura(&["sign", "root.json", "--keys", "bob", "--dry-run"]).ok();
+    assert!(shown.contains("targets: 2 of 2 keys sign"), "{shown}");
+    kura(&["complete", "root.json", "--keys", "keys"]).fails(10, &["workspace"]);
+    kura(&["sign", "root.json", "--keys", "bob"]).ok();
+    kura(&["keygen", "alone"]).ok();
+    kura(&["trust", "stable", "--keys", "alone", "--to", "stable.trust"]).ok();
+    fs::write(home.dir("tool/files").join("t"), "one").unwrap();
+    fs::write(home.path("tool/package.json"), r#"{"name": "tool", "version": "1.0.0", "type": "feature"}"#).unwrap();
+    assert!(kura(&["pack", "tool"]).ok().contains("tool 1.0.0 has 1 files"));
+    kura(&["pack", "tol"]).fails(2, &["package.json"]);
+    kura(&["keygen", "again", "--threshold", "2"]).fails(1, &["2 of 1 keys would have to sign"]);
+    assert!(!home.path("state").exists() && !home.path("cache").exists());
+    assert_eq!(fs::read_dir(home.dir("home")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mistyped_path_is_told_as_such_and_not_as_damage() {
+    let home = Home::new();
+    let kura = |args: &[&str]| run(home.bare().arg("release").args(args));
+    kura(&["key", "bob", "--to", "bob.pub"]).ok();
+    kura(&["keygen", "keys", "--with", "bob.pub", "--threshold", "2", "--to-sign", "root.json"]).ok();
+    kura(&["sign", "rot.json", "--keys", "bob"]).fails(2, &["file to be signed", "/rot.json", "No such file"]);
+    kura(&["sign", "root.json/x", "--keys", "bob"]).fails(2, &["/root.json/x", "Not a directory"]);
+    kura(&["sign", "bob", "--keys", "bob"]).fails(2, &["/bob", "directory"]);
+    kura(&["sign", "root.json", "--keys", "bib"]).fails(1, &["the keys in ", "/bib cannot be used", "No such file"]);
+    kura(&["sign", "root.json", "--keys", "bob", "--trust", "a.trust"]).fails(2, &["file of trust", "/a.trust"]);
+    kura(&["keygen", "other", "--with", "bib.pub"]).fails(2, &["public keys", "/bib.pub"]);
+    fs::write(home.path("bob/targets-person.key"), "").unwrap();
+    kura(&["sign", "root.json", "--keys", "bob"]).fails(1, &["/bob cannot be used", "targets-person.key is no key"]);
+    fs::remove_file(home.path("bob/targets-person.key")).unwrap();
+    fs::create_dir(home.path("bob/targets-person.key")).unwrap();
+    kura(&["sign", "root.json", "--keys", "bob"]).fails(1, &["targets-person.key: ", "directory"]);
+    fs::write(home.path("root.json"), "{}").unwrap();
+    kura(&["sign", "root.json", "--keys", "bob"]).fails(13, &["/root.json is damaged"]);
+}
+
+#[test]
 fn what_others_wrote_moves_no_cursor_and_makes_no_lines() {
     let home = Home::new();
     let store = home.store("store");
