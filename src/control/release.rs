@@ -104,6 +104,9 @@ impl From<ReleaseError> for Failure {
             ReleaseError::Unsolvable { .. } | ReleaseError::Withheld { .. } => {
                 (Exit::Conflict, Some("`kura release check` says of every version why it is not installed"))
             }
+            ReleaseError::Revoked { .. } => {
+                (Exit::Conflict, Some("publish the same files as a new version: clients that had this one refuse it"))
+            }
             ReleaseError::Conflicts { .. } => {
                 (Exit::Conflict, Some("`--force` puts new files beside those that are in the way"))
             }

@@ -77,6 +77,18 @@ pub enum ReleaseError {
         /// Why.
         reason: String,
     },
+    /// A version that was taken back is not offered again.
+    #[error("{package} {version} was revoked in {channel} ({why}) and is not offered again")]
+    Revoked {
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// Where.
+        channel: String,
+        /// Why.
+        why: String,
+    },
     /// Files stand in the way.
     #[error("{} files stand in the way: {}", paths.len(), paths.join("; "))]
     Conflicts {

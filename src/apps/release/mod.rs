@@ -21,6 +21,7 @@
 
 mod alerts;
 mod anchor;
+mod audit;
 mod carry;
 mod channel;
 mod checks;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::anchor::Anchor;
+use super::audit::Line;
 use super::error::{ReleaseError, Result};
 use super::keys::{self, Person};
 use super::proposal::Proposal;
@@ -88,10 +89,12 @@ pub(super) fn complete(workspace: &Workspace, files: &[String], keys: &str, repo
             let missing = "the repository that it was written for";
             let no_place = || ReleaseError::NotNamed { what: format!("{what} is an offer"), missing };
             let desk = Desk::open(workspace, repository.ok_or_else(no_place)?, keys, None)?;
-            desk.complete(targets, &files)?;
-            let text = format!("{what} is published");
-            publisher::note(workspace, "published", ("", ""), &text)?;
-            Ok(Reply::Said(text))
+            let lines = desk.complete(targets, &files)?;
+            for Line { what: word, package, version, text } in &lines {
+                publisher::note(workspace, word, (package, version), &format!("{text} ({what})"))?;
+            }
+            let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+            Ok(Reply::Said(format!("{what} is published: {}", texts.join("; "))))
         }
         None => {
             proposal.adopt(Path::new(keys))?;

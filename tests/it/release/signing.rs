@@ -171,6 +171,46 @@ fn a_rollout_that_several_sign_shows_them_what_changes() {
 }
 
 #[test]
+fn what_several_signed_is_written_down_with_package_and_version() {
+    let team = Team::of_three();
+    let change = |release: &str, change: Change| {
+        let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+        Request::Rollout { packages: vec![release.to_owned()], repository, keys, channel, change }
+    };
+    let by_all = |name: &str, request: Request| {
+        team.propose(name, request);
+        team.sign(name, "bob").unwrap();
+        match team.complete(&[name]).unwrap() {
+            Reply::Said(text) => text,
+            reply => panic!("{reply:?}"),
+        }
+    };
+    let said = by_all("second", team.publish("1.1.0", "two"));
+    assert_eq!(said, "targets 2 is published: tool 1.1.0 is offered in stable");
+    by_all("pause", change("tool@1.1.0", Change::Pause));
+    by_all("revoke", change("tool@1.0.0", Change::Revoke("it is bad".to_owned())));
+    by_all("anew", channel(&team.0, "keys", CHANNEL));
+    let ((repository, keys), name) = (team.0.at(), CHANNEL.to_owned());
+    by_all("clean", Request::Cleanup { repository, keys, channel: name, keep: 1, dry_run: false });
+    let events = team.0.state().events;
+    let lines: Vec<String> = events
+        .iter()
+        .map(|event| format!("{} [{} {}] {}", event.what, event.package, event.version, event.detail))
+        .collect();
+    assert_eq!(
+        &lines[1..],
+        [
+            "published [tool 1.0.0] tool 1.0.0 is offered in stable (targets 1)",
+            "published [tool 1.1.0] tool 1.1.0 is offered in stable (targets 2)",
+            "rollout [tool 1.1.0] tool 1.1.0 in stable is paused (targets 3)",
+            "rollout [tool 1.0.0] tool 1.0.0 in stable is taken back: it is bad (targets 4)",
+            "signed [ ] channel stable is signed anew (targets 5)",
+            "cleaned-up [tool 1.0.0] tool 1.0.0 is not offered in stable any more (targets 6)",
+        ]
+    );
+}
+
+#[test]
 fn what_was_signed_counts_once_and_only_as_it_was_signed() {
     let team = Team::of_three();
     for (name, version) in [("second", "1.1.0"), ("other", "1.2.0")] {
