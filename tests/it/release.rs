@@ -2,6 +2,7 @@
 
 mod alerts;
 mod attacks;
+mod clocks;
 mod command_line;
 mod crashes;
 mod fleet;

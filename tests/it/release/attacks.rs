@@ -26,7 +26,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A client that follows, has installed 1.0.0, and has seen that there is 1.1.0; and the repository before that.
-fn followed() -> (World, PathBuf) {
+pub fn followed() -> (World, PathBuf) {
     let world = World::new();
     world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
     world.follow();
@@ -39,7 +39,7 @@ fn followed() -> (World, PathBuf) {
 }
 
 #[track_caller]
-fn refused(world: &World) -> String {
+pub fn refused(world: &World) -> String {
     let before = ws::live(&world.client);
     let error = world.update().unwrap_err();
     assert!(matches!(error, ReleaseError::Untrusted { .. }), "{error}");
@@ -255,17 +255,6 @@ fn content_that_is_longer_shorter_or_other_than_signed_is_refused() {
         fs::write(world.repository().join(name), vec![b' '; 12 << 20]).unwrap();
         refused_install(&world);
     }
-}
-
-#[test]
-fn a_clock_that_went_back_is_told() {
-    let (world, _) = followed();
-    let records = world.client.records("releases");
-    let mut state: Value = serde_json::from_slice(&records.read("state", 1 << 20).unwrap().unwrap()).unwrap();
-    state["seen"]["metadata"]["latest_known_time.json"] = json!("\"2200-01-01T00:00:00Z\"");
-    records.write("state", state.to_string().as_bytes()).unwrap();
-    let text = refused(&world);
-    assert!(text.contains("time"), "{text}");
 }
 
 #[test]
