@@ -13,7 +13,11 @@ pub const COMMAND: Command = Command {
     name: "profile",
     summary: "Installs, upgrades, lists and takes away sets of files, each change as one version",
     args: &[
-        Arg::place("do", ArgKind::Text, "`install`, `upgrade`, `uninstall`, `rollback`, `resolve`, `list`, `verify`"),
+        Arg::place(
+            "do",
+            ArgKind::Text,
+            "`plan`, `install`, `upgrade`, `uninstall`, `rollback`, `resolve`, `list`, `verify`",
+        ),
         Arg::place("name", ArgKind::Text, "the profile").optional(),
         Arg::option("from", ArgKind::OutsidePath, "the directory that holds one directory for each profile"),
         Arg::option("from_workspace", ArgKind::Path, "the same, inside the workspace").called("from-workspace"),
@@ -33,6 +37,10 @@ pub const COMMAND: Command = Command {
 
 fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure> {
     if let Some(fields) = request.as_object_mut() {
+        if fields.get("do").is_some_and(|word| word == "plan") {
+            fields.insert("do".to_owned(), "install".into());
+            fields.insert("dry_run".to_owned(), true.into());
+        }
         if let Some(Value::String(dir)) = fields.get("from") {
             let place = json!({ "directory": dir });
             fields.insert("from".to_owned(), place);

@@ -18,6 +18,15 @@ fn profiles_are_installed_upgraded_and_taken_away_through_both_doors() {
         fs::write(dir.join("app.conf"), "port 1\n").unwrap();
         let text = kura(&["plan", "webapp", "--from", "profiles"]).ok();
         assert!(text.contains("install") && text.contains("app.conf"), "{text}");
+        if let Some(mount) = &mount {
+            let ctl = mount.file(".kura/ctl/profile");
+            fs::write(&ctl, format!("plan webapp --from {}\n", home.path("profiles").display())).unwrap();
+            let said = fs::read_to_string(&ctl).unwrap();
+            let job = said.split_whitespace().find(|word| word.len() == 36).unwrap();
+            run(home.kura(["wait", job, "-w"]).arg(&store)).ok();
+            let told = run(home.kura(["jobs", job, "--json", "-w"]).arg(&store)).ok();
+            assert!(told.contains("\"path\":\"app.conf\"") && !mount.file("app.conf").exists(), "{told}");
+        }
         let out = kura(&["install", "webapp", "--from", "profiles", "--commit", "abc", "--json"]).ok();
         let out: Value = json_lines(&out).remove(0);
         assert_eq!((&out["changed"], &out["profile_version"]), (&Value::Bool(true), &Value::from("1.0.0")));
