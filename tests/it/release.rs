@@ -10,6 +10,7 @@ mod lifecycle;
 mod places;
 mod races;
 mod rollouts;
+mod signed;
 mod signing;
 mod support;
 mod versions;

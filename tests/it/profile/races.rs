@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kura::apps::profile::{ProfileError, Reply, Request, Take, run};
+use kura::apps::profile::{Install, Place, ProfileError, Reply, Request, Take, run};
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::store::{Fault, Operation};
 use kura::workspace::{Spot, Workspace, WorkspaceError};
@@ -236,6 +236,41 @@ fn a_store_that_fails_keeps_nothing_from_being_installed_whole() {
     let fresh = site.rig.open("elsewhere");
     assert_eq!(fresh.tree().base().index.counts.files, 4);
     assert_eq!(ws::read(&fresh, "b"), b"2");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_leaves_everything_as_it_was() {
+    let site = Site::new();
+    for dir in ["store", "store/p"] {
+        ws::mkdir(&site.workspace, dir);
+    }
+    let large = ws::noise(900_001);
+    ws::write(&site.workspace, "store/p/profile.json", br#"{"version": "1", "files": ["a", "b", "c"]}"#);
+    ws::write(&site.workspace, "store/p/a", b"1");
+    ws::write(&site.workspace, "store/p/b", &large);
+    ws::write(&site.workspace, "store/p/c", b"3");
+    site.workspace.close(true).unwrap();
+    // Another machine has nothing of it in its cache.
+    let mut options = site.rig.options("other");
+    options.cache_dir = site.rig.dir.path().join("other-cache");
+    let other = site.rig.try_open(options).unwrap();
+    let request = Request::Install(Install {
+        name: "p".to_owned(),
+        from: Some(Place::Workspace("store".to_owned())),
+        ..Install::default()
+    });
+    let before = other.versions().unwrap().len();
+    assert_eq!(ws::read(&other, "store/p/a"), b"1");
+    site.rig.set_fault(|operation, _| match operation {
+        Operation::Get | Operation::GetRange => Fault::Unreachable,
+        _ => Fault::Pass,
+    });
+    let error = run(&other, &request).unwrap_err();
+    assert!(error.to_string().contains("`b`") || error.to_string().contains("b:"), "{error}");
+    site.rig.heal();
+    assert_eq!((other.versions().unwrap().len(), ws::live(&other).len()), (before, 6));
+    run(&other, &request).unwrap();
+    assert!(ws::read(&other, "b") == large);
 }
 
 #[test]

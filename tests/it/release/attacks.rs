@@ -47,7 +47,7 @@ pub fn refused(world: &World) -> String {
     error.to_string()
 }
 
-fn metadata(world: &World, name: &str) -> PathBuf {
+pub fn metadata(world: &World, name: &str) -> PathBuf {
     world.repository().join("metadata").join(name)
 }
 
@@ -320,7 +320,7 @@ fn a_mirror_that_keeps_the_next_root_back_holds_clients_no_longer_than_signature
 }
 
 /// Signs metadata with the only key of its role, and writes it.
-fn signed_by<T: Role>(world: &World, key: &str, signed: T, file: &str) -> Vec<u8> {
+pub fn signed_by<T: Role>(world: &World, key: &str, signed: T, file: &str) -> Vec<u8> {
     let text = fs::read(world.keys().join(key)).unwrap();
     let pair = Ed25519KeyPair::from_pkcs8(&BASE64.decode(&text).unwrap()).unwrap();
     let sig = pair.sign(&signed.canonical_form().unwrap()).as_ref().to_vec().into();
@@ -330,7 +330,7 @@ fn signed_by<T: Role>(world: &World, key: &str, signed: T, file: &str) -> Vec<u8
     bytes
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(world: &World, file: &str) -> T {
+pub fn parsed<T: serde::de::DeserializeOwned>(world: &World, file: &str) -> T {
     let signed: Signed<T> = serde_json::from_slice(&fs::read(metadata(world, file)).unwrap()).unwrap();
     signed.signed
 }
