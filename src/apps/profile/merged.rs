@@ -1,10 +1,10 @@
 //! Lock files that lie beside each other, after two machines changed what is installed without knowing of each other.
 //!
-//! What is there decides: a profile whose files are all gone was uninstalled, of two states of one profile the one counts
-//! that fits better, and a path that both have belongs to the one whose content it has. The next change writes that down,
-//! and the file beside goes.
+//! What is there decides: a profile that only one of them has and whose files are all gone was uninstalled, of two
+//! states of one profile the one counts that fits better, and a path that both have belongs to the one whose content it
+//! has. The next change writes that down, and the file beside goes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::error::{Result, during};
 use super::lockfile::{CONFIG_PATH, Entry, LEN_MAX, LOCK_PATH, LockFile, check_config};
@@ -13,12 +13,12 @@ use crate::workspace::{Change, Now, SidecarFile, Workspace, WorkspaceError, fold
 
 /// Takes what lies beside into a lock file. What cannot be read there stays as it is.
 pub(super) fn merged(workspace: &Workspace, change: &mut Change<'_>, mut lock: LockFile) -> Result<LockFile> {
-    let names = workspace.names_in(change.record(), "").map_err(during(Phase::Lock))?;
-    let names = names.into_iter().filter_map(|(name, _)| String::from_utf8(name).ok());
-    for name in names.filter(|name| name.starts_with("conflict-")) {
+    let mut everywhere: HashSet<String> = lock.profiles.iter().map(|entry| entry.name.clone()).collect();
+    for name in beside_in(workspace, change, "")? {
         if is_beside(name.as_bytes(), LOCK_PATH.as_bytes()) {
             let read = |bytes: &[u8]| LockFile::parse(bytes).ok();
             let Some(other) = beside(change, &name)?.and_then(|bytes| read(&bytes)) else { continue };
+            everywhere.retain(|name| other.find(name).is_some());
             for entry in other.profiles {
                 take(workspace, change, &mut lock, entry)?;
             }
@@ -30,10 +30,16 @@ pub(super) fn merged(workspace: &Workspace, change: &mut Change<'_>, mut lock: L
         }
     }
     if lock.is_merged() {
-        drop_gone(workspace, change, &mut lock)?;
+        drop_gone(workspace, change, &mut lock, &everywhere)?;
         part(workspace, change, &mut lock)?;
     }
     Ok(lock)
+}
+
+/// Names of files that were put beside others.
+fn beside_in(workspace: &Workspace, change: &Change<'_>, dir: &str) -> Result<Vec<String>> {
+    let names = workspace.names_that_begin(change.record(), dir, b"conflict-").map_err(during(Phase::Lock))?;
+    Ok(names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
 }
 
 /// A file beside, unless it is something else.
@@ -70,10 +76,15 @@ fn fitting(workspace: &Workspace, change: &mut Change<'_>, entry: &Entry) -> Res
     Ok(count)
 }
 
-/// Takes profiles out of which nothing is there.
-fn drop_gone(workspace: &Workspace, change: &mut Change<'_>, lock: &mut LockFile) -> Result<()> {
+/// Takes profiles out of which nothing is there, unless all lock files have them `everywhere`.
+fn drop_gone(
+    workspace: &Workspace,
+    change: &mut Change<'_>,
+    lock: &mut LockFile,
+    everywhere: &HashSet<String>,
+) -> Result<()> {
     for entry in std::mem::take(&mut lock.profiles) {
-        let mut is_there = entry.files.is_empty();
+        let mut is_there = entry.files.is_empty() || everywhere.contains(&entry.name);
         for file in &entry.files {
             is_there = is_there || now(workspace, change, &file.path)? != Now::Absent;
         }
@@ -114,10 +125,9 @@ fn part(workspace: &Workspace, change: &mut Change<'_>, lock: &mut LockFile) -> 
 /// The file beside a path that has this content.
 fn copy_of(workspace: &Workspace, change: &mut Change<'_>, path: &str, content: Now) -> Result<Option<String>> {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let names = workspace.names_in(change.record(), dir).map_err(during(Phase::Lock))?;
-    for (other, _) in names.iter().filter(|(other, _)| is_beside(other, name.as_bytes())) {
-        let Ok(other) = std::str::from_utf8(other) else { continue };
-        let path = if dir.is_empty() { other.to_owned() } else { format!("{dir}/{other}") };
+    let names = beside_in(workspace, change, dir)?;
+    for other in names.into_iter().filter(|other| is_beside(other.as_bytes(), name.as_bytes())) {
+        let path = if dir.is_empty() { other } else { format!("{dir}/{other}") };
         if now(workspace, change, &path)? == content {
             return Ok(Some(path));
         }

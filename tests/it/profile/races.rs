@@ -434,6 +434,24 @@ fn what_one_machine_upgraded_or_uninstalled_stays_so_when_another_installed_mean
 }
 
 #[test]
+fn a_profile_whose_files_a_user_removed_stays_installed_when_machines_join() {
+    let two = Two::new(&["old", "other"]);
+    for name in ["old.txt", "old.more"] {
+        ws::remove(&two.site.workspace, name);
+    }
+    two.site.workspace.flush(SOON).unwrap();
+    two.other.sync().unwrap();
+    for (name, workspace) in [("a", &*two.site.workspace), ("b", &*two.other)] {
+        two.site.profile(name, "1", &[(&format!("{name}.txt"), "1")]);
+        run(workspace, &Request::Install(two.site.want(name))).unwrap();
+    }
+    two.join();
+    assert_eq!((two.beside(), two.list()), (2, ["a 1", "b 1", "old 1", "other 1"].map(str::to_owned).to_vec()));
+    two.site.uninstall("b").unwrap();
+    assert_eq!((two.beside(), two.site.lock().profiles.len()), (0, 3));
+}
+
+#[test]
 fn what_lies_beside_and_is_no_lock_file_stays() {
     let two = Two::new(&["p"]);
     let name = "conflict-20260102.030405.profiles.lock.json";
