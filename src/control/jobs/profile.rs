@@ -1,6 +1,6 @@
 //! The job `profile`: installs, upgrades, lists and takes away sets of files.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{JobContext, Prepared};
 use crate::apps::profile::Request;
@@ -28,12 +28,23 @@ pub const COMMAND: Command = Command {
         Arg::option("provider", ArgKind::Text, "who provides it"),
         Arg::option("source", ArgKind::Text, "where the provider has it from"),
         Arg::option("to", ArgKind::Text, "the install that `rollback` goes back to"),
-        Arg::option("path", ArgKind::Path, "the file that `resolve` is about"),
+        Arg::option("path", ArgKind::Path, "the file that `resolve` is about; it may stand by its place"),
         Arg::option("take", ArgKind::Text, "what `resolve` leaves: `mine`, `theirs` or `both`"),
         Arg::option("dry_run", ArgKind::Flag, "only say what would be done").called("dry-run").short('n'),
     ],
     run: Run::Job(prepare),
 };
+
+/// What stands by its place after `resolve` is the path of a file, and no profile.
+pub(in crate::control) fn place(fields: &mut Map<String, Value>) {
+    let resolves = fields.get("do").is_some_and(|word| word == "resolve");
+    if resolves
+        && !fields.contains_key("path")
+        && let Some(path) = fields.remove("name")
+    {
+        fields.insert("path".to_owned(), path);
+    }
+}
 
 fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure> {
     if let Some(fields) = request.as_object_mut() {
