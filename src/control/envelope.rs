@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::failure::{Exit, Failure};
 use super::guard::Carried;
-use super::jobs::update;
+use super::jobs::{profile, update};
 use super::path::PathText;
 use super::request::{REQUEST_LEN_MAX, Request};
 use super::table::{self, ArgKind, COMMANDS, Command};
@@ -53,6 +53,9 @@ pub(super) fn understand(command: Option<&str>, base: &[u8], bytes: &[u8]) -> Re
     let expect_parent = take_text(&mut fields, "expect_parent")?;
     let tries = found.is_some_and(|command| command.args.iter().any(|arg| arg.name == "dry_run"));
     let dry_run = if tries { false } else { take_flag(&mut fields, "dry_run")? };
+    if op == profile::COMMAND.name {
+        profile::place(&mut fields);
+    }
     if let Some(command) = found {
         place_paths(command, base, &mut fields)?;
     }

@@ -31,6 +31,7 @@ mod profile;
 mod patch;
 mod reference;
 mod release;
+pub mod release_values;
 mod reply;
 mod request;
 mod run;

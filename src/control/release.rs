@@ -91,6 +91,7 @@ impl From<ReleaseError> for Failure {
             ReleaseError::Workspace(error) => return error.into(),
             ReleaseError::Name { .. }
             | ReleaseError::NotNamed { .. }
+            | ReleaseError::NoFile { .. }
             | ReleaseError::BadPackage { .. }
             | ReleaseError::Path { .. } => (Exit::Usage, None),
             ReleaseError::NoRepository => {
@@ -102,6 +103,9 @@ impl From<ReleaseError> for Failure {
             ReleaseError::Repository { .. } => (Exit::Unreachable, Some("nothing was installed; try again")),
             ReleaseError::Unsolvable { .. } | ReleaseError::Withheld { .. } => {
                 (Exit::Conflict, Some("`kura release check` says of every version why it is not installed"))
+            }
+            ReleaseError::Revoked { .. } => {
+                (Exit::Conflict, Some("publish the same files as a new version: clients that had this one refuse it"))
             }
             ReleaseError::Conflicts { .. } => {
                 (Exit::Conflict, Some("`--force` puts new files beside those that are in the way"))

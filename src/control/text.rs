@@ -62,8 +62,8 @@ impl Parser<'_> {
     }
 
     fn place(&mut self, word: &[u8]) -> Result<(), Failure> {
-        let mut places = self.command.args.iter().filter(|arg| arg.option.is_none());
-        let found = places.nth(self.placed).or_else(|| self.command.args.iter().rfind(|arg| arg.many));
+        let places = || self.command.args.iter().filter(|arg| arg.option.is_none());
+        let found = places().nth(self.placed).or_else(|| places().rfind(|arg| arg.many));
         let Some(arg) = found else {
             return Err(self.wrong(format!("`{}` is one argument too many", PathText::from(word))));
         };

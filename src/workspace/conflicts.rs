@@ -56,6 +56,11 @@ fn unnumbered(name: &[u8]) -> &[u8] {
     }
 }
 
+/// Whether a name is that of a file which was put beside another of this name.
+pub fn is_beside(name: &[u8], other: &[u8]) -> bool {
+    original(name).is_some_and(|made_for| made_for == other || unnumbered(made_for) == other)
+}
+
 fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
     crate::version::diff::join(dir, name).to_vec()
 }

@@ -51,7 +51,7 @@ mod trace;
 mod xattr;
 
 pub use check::{Affected, CheckReport, Sample};
-pub use conflicts::{Beside, Take};
+pub use conflicts::{Beside, Take, is_beside};
 pub use deploy::{
     Action, Change, Clash, Class, ContentReader, Facts, Incoming, Now, Owned, PathFault, PutError, SidecarFile, Spot,
     Stage, Staged, check_path, decide, fold, integrity_of_file, integrity_of_files, parse_integrity, sidecar_name,

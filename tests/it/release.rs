@@ -2,6 +2,7 @@
 
 mod alerts;
 mod attacks;
+mod clocks;
 mod command_line;
 mod crashes;
 mod fleet;
@@ -9,6 +10,7 @@ mod lifecycle;
 mod places;
 mod races;
 mod rollouts;
+mod signed;
 mod signing;
 mod support;
 mod versions;

@@ -23,7 +23,7 @@ pub(super) fn install(workspace: &Workspace, wanted: &Install, upgrade: bool) ->
 
 fn install_as(workspace: &Workspace, wanted: &Install, upgrade: bool, id: &str) -> Result<Outcome> {
     let mut change = workspace.begin_change().map_err(during(Phase::Lock))?;
-    let lock = phase(Phase::Lock, || LockFile::read(&mut change))?;
+    let lock = phase(Phase::Lock, || LockFile::read(workspace, &mut change))?;
     let old = lock.find(&wanted.name);
     if old.is_none() && upgrade {
         return Err(ProfileError::NotInstalled { name: wanted.name.clone() });
@@ -140,7 +140,7 @@ impl Job<'_> {
             && plan.conflicts.is_empty()
         {
             outcome.install_id = Some(old.install_id.clone());
-            return Ok(outcome);
+            return if self.lock.is_merged() { self.write_lock(change, outcome) } else { Ok(outcome) };
         }
         if let Some(old) = old.filter(|_| !self.may_replace) {
             return Err(ProfileError::AlreadyInstalled { name: old.name.clone(), version: old.version.clone() });
@@ -157,6 +157,14 @@ impl Job<'_> {
         let version = phase(Phase::Commit, || change.commit(&message)).map_err(during(Phase::Commit))?;
         outcome.version = version.map(|version| version.to_string());
         Ok(outcome)
+    }
+
+    /// Only writes down what lay beside.
+    fn write_lock(&self, mut change: Change<'_>, outcome: Outcome) -> Result<Outcome> {
+        phase(Phase::Copy, || self.lock.write(&mut change))?;
+        let message = "merge what two machines installed";
+        let version = phase(Phase::Commit, || change.commit(message)).map_err(during(Phase::Commit))?;
+        Ok(Outcome { changed: true, version: version.map(|version| version.to_string()), ..outcome })
     }
 
     /// Stores what is new, comparing what is stored with what was planned.

@@ -7,7 +7,7 @@ use super::error::{ProfileError, Result, during};
 use super::phases::Phase;
 use super::request::Place;
 use crate::base::clock::Timestamp;
-use crate::workspace::{Change, Owned, SidecarFile, WorkspaceError, check_path, fold};
+use crate::workspace::{Change, Owned, SidecarFile, Workspace, WorkspaceError, check_path, fold};
 
 /// What is installed, file by file.
 pub const LOCK_PATH: &str = "profiles.lock.json";
@@ -27,6 +27,9 @@ pub struct LockFile {
     lockfile_version: u64,
     /// By name.
     pub profiles: Vec<Entry>,
+    /// Other files of this kind whose entries are among these; they go when this one is written.
+    #[serde(skip)]
+    pub(super) beside: Vec<String>,
 }
 
 /// One installed profile.
@@ -90,20 +93,25 @@ struct Configured {
 
 impl Default for LockFile {
     fn default() -> Self {
-        Self { lockfile_version: LOCK_VERSION, profiles: Vec::new() }
+        Self { lockfile_version: LOCK_VERSION, profiles: Vec::new(), beside: Vec::new() }
     }
 }
 
 impl LockFile {
-    /// Reads the lock file of the version that a change starts from.
-    pub(super) fn read(change: &mut Change<'_>) -> Result<Self> {
+    /// Reads the lock file of the version that a change starts from, with what lies beside it.
+    pub(super) fn read(workspace: &Workspace, change: &mut Change<'_>) -> Result<Self> {
         let bytes = change.read_small(LOCK_PATH, LEN_MAX).map_err(unfit(LOCK_PATH))?;
         let lock = bytes.map_or_else(|| Ok(Self::default()), |bytes| Self::parse(&bytes))?;
         // Looked at, so that nobody writes it meanwhile; and what is there must be ours.
         if let Some(bytes) = change.read_small(CONFIG_PATH, LEN_MAX).map_err(unfit(CONFIG_PATH))? {
             check_config(&bytes)?;
         }
-        Ok(lock)
+        super::merged::merged(workspace, change, lock)
+    }
+
+    /// Whether there is more in it than in the file of its name.
+    pub(super) fn is_merged(&self) -> bool {
+        !self.beside.is_empty()
     }
 
     /// Reads and checks a lock file.
@@ -154,6 +162,7 @@ impl LockFile {
 
     /// Writes lock file and configuration; takes both away when nothing is installed.
     pub(super) fn write(&self, change: &mut Change<'_>) -> Result<()> {
+        self.beside.iter().for_each(|path| change.remove(path));
         if self.profiles.is_empty() {
             change.remove(LOCK_PATH);
             change.remove(CONFIG_PATH);
@@ -185,7 +194,7 @@ fn unfit(path: &'static str) -> impl Fn(WorkspaceError) -> ProfileError {
     }
 }
 
-fn check_config(bytes: &[u8]) -> Result<()> {
+pub(super) fn check_config(bytes: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {

@@ -19,6 +19,7 @@ mod files;
 mod install;
 mod lockfile;
 mod manifest;
+mod merged;
 mod phases;
 mod plan;
 mod request;

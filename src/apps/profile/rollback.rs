@@ -28,7 +28,7 @@ pub(super) fn rollback(
 
 fn roll(workspace: &Workspace, name: &str, to: Option<&str>, force: bool, dry_run: bool) -> Result<Outcome> {
     let mut change = workspace.begin_change().map_err(during(Phase::Lock))?;
-    let lock = phase(Phase::Lock, || LockFile::read(&mut change))?;
+    let lock = phase(Phase::Lock, || LockFile::read(workspace, &mut change))?;
     let Some(present) = lock.find(name) else {
         return Err(ProfileError::NotInstalled { name: name.to_owned() });
     };

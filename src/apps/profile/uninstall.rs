@@ -19,7 +19,7 @@ pub(super) fn uninstall(workspace: &Workspace, name: &str, dry_run: bool) -> Res
 
 fn try_uninstall(workspace: &Workspace, name: &str, dry_run: bool) -> Result<Outcome> {
     let mut change = workspace.begin_change().map_err(during(Phase::Lock))?;
-    let lock = phase(Phase::Lock, || LockFile::read(&mut change))?;
+    let lock = phase(Phase::Lock, || LockFile::read(workspace, &mut change))?;
     take_away(workspace, change, &lock, name, dry_run)
 }
 
@@ -60,7 +60,7 @@ pub(super) fn resolve(workspace: &Workspace, path: &str, take: Take) -> Result<R
 
 fn try_resolve(workspace: &Workspace, path: &str, take: Take) -> Result<Outcome> {
     let mut change = workspace.begin_change().map_err(during(Phase::Lock))?;
-    let mut lock = phase(Phase::Lock, || LockFile::read(&mut change))?;
+    let mut lock = phase(Phase::Lock, || LockFile::read(workspace, &mut change))?;
     let nothing = || ProfileError::NothingToResolve { path: path.to_owned() };
     let waits = lock.profiles.iter().find(|entry| entry.sidecars.iter().any(|sidecar| sidecar.meant_for == path));
     let mut entry = waits.ok_or_else(nothing)?.clone();

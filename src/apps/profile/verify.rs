@@ -9,7 +9,7 @@ use crate::workspace::{Change, Now, Spot, Workspace, integrity_of_files};
 /// What is installed.
 pub(super) fn list(workspace: &Workspace) -> Result<Reply> {
     let mut change = workspace.begin_change().map_err(during(Phase::Lock))?;
-    let lock = phase(Phase::Lock, || LockFile::read(&mut change))?;
+    let lock = phase(Phase::Lock, || LockFile::read(workspace, &mut change))?;
     let installed = |entry: &Entry| Installed {
         name: entry.name.clone(),
         version: entry.version.clone(),
@@ -25,7 +25,7 @@ pub(super) fn list(workspace: &Workspace) -> Result<Reply> {
 /// Compares what is there with what was installed.
 pub(super) fn verify(workspace: &Workspace, name: Option<&str>) -> Result<Reply> {
     let mut change = workspace.begin_change().map_err(during(Phase::Lock))?;
-    let lock = phase(Phase::Lock, || LockFile::read(&mut change))?;
+    let lock = phase(Phase::Lock, || LockFile::read(workspace, &mut change))?;
     if let Some(name) = name.filter(|name| lock.find(name).is_none()) {
         return Err(ProfileError::NotInstalled { name: name.to_owned() });
     }

@@ -37,7 +37,7 @@ impl Anchor {
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let bytes = read_file(&RealDisk, path, LEN_MAX)
-            .map_err(|error| ReleaseError::Disk { path: name.clone(), reason: error.to_string() })?;
+            .map_err(|error| ReleaseError::unread("file of trust", &name, &error))?;
         let damaged = |reason: String| ReleaseError::Damaged { object: format!("the file of trust {name}"), reason };
         let anchor: Anchor = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if anchor.format != FORMAT {

@@ -175,7 +175,7 @@ impl Desk<'_> {
             let undone = match install::go_back(self.workspace, &one) {
                 Ok((undone, _)) => undone,
                 Err(error @ ReleaseError::Missing { .. }) => {
-                    tracing::warn!("{} {} was revoked, and cannot be taken back: {error}", one.name, one.version);
+                    self.note_stays(&one, &format!("it is revoked ({why}), and cannot be taken back: {error}"))?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -198,8 +198,8 @@ impl Desk<'_> {
             let undone = match install::go_back(self.workspace, &other) {
                 Ok((undone, _)) => undone,
                 Err(error @ ReleaseError::Missing { .. }) => {
-                    tracing::warn!("{reason}, which is revoked, and cannot be taken back: {error}");
-                    return Ok(());
+                    let text = format!("{reason}, which is revoked, and cannot be taken back with it: {error}");
+                    return self.note_stays(&other, &text);
                 }
                 Err(error) => return Err(error),
             };
@@ -210,6 +210,20 @@ impl Desk<'_> {
             }
             self.state.write(self.workspace)?;
             self.look()?;
+        }
+        Ok(())
+    }
+
+    /// Writes down, once, what should go and cannot.
+    fn note_stays(&mut self, one: &Installed, why: &str) -> Result<()> {
+        let version = one.version.to_string();
+        let is_it = |event: &super::state::Event| {
+            event.what == "stays" && event.package == one.name && event.version == version && event.detail == why
+        };
+        if !self.state.events.iter().any(is_it) {
+            self.state.note(&super::now(self.workspace).to_string(), "stays", &one.name, &version, why);
+            self.state.write(self.workspace)?;
+            self.state.tell(self.workspace)?;
         }
         Ok(())
     }

@@ -149,7 +149,7 @@ impl<'a> Desk<'a> {
             let mut withheld = self.allow(package, wanted.contains_key(&package.name)).err().map(|why| why.to_string());
             if let Some(present) = present.as_ref().filter(|_| withheld.is_none()) {
                 withheld = match present.cmp(&package.version) {
-                    Ordering::Equal => Some("it is installed".to_owned()),
+                    Ordering::Equal => Some(self.as_installed(&package.name)),
                     Ordering::Greater if !wanted.contains_key(&package.name) => {
                         Some(format!("{present} is installed, which is newer"))
                     }
@@ -165,6 +165,24 @@ impl<'a> Desk<'a> {
             }
         };
         shown.map(decision).collect()
+    }
+
+    /// What is to be said of a package that is installed: also what it needs and is not there.
+    fn as_installed(&self, name: &str) -> String {
+        let needs = self.installed(name).map(|one| &one.dependencies);
+        let is_there = |(name, wanted): &(&String, &VersionReq)| {
+            self.installed(name).is_some_and(|one| wanted.matches(&one.version))
+        };
+        let missing: Vec<String> = needs
+            .into_iter()
+            .flatten()
+            .filter(|needed| !is_there(needed))
+            .map(|(name, wanted)| format!("{name} {wanted}"))
+            .collect();
+        if missing.is_empty() {
+            return "it is installed".to_owned();
+        }
+        format!("it is installed, and what it needs is not: {}", missing.join(", "))
     }
 
     /// The packages that would be installed; none when everything is as it should be.

@@ -77,6 +77,18 @@ pub enum ReleaseError {
         /// Why.
         reason: String,
     },
+    /// A version that was taken back is not offered again.
+    #[error("{package} {version} was revoked in {channel} ({why}) and is not offered again")]
+    Revoked {
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// Where.
+        channel: String,
+        /// Why.
+        why: String,
+    },
     /// Files stand in the way.
     #[error("{} files stand in the way: {}", paths.len(), paths.join("; "))]
     Conflicts {
@@ -172,6 +184,16 @@ pub enum ReleaseError {
         /// Who needs it, in words.
         reason: String,
     },
+    /// A file that was named is not there.
+    #[error("there is no {what} at {path}: {reason}")]
+    NoFile {
+        /// What it should be.
+        what: &'static str,
+        /// The path.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The local disk refused.
     #[error("{path}: {reason}")]
     Disk {
@@ -183,4 +205,17 @@ pub enum ReleaseError {
     /// The workspace refused.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
+}
+
+impl ReleaseError {
+    /// A file that was named and cannot be read.
+    pub(super) fn unread(what: &'static str, path: &str, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+        let (path, reason) = (path.to_owned(), error.to_string());
+        match error.kind() {
+            NotFound | NotADirectory | IsADirectory => Self::NoFile { what, path, reason },
+            InvalidData => Self::Damaged { object: format!("the {what} {path}"), reason },
+            _ => Self::Disk { path, reason },
+        }
+    }
 }

@@ -293,8 +293,9 @@ fn unnamed_version_of(workspace: &Workspace, install_id: &str) -> Result<Option<
     let (mut at, mut found) = (workspace.version(present)?, None);
     let mut there = lock::installed(workspace, &at)?;
     while there.iter().any(|one| one.install_id == install_id) {
-        let Some(parent) = at.parents.first().copied() else { break };
-        let Ok(before) = workspace.version(parent) else { break };
+        // Without the version before, it cannot be undone.
+        let Some(parent) = at.parents.first().copied() else { return Ok(None) };
+        let Ok(before) = workspace.version(parent) else { return Ok(None) };
         let then = lock::installed(workspace, &before)?;
         let is_new = |one: &&Installed| !then.iter().any(|other| other.install_id == one.install_id);
         let marks: Vec<String> = there.iter().filter(is_new).map(|one| mark(&one.install_id)).collect();

@@ -54,6 +54,10 @@ pub(super) fn bad(dir: &str, reason: impl ToString) -> ReleaseError {
     ReleaseError::Keys { dir: dir.to_owned(), reason: reason.to_string() }
 }
 
+pub(super) fn bad_file(dir: &str, file: &str, error: std::io::Error) -> ReleaseError {
+    bad(dir, format!("{file}: {error}"))
+}
+
 pub(super) fn word(role: RoleType) -> &'static str {
     match role {
         RoleType::Root => "root",
@@ -89,7 +93,7 @@ pub(super) fn person(dir: &Path, to: &Path) -> Result<(String, String)> {
         true => read_pair(dir, file).map(|pair| Sign::tuf_key(&pair)),
         false => {
             let (pair, text) = pair(&name)?;
-            create_file(disk, &dir.join(file), text.as_bytes()).map_err(|error| bad(&name, error))?;
+            create_file(disk, &dir.join(file), text.as_bytes()).map_err(|error| bad_file(&name, file, error))?;
             Ok(Sign::tuf_key(&pair))
         }
     };
@@ -105,7 +109,8 @@ impl Person {
     /// Reads what somebody gave away.
     pub(super) fn read(path: &str) -> Result<Self> {
         let damaged = |reason: String| ReleaseError::Damaged { object: format!("the public keys in {path}"), reason };
-        let bytes = read_file(&RealDisk, Path::new(path), KEY_LEN_MAX).map_err(|error| damaged(error.to_string()))?;
+        let bytes = read_file(&RealDisk, Path::new(path), KEY_LEN_MAX)
+            .map_err(|error| ReleaseError::unread("file with public keys", path, &error))?;
         let person: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         match person.format {
             FORMAT => Ok(person),
@@ -200,12 +205,14 @@ fn new_root(
 
 fn write_keys(dir: &Path, files: &KeyFiles) -> Result<()> {
     let disk = &RealDisk;
-    let written = disk.create_dir_all(dir).and_then(|()| {
-        files.iter().try_for_each(|(file, text)| create_file(disk, &dir.join(file), text.as_bytes()))?;
-        let mut shared = [CONTENT_KEY, STORE_KEY].into_iter().filter(|file| !dir.join(file).exists());
-        shared.try_for_each(|file| create_file(disk, &dir.join(file), SharedKey::random().to_text().as_bytes()))
-    });
-    written.map_err(|error| bad(&dir.display().to_string(), error))
+    let name = dir.display().to_string();
+    disk.create_dir_all(dir).map_err(|error| bad(&name, error))?;
+    let create = |file: &str, text: &str| {
+        create_file(disk, &dir.join(file), text.as_bytes()).map_err(|error| bad_file(&name, file, error))
+    };
+    files.iter().try_for_each(|(file, text)| create(file, text))?;
+    let mut shared = [CONTENT_KEY, STORE_KEY].into_iter().filter(|file| !dir.join(file).exists());
+    shared.try_for_each(|file| create(file, &SharedKey::random().to_text()))
 }
 
 /// New keys for all roles of a root, besides those of others, and the files they go to.
@@ -265,7 +272,7 @@ pub(super) fn read_pairs(dir: &Path) -> Result<Vec<KeyPair>> {
 
 fn read_pair(dir: &Path, file: &str) -> Result<KeyPair> {
     let name = dir.display().to_string();
-    let bytes = read_file(&RealDisk, &dir.join(file), KEY_LEN_MAX).map_err(|error| bad(&name, error))?;
+    let bytes = read_file(&RealDisk, &dir.join(file), KEY_LEN_MAX).map_err(|error| bad_file(&name, file, error))?;
     let text = Zeroizing::new(bytes);
     let no_key = || bad(&name, format!("{file} is no key"));
     let der = Zeroizing::new(BASE64.decode(text.trim_ascii()).map_err(|_| no_key())?);
@@ -336,15 +343,15 @@ pub(super) fn keep_root(dir: &Path, root: &Signed<Root>) -> Result<()> {
     let mut bytes = bytes_of(&name, root)?;
     match create_file(&RealDisk, &path, &bytes) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bytes = read_file(&RealDisk, &path, ROOT_LEN_MAX).map_err(|error| bad(&name, error))?;
+            bytes = read_file(&RealDisk, &path, ROOT_LEN_MAX).map_err(|error| bad_file(&name, &file, error))?;
             let known = serde_json::from_slice::<Signed<Root>>(&bytes).ok();
             if known.is_none_or(|known| known.signed != root.signed) {
                 return Err(bad(&name, format!("{file} is another root; move it away")));
             }
         }
-        done => done.map_err(|error| bad(&name, error))?,
+        done => done.map_err(|error| bad_file(&name, &file, error))?,
     }
-    replace_file(&RealDisk, &dir.join(ROOT), &bytes).map_err(|error| bad(&name, error))
+    replace_file(&RealDisk, &dir.join(ROOT), &bytes).map_err(|error| bad_file(&name, ROOT, error))
 }
 
 /// Adds the signatures of those keys that a root lets sign this; how many they are.

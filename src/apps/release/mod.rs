@@ -21,6 +21,7 @@
 
 mod alerts;
 mod anchor;
+mod audit;
 mod carry;
 mod channel;
 mod checks;
@@ -76,25 +77,15 @@ static ONE: Mutex<()> = Mutex::new(());
 
 /// Runs a request.
 pub fn run(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Result<Reply> {
-    let said = |text: String| Ok(Reply::Said(text));
+    if let Some(reply) = run_apart(request, now(workspace)) {
+        return reply;
+    }
     match request {
-        Request::Keygen { .. } => signing::keygen(workspace, request, None),
-        Request::Key { keys, to } => {
-            let (root, targets) = keys::person(Path::new(keys), Path::new(to))?;
-            said(format!("keys are in {keys}; a publisher names them by {to}: for roots {root}, for targets {targets}"))
+        Request::Propose { to, request } => {
+            signing::propose(request, to, || publisher::run(workspace, request, Some(Path::new(to))))
         }
-        Request::Propose { to, request } => signing::propose(workspace, request, to),
-        Request::Sign { file, keys, trust, dry_run } => signing::sign(file, keys, trust.as_deref(), *dry_run),
         Request::Complete { files, keys, repository } => {
             signing::complete(workspace, files, keys, repository.as_deref())
-        }
-        Request::Trust { keys, channel, to } => {
-            publish::anchor(keys, channel)?.write(Path::new(to))?;
-            said(format!("{to} is for the clients of channel {channel}; give it to them by a way that is trusted"))
-        }
-        Request::Pack { dir } => {
-            let package = pack::pack(dir)?;
-            said(format!("{} {} has {} files and can be published", package.name, package.version, package.files.len()))
         }
         Request::Test { dir, scratch } => {
             let (package, files) = (pack::pack(dir)?, Path::new(dir).join(pack::FILES));
@@ -112,6 +103,24 @@ pub fn run(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Resul
             run_client(workspace, request, doing)
         }
     }
+}
+
+/// Runs a request that needs no workspace; `None` for all others.
+pub fn run_apart(request: &Request, now: jiff::Timestamp) -> Option<Result<Reply>> {
+    Some(match request {
+        Request::Keygen { .. } => signing::keygen(request, now, None),
+        Request::Propose { to, request } if matches!(**request, Request::Keygen { .. }) => {
+            signing::propose(request, to, || signing::keygen(request, now, Some(Path::new(to))))
+        }
+        Request::Key { keys, to } => signing::key(keys, to),
+        Request::Sign { file, keys, trust, dry_run } => signing::sign(file, keys, trust.as_deref(), *dry_run),
+        Request::Trust { keys, channel, to } => signing::trust(keys, channel, to),
+        Request::Pack { dir } => pack::pack(dir).map(|package| {
+            let (name, version, count) = (package.name, package.version, package.files.len());
+            Reply::Said(format!("{name} {version} has {count} files and can be published"))
+        }),
+        _ => return None,
+    })
 }
 
 fn run_client(workspace: &Workspace, request: &Request, doing: &Doing<'_>) -> Result<Reply> {

@@ -60,7 +60,8 @@ impl Proposal {
     pub(super) fn read(path: &str) -> Result<Self> {
         let damaged =
             |reason: String| ReleaseError::Damaged { object: format!("what is to be signed in {path}"), reason };
-        let bytes = read_file(&RealDisk, Path::new(path), LEN_MAX).map_err(|error| damaged(error.to_string()))?;
+        let bytes = read_file(&RealDisk, Path::new(path), LEN_MAX)
+            .map_err(|error| ReleaseError::unread("file to be signed", path, &error))?;
         let proposal: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if proposal.format != FORMAT {
             return Err(damaged(format!("it has form {}, and this program knows {FORMAT}", proposal.format)));

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use semver::Version;
 use tough::schema::{Signed, Targets};
 
-use super::anchor::Anchor;
+use super::audit::{self, Line};
 use super::channel::{Channel, EVERYBODY, Offer, Window};
 use super::content;
 use super::error::{ReleaseError, Result};
 use super::pack::{FILES, pack};
-use super::package::{Package, feedback_prefix, target_of_channel, target_of_package};
+use super::package::{PACKAGE_LEN_MAX, Package, feedback_prefix, target_of_channel, target_of_package};
 use super::proposal::Files;
 use super::repository::{self, Access, Repository};
 use super::request::{Change, Rollout, Standing};
@@ -23,6 +23,8 @@ use crate::base::disk::DiskFile;
 use crate::workspace::{Workspace, parse_integrity};
 
 const FEEDBACK_LEN_MAX: u64 = 64 * 1024;
+/// What is archived of a version: its description, and little more.
+const ARCHIVED_LEN_MAX: u64 = 2 * PACKAGE_LEN_MAX;
 /// Notes of users that a report shows.
 const NOTES_MAX: usize = 20;
 /// For so long content stays that no offer needs yet, in seconds: a week.
@@ -38,11 +40,6 @@ pub(super) struct Desk<'a> {
     /// Where what would be published is written instead, for others to sign.
     to_sign: Option<&'a Path>,
     _lock: Arc<dyn DiskFile>,
-}
-
-/// What clients of a channel have to be given.
-pub(super) fn anchor(keys: &str, channel: &str) -> Result<Anchor> {
-    Signer::open(Path::new(keys), Expiry::default())?.anchor(channel)
 }
 
 impl<'a> Desk<'a> {
@@ -103,27 +100,37 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Publishes an offer that was signed elsewhere, if all that it names is there.
-    pub(super) fn complete(&self, targets: &Signed<Targets>, files: &Files) -> Result<()> {
+    /// Publishes an offer that was signed elsewhere, if all that it names is there; how it differs from the one before.
+    pub(super) fn complete(&self, targets: &Signed<Targets>, files: &Files) -> Result<Vec<Line>> {
         self.signer.check_files(&*self.repository, targets, files)?;
         let known: BTreeSet<String> = self.repository.list("content/")?.into_iter().collect();
-        for (name, sealed) in files {
-            let Some((channel, package, version)) = parse_target(name) else { continue };
-            let opened = self.signer.channel_key(channel)?.open(name, sealed);
+        let mut lines = Vec::new();
+        let open = |channel: &str, name: &str, sealed: &[u8]| {
             let reason = "it was not sealed with the key of its channel".to_owned();
-            let bytes = opened.ok_or_else(|| ReleaseError::Damaged { object: name.clone(), reason })?;
+            let damaged = || ReleaseError::Damaged { object: name.to_owned(), reason };
+            self.signer.channel_key(channel)?.open(name, sealed).ok_or_else(damaged)
+        };
+        for (name, sealed) in files {
+            if let Some(channel) = name.strip_prefix("channel.") {
+                let now = Channel::parse(&open(channel, name, sealed)?, channel)?;
+                lines.extend(audit::lines(&self.channel(channel)?, &now));
+            }
+            let Some((channel, package, version)) = parse_target(name) else { continue };
+            let bytes = open(channel, name, sealed)?;
             let package = Package::parse(&bytes, package, &version)?;
             if let Some(missing) = content::names(&package).find(|name| !known.contains(name)) {
                 return Err(ReleaseError::Missing { what: "content", name: missing });
             }
         }
-        self.signer.finish(&*self.repository, targets, files, self.now())
+        self.signer.finish(&*self.repository, targets, files, self.now())?;
+        Ok(lines)
     }
 
     /// Signs a package and offers it.
     pub(super) fn add(&self, dir: &str, channel: &str, rollout: &Rollout) -> Result<Package> {
         let mut package = pack(dir)?;
         let mut listed = self.channel(channel)?;
+        self.check_not_revoked(&listed, &package.name, &package.version)?;
         let differs = |mut old: Package| {
             old.files.iter_mut().for_each(|file| file.chunks.clear());
             old != package
@@ -133,10 +140,11 @@ impl<'a> Desk<'a> {
             let package = format!("{} {}", package.name, package.version);
             return Err(ReleaseError::BadPackage { package, problems });
         }
+        let content_key = self.signer.content_key()?;
         let mut known = self.repository.list("content/")?.into_iter().collect();
         for file in &mut package.files {
             let Some(digest) = parse_integrity(&file.integrity) else { continue };
-            let (path, key) = (Path::new(dir).join(FILES).join(&file.path), &self.signer.content_key);
+            let (path, key) = (Path::new(dir).join(FILES).join(&file.path), &content_key);
             file.chunks = content::put(&*self.repository, key, &path, &digest, &mut known)?;
         }
         offer(&mut listed, &package.name, &package.version, rollout, &self.now().to_string())?;
@@ -149,15 +157,39 @@ impl<'a> Desk<'a> {
     pub(super) fn promote(&self, name: &str, version: &Version, from: &str, to: &str, rollout: &Rollout) -> Result<()> {
         let missing = || ReleaseError::Missing { what: "offer", name: format!("{name} {version} in {from}") };
         let source = self.channel(from)?;
-        let known = source.offer(name, version).ok_or_else(missing)?;
-        if let Some(why) = &known.revoked {
-            let reason = format!("it was revoked: {why}");
-            return Err(ReleaseError::Withheld { package: name.to_owned(), version: version.to_string(), reason });
-        }
+        source.offer(name, version).ok_or_else(missing)?;
+        self.check_not_revoked(&source, name, version)?;
         let package = self.package(from, name, version)?.ok_or_else(missing)?;
         let mut listed = self.channel(to)?;
+        self.check_not_revoked(&listed, name, version)?;
         offer(&mut listed, name, version, rollout, &self.now().to_string())?;
         self.publish(&listed, vec![self.sealed(to, target_of_package(to, name, version), &package)?])
+    }
+
+    /// That a channel did not take a version back, also one that was cleaned up since.
+    fn check_not_revoked(&self, channel: &Channel, name: &str, version: &Version) -> Result<()> {
+        let revoked = match channel.offer(name, version) {
+            Some(offer) => offer.revoked.clone(),
+            None => self.archived(&channel.name, name, version)?.and_then(|offer| offer.revoked),
+        };
+        let Some(why) = revoked else { return Ok(()) };
+        let (package, version, channel) = (name.to_owned(), version.to_string(), channel.name.clone());
+        Err(ReleaseError::Revoked { package, version, channel, why })
+    }
+
+    /// The offer of a version that was cleaned up.
+    fn archived(&self, channel: &str, package: &str, version: &Version) -> Result<Option<Offer>> {
+        #[derive(serde::Deserialize)]
+        struct Archived {
+            offer: Offer,
+        }
+        let name = archive_name(channel, package, version);
+        let Some(sealed) = self.repository.get(&name, ARCHIVED_LEN_MAX)? else { return Ok(None) };
+        let damaged = |reason: String| ReleaseError::Damaged { object: name.clone(), reason };
+        let bytes = self.signer.channel_key(channel)?.open(&name, &sealed);
+        let bytes = bytes.ok_or_else(|| damaged("it was not sealed with the key of its channel".to_owned()))?;
+        let archived: Archived = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        Ok(Some(archived.offer))
     }
 
     /// Changes the rollout of a version.
@@ -181,19 +213,27 @@ impl<'a> Desk<'a> {
         self.publish(&listed, Vec::new())
     }
 
-    /// Sets what concerns a channel as a whole.
+    /// Sets what concerns a channel as a whole; with nothing to set, renews the signatures of a channel that is there:
+    /// only those that say what is newest, unless the others do not count for as long. Until when these count.
     pub(super) fn set(
         &self,
         channel: &str,
         windows: Option<&[Window]>,
         min_epoch: &BTreeMap<String, u32>,
-    ) -> Result<()> {
+    ) -> Result<jiff::Timestamp> {
+        if windows.is_none() && min_epoch.is_empty() && self.to_sign.is_none() {
+            let renewed = self.signer.renew(&*self.repository, &target_of_channel(channel), self.now())?;
+            if let Some(expires) = renewed {
+                return Ok(expires);
+            }
+        }
         let mut listed = self.channel(channel)?;
         if let Some(windows) = windows {
             listed.windows = windows.to_vec();
         }
         listed.min_epoch.extend(min_epoch.clone());
-        self.publish(&listed, Vec::new())
+        self.publish(&listed, Vec::new())?;
+        Ok(self.signer.offer_until(self.now()))
     }
 
     /// Judges all rollouts of a channel, and (with `act`) carries the verdicts out.
@@ -287,7 +327,7 @@ impl<'a> Desk<'a> {
     /// Keeps what was known of a version, and how it went.
     fn archive(&self, channel: &str, package: &str, offer: &Offer) -> Result<()> {
         let reports = self.feedback(channel, package, &offer.version)?;
-        let name = format!("archive/{channel}.{package}.{}", offer.version);
+        let name = archive_name(channel, package, &offer.version);
         let value = serde_json::json!({
             "package": self.package(channel, package, &offer.version)?, "offer": offer, "totals": Totals::of(&reports),
             "archived": self.now().to_string(),
@@ -329,6 +369,10 @@ impl<'a> Desk<'a> {
         }
         Ok(names)
     }
+}
+
+fn archive_name(channel: &str, package: &str, version: &Version) -> String {
+    format!("archive/{channel}.{package}.{version}")
 }
 
 /// The name of the signed package that a report is about.

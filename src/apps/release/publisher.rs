@@ -35,8 +35,9 @@ pub(super) fn run(workspace: &Workspace, request: &Request, to_sign: Option<&Pat
             done("rollout", (&name, &version.to_string()), format!("{name} {version} in {channel} {change}"))
         }
         Request::Channel { repository, keys, channel, windows, min_epoch } => {
-            open(repository, keys)?.set(channel, windows.as_deref(), min_epoch)?;
-            done("signed", ("", ""), format!("channel {channel} is signed anew"))
+            let until = open(repository, keys)?.set(channel, windows.as_deref(), min_epoch)?;
+            let until = until.strftime("%Y-%m-%d");
+            done("signed", ("", ""), format!("channel {channel} is signed anew; what it offers counts until {until}"))
         }
         Request::Advance { repository, keys, channel } => {
             let mut standings = open(repository, keys)?.judge(channel, true)?;

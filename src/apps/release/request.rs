@@ -133,8 +133,8 @@ pub enum Request {
         /// What changes.
         change: Change,
     },
-    /// Sets a channel's windows and least security epochs, or (with nothing to set) signs anew what is offered, before
-    /// the signatures expire.
+    /// Sets a channel's windows and least security epochs, or (with nothing to set) renews the signatures before they
+    /// expire.
     Channel {
         /// Which repository.
         repository: String,

@@ -45,8 +45,6 @@ impl Default for Expiry {
 pub struct Signer {
     dir: String,
     keys: Vec<KeyPair>,
-    /// Derives the keys of content.
-    pub(super) content_key: SharedKey,
     /// Seals a repository in a bucket of its own.
     pub(super) store_key: SharedKey,
     root: Signed<Root>,
@@ -83,9 +81,13 @@ impl Signer {
         let (root, _) = roots.last().cloned().ok_or_else(|| bad(&name, "there is no root; `keygen` makes one"))?;
         let roots = roots.into_iter().map(|(root, bytes)| (root.signed, bytes)).collect();
         let keys = keys::read_pairs(dir)?;
-        let content_key = keys::shared_key(&name, keys::CONTENT_KEY)?;
         let store_key = keys::shared_key(&name, keys::STORE_KEY)?;
-        Ok(Self { dir: name, keys, content_key, store_key, root, roots, expiry })
+        Ok(Self { dir: name, keys, store_key, root, roots, expiry })
+    }
+
+    /// What the keys of content are derived from; who only renews signatures does without.
+    pub(super) fn content_key(&self) -> Result<SharedKey> {
+        keys::shared_key(&self.dir, keys::CONTENT_KEY)
     }
 
     /// The newest root.
@@ -102,7 +104,7 @@ impl Signer {
     pub(super) fn lock(&self) -> Result<std::sync::Arc<dyn DiskFile>> {
         let path = Path::new(&self.dir).join("lock");
         let locked = RealDisk.open(&path, OpenMode::ReadWrite).and_then(|file| Ok((file.try_lock()?, file)));
-        match locked.map_err(|error| bad(&self.dir, error))? {
+        match locked.map_err(|error| keys::bad_file(&self.dir, "lock", error))? {
             (true, file) => Ok(file),
             (false, _) => Err(bad(&self.dir, "somebody else is publishing with them; try again when that is done")),
         }
@@ -115,7 +117,7 @@ impl Signer {
         let path = Path::new(&self.dir).join(&file);
         if !path.exists() {
             create_file(&RealDisk, &path, SharedKey::random().to_text().as_bytes())
-                .map_err(|error| bad(&self.dir, format!("{file}: {error}")))?;
+                .map_err(|error| keys::bad_file(&self.dir, &file, error))?;
         }
         keys::shared_key(&self.dir, &file)
     }
@@ -137,8 +139,10 @@ impl Signer {
         let name = format!("{}.snapshot.json", number(&timestamp.meta, "snapshot.json")?);
         let snapshot = self.read::<Snapshot>(repository, &name)?.ok_or_else(|| missing(&name))?;
         let name = format!("{}.targets.json", number(&snapshot.meta, "targets.json")?);
-        let targets = self.read::<Targets>(repository, &name)?.ok_or_else(|| missing(&name))?;
-        Ok(Some(Offered { targets, snapshot: snapshot.version.get(), timestamp: timestamp.version.get() }))
+        let (signed, bytes) = self.read_signed::<Targets>(repository, &name)?.ok_or_else(|| missing(&name))?;
+        let is_present = self.check(&signed).is_ok();
+        let (snapshot, timestamp) = (snapshot.version.get(), timestamp.version.get());
+        Ok(Some(Offered { targets: signed.signed, bytes, is_present, snapshot, timestamp }))
     }
 
     fn read<T: Role + Serialize + DeserializeOwned>(
@@ -146,6 +150,14 @@ impl Signer {
         repository: &dyn Repository,
         name: &str,
     ) -> Result<Option<T>> {
+        Ok(self.read_signed(repository, name)?.map(|(signed, _)| signed.signed))
+    }
+
+    fn read_signed<T: Role + Serialize + DeserializeOwned>(
+        &self,
+        repository: &dyn Repository,
+        name: &str,
+    ) -> Result<Option<(Signed<T>, Vec<u8>)>> {
         let Some(bytes) = repository.get(&format!("metadata/{name}"), METADATA_LEN_MAX)? else { return Ok(None) };
         let untrusted = |reason: String| ReleaseError::Untrusted { repository: repository.address(), reason };
         let signed: Signed<T> =
@@ -154,7 +166,7 @@ impl Signer {
         if !self.roots.iter().any(|(root, _)| root.verify_role(&signed).is_ok()) {
             self.root.signed.verify_role(&signed).map_err(|error| untrusted(format!("{name}: {error}")))?;
         }
-        Ok(Some(signed.signed))
+        Ok(Some((signed, bytes)))
     }
 
     /// Reads a signed file of the newest offer.
@@ -215,7 +227,7 @@ impl Signer {
         files: &[SignedFile],
         now: jiff::Timestamp,
     ) -> Result<(Signed<Targets>, Files)> {
-        let expires = after(now, self.expiry.targets_days);
+        let expires = self.offer_until(now);
         let mut targets = match self.offered(repository)? {
             Some(Offered { mut targets, .. }) => {
                 targets.version = next(targets.version.get());
@@ -255,18 +267,59 @@ impl Signer {
                 format!("it would follow offer {}, and the newest is {newest}", targets.signed.version.get() - 1);
             return Err(ReleaseError::Stale { what: format!("targets {}", targets.signed.version), reason });
         }
-        for (root, bytes) in &self.roots {
-            repository.put(&format!("metadata/{}.root.json", root.version), bytes)?;
-        }
+        self.put_roots(repository)?;
         for (name, bytes) in files {
             repository.put(&format!("targets/{}.{name}", sha256(bytes)), bytes)?;
         }
-        let (snapshot, timestamp) = before.map_or((0, 0), |before| (before.snapshot, before.timestamp));
+        let before = before.map_or((0, 0), |before| (before.snapshot, before.timestamp));
         let (version, bytes) = (targets.signed.version, bytes_of(&self.dir, targets)?);
         repository.put(&format!("metadata/{version}.targets.json"), &bytes)?;
-        let expires = after(now, self.expiry.targets_days);
+        self.say_newest(repository, meta(&bytes, version), before, now)
+    }
+
+    /// Says anew that the newest offer is the newest, with the keys of these two roles alone, if the offer has a file of
+    /// this name, is signed as the present root asks for, and counts for as long as what is said now. Whether that was
+    /// so, and until when the offer counts.
+    pub(super) fn renew(
+        &self,
+        repository: &dyn Repository,
+        name: &str,
+        now: jiff::Timestamp,
+    ) -> Result<Option<jiff::Timestamp>> {
+        let Some(offered) = self.offered(repository)? else { return Ok(None) };
+        let expires = offered.targets.expires;
+        let lasts = expires >= after(now, self.expiry.timestamp_days);
+        if !lasts || !offered.is_present || !offered.names().contains(&name) {
+            return Ok(None);
+        }
+        self.put_roots(repository)?;
+        let newest = meta(&offered.bytes, offered.targets.version);
+        self.say_newest(repository, newest, (offered.snapshot, offered.timestamp), now)?;
+        Ok(Some(expires))
+    }
+
+    /// Until when an offer counts that is signed now.
+    pub(super) fn offer_until(&self, now: jiff::Timestamp) -> jiff::Timestamp {
+        after(now, self.expiry.targets_days)
+    }
+
+    fn put_roots(&self, repository: &dyn Repository) -> Result<()> {
+        let put =
+            |(root, bytes): &(Root, Vec<u8>)| repository.put(&format!("metadata/{}.root.json", root.version), bytes);
+        self.roots.iter().try_for_each(put)
+    }
+
+    /// Signs and publishes the list of what is offered, and the statement that there is nothing newer.
+    fn say_newest(
+        &self,
+        repository: &dyn Repository,
+        targets: Metafile,
+        (snapshot, timestamp): (u64, u64),
+        now: jiff::Timestamp,
+    ) -> Result<()> {
+        let expires = self.offer_until(now);
         let mut list = Snapshot::new(SPEC_VERSION.to_owned(), next(snapshot), expires);
-        list.meta.insert("targets.json".to_owned(), meta(&bytes, version));
+        list.meta.insert("targets.json".to_owned(), targets);
         let (version, bytes) = (list.version, self.signed_bytes(list)?);
         repository.put(&format!("metadata/{version}.snapshot.json"), &bytes)?;
         let expires = after(now, self.expiry.timestamp_days);
@@ -302,6 +355,10 @@ pub type SignedFile = (String, Option<Vec<u8>>);
 /// The newest offer of a repository.
 pub struct Offered {
     targets: Targets,
+    /// The same, as it is published.
+    bytes: Vec<u8>,
+    /// Whether enough keys of the present root have signed it.
+    is_present: bool,
     snapshot: u64,
     timestamp: u64,
 }

@@ -24,6 +24,8 @@ use crate::base::disk::{Disk, RealDisk, read_file, replace_file};
 
 /// The name of the trusted root among what `tough` keeps.
 const ROOT: &str = "root.json";
+/// The name of the latest time that was seen, among the same.
+const KNOWN_TIME: &str = "latest_known_time.json";
 /// Nothing signed is longer.
 const FILE_LEN_MAX: u64 = if PACKAGE_LEN_MAX > METADATA_LEN_MAX { PACKAGE_LEN_MAX } else { METADATA_LEN_MAX };
 
@@ -65,10 +67,12 @@ impl Seen {
         Ok(Self { root: text, metadata: BTreeMap::new() })
     }
 
-    /// What was seen, from another root on.
+    /// What was seen, from another root on. Who gives a root says that the clock is right now.
     #[must_use]
     pub fn rooted(&self, root: Self) -> Self {
-        Self { root: root.root, metadata: self.metadata.clone() }
+        let mut metadata = self.metadata.clone();
+        metadata.remove(KNOWN_TIME);
+        Self { root: root.root, metadata }
     }
 
     /// Fetches and verifies the newest metadata. What was seen grows also when it is refused.
@@ -83,7 +87,13 @@ impl Seen {
             .datastore(place.path())
             .expiration_enforcement(ExpirationEnforcement::Safe);
         let loaded = block_on(loader.load())?;
+        let known_time = self.metadata.get(KNOWN_TIME).cloned();
         self.read(place.path())?;
+        if matches!(loaded, Err(Error::ExpiredMetadata { .. })) {
+            // The clock may be ahead; remembered, its time would be held against the right one.
+            self.metadata.remove(KNOWN_TIME);
+            self.metadata.extend(known_time.map(|time| (KNOWN_TIME.to_owned(), time)));
+        }
         let repository = loaded.map_err(|error| failed(&address, &error))?;
         Ok(Trusted { repository, address, _place: place })
     }
@@ -140,6 +150,16 @@ fn failed(address: &str, error: &Error) -> ReleaseError {
         matches!(cause.downcast_ref::<Error>(), Some(Error::HashMismatch { .. } | Error::MaxSizeExceeded { .. }))
     };
     match error {
+        Error::ExpiredMetadata { .. } => {
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
+            let advice = "if the clock is right, the publisher has to renew it (`kura release channel`)";
+            untrusted(address, &format!("{error} by this machine's clock, which shows {now}; {advice}"))
+        }
+        Error::SystemTimeSteppedBackward { sys_time, latest_known_time } => {
+            let advice = "if the clock is right now, follow the repository again (`kura release follow`)";
+            let shows = format!("this machine's clock shows {sys_time}, and showed {latest_known_time} before");
+            untrusted(address, &format!("{shows}: {advice}"))
+        }
         Error::Transport { .. } if !causes.iter().any(altered) => {
             ReleaseError::Repository { repository: address.to_owned(), reason }
         }

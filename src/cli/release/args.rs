@@ -191,7 +191,7 @@ pub(super) enum Command {
         #[command(flatten)]
         carry: Carry,
     },
-    /// Set a channel's windows and least security epochs, or sign anew what is offered
+    /// Set a channel's windows and least security epochs, or (with nothing to set) renew signatures
     Channel {
         /// The channel
         channel: String,

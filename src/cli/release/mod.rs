@@ -18,25 +18,37 @@ pub use args::ReleaseArgs;
 pub fn run(context: &Context, args: ReleaseArgs) -> Result<Exit, Failure> {
     let prometheus = matches!(args.command, Command::Report { prometheus: true, .. });
     let request = request::of(args.command)?;
+    if let Some(done) = release::run_apart(&request, jiff::Timestamp::now()) {
+        return print(context, told(context, reply_of(done)));
+    }
     let (door, _) = Door::open(context, Purpose::Write)?;
     let reply = work(context, &door, "release", &request, |workspace| run_here(context, workspace, &request));
     let closed = door.close();
-    let mut reply = reply?;
-    if !context.output.json {
-        // It may hold what publishers and clients wrote. That no versions fit together takes several lines.
-        reply.message = match reply.ok {
-            true => plain(&reply.message),
-            false => reply.message.lines().map(plain).collect::<Vec<_>>().join("\n  "),
-        };
-    }
+    let reply = told(context, reply?);
     let exit = match prometheus && reply.ok {
         true => {
             context.output.bytes(release_metrics(&super::history::data::<Vec<_>>(&reply)?).as_bytes())?;
             Exit::Ok
         }
-        false => print(context, &reply)?,
+        false => print(context, reply)?,
     };
     Ok(exit.and(closed?))
+}
+
+/// A reply as people can read it: it may hold what publishers and clients wrote. That no versions fit together takes
+/// several lines.
+fn told(context: &Context, mut reply: Reply) -> Reply {
+    if !context.output.json {
+        reply.message = match reply.ok {
+            true => plain(&reply.message),
+            false => reply.message.lines().map(plain).collect::<Vec<_>>().join("\n  "),
+        };
+    }
+    reply
+}
+
+fn reply_of(done: release::Result<release::Reply>) -> Reply {
+    done.map_or_else(|error| Failure::from(error).into(), |reply| release_done(&reply))
 }
 
 fn run_here(context: &Context, workspace: &Workspace, request: &ReleaseRequest) -> Reply {
@@ -45,11 +57,10 @@ fn run_here(context: &Context, workspace: &Workspace, request: &ReleaseRequest) 
         bar.tell(what.to_owned(), done, (total > 0).then_some(total));
         true
     };
-    let done = release::run(workspace, request, &Doing { told: &told });
-    done.map_or_else(|error| Failure::from(error).into(), |reply| release_done(&reply))
+    reply_of(release::run(workspace, request, &Doing { told: &told }))
 }
 
-fn print(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
+fn print(context: &Context, reply: Reply) -> Result<Exit, Failure> {
     let output = &context.output;
     if !output.json {
         let data = &reply.data;
@@ -57,9 +68,9 @@ fn print(context: &Context, reply: &Reply) -> Result<Exit, Failure> {
             data.as_array().or(data["shows"].as_array()).or(data["events"].as_array()).or(data["decisions"].as_array());
         let lines: Vec<String> = list.into_iter().flatten().map(line).collect();
         output.bytes(lines.concat().as_bytes())?;
-        outcome(reply)?;
+        outcome(&reply)?;
     }
-    output.reply(reply)
+    output.reply(&reply)
 }
 
 /// One thing of a list, as people read it.

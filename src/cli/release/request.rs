@@ -1,14 +1,11 @@
 //! From arguments to a request.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::args::{At, Carry, Command, FollowArgs, RolloutArgs};
-use crate::apps::release::{
-    Access, Change, EVERYBODY, Limits, Notify, Request as ReleaseRequest, Rollout, Step, Window,
-};
+use crate::apps::release::{Access, Limits, Notify, Request as ReleaseRequest, Rollout};
 use crate::cli::config::absolute;
-use crate::control::{Exit, Failure};
+use crate::control::{Exit, Failure, release_values as values};
 
 fn usage(text: String) -> Failure {
     Failure::new(Exit::Usage, text)
@@ -61,66 +58,10 @@ impl FollowArgs {
     }
 }
 
-fn bps(percent: f64) -> Result<u32, Failure> {
-    let refused = || usage(format!("`{percent}` is no percentage"));
-    if !(0.0..=100.0).contains(&percent) {
-        return Err(refused());
-    }
-    let parts = (percent * f64::from(EVERYBODY) / 100.0).round();
-    format!("{parts}").parse().map_err(|_| refused())
-}
-
 impl RolloutArgs {
     fn rollout(self) -> Result<Rollout, Failure> {
-        let step = |text: &String| {
-            let refused = || usage(format!("`{text}` is no step such as `1:20:3600:95:2`"));
-            let parts: Vec<&str> = text.split(':').collect();
-            let [percent, samples, soak, rate, failures] = parts[..] else { return Err(refused()) };
-            Ok(Step {
-                bps: bps(percent.parse().map_err(|_| refused())?)?,
-                min_samples: samples.parse().map_err(|_| refused())?,
-                min_soak_s: soak.parse().map_err(|_| refused())?,
-                success_bps_min: bps(rate.parse().map_err(|_| refused())?)?,
-                failures_max: failures.parse().map_err(|_| refused())?,
-            })
-        };
-        let steps = self.steps.iter().map(step).collect::<Result<Vec<Step>, Failure>>()?;
-        let first = steps.first().map(|step| step.bps);
-        let bps = first.map_or_else(|| bps(self.percent), Ok)?;
-        Ok(Rollout { bps, rings: self.rings, emergency: self.emergency, steps })
+        values::rollout(self.percent, self.rings, self.emergency, &self.steps)
     }
-}
-
-fn change(text: &str) -> Result<Change, Failure> {
-    if let Some(why) = text.strip_prefix("revoke:") {
-        return Ok(Change::Revoke(why.to_owned()));
-    }
-    if let Some(percent) = text.strip_suffix('%') {
-        return Ok(Change::Bps(bps(percent.parse().map_err(|_| usage(format!("`{text}` is no percentage")))?)?));
-    }
-    match text {
-        "pause" => Ok(Change::Pause),
-        "resume" => Ok(Change::Resume),
-        "emergency" => Ok(Change::Emergency),
-        _ => Err(usage(format!("`{text}` is not pause, resume, emergency, a percentage or revoke:REASON"))),
-    }
-}
-
-fn window(text: &String) -> Result<Window, Failure> {
-    let parts: Vec<&str> = text.split(',').collect();
-    let [tz, days, start, end] = parts[..] else {
-        return Err(usage(format!("`{text}` is no window such as `Europe/Berlin,mon+tue,22:00,05:00`")));
-    };
-    let days = days.split('+').filter(|day| !day.is_empty()).map(str::to_owned).collect();
-    Ok(Window { tz: tz.to_owned(), days, start: start.to_owned(), end: end.to_owned() })
-}
-
-fn epochs(list: &[String]) -> Result<BTreeMap<String, u32>, Failure> {
-    let epoch = |text: &String| {
-        let (name, epoch) = text.split_once('=')?;
-        Some((name.to_owned(), epoch.parse().ok()?))
-    };
-    list.iter().map(|text| epoch(text).ok_or_else(|| usage(format!("`{text}` is not PACKAGE=EPOCH")))).collect()
 }
 
 /// The request that a command makes.
@@ -158,12 +99,12 @@ fn publisher(command: Command) -> Result<ReleaseRequest, Failure> {
             carry.of(ReleaseRequest::Promote { packages: vec![release], repository, keys, from, channel, rollout })?
         }
         Command::Rollout { release, change: text, at, channel, carry } => {
-            let ((repository, keys), change) = (at.parts()?, change(&text)?);
+            let ((repository, keys), change) = (at.parts()?, values::change(&text)?);
             carry.of(ReleaseRequest::Rollout { packages: vec![release], repository, keys, channel, change })?
         }
         Command::Channel { channel, at, windows, epochs: list, carry } => {
-            let ((repository, keys), min_epoch) = (at.parts()?, epochs(&list)?);
-            let windows = (!windows.is_empty()).then(|| windows.iter().map(window).collect()).transpose()?;
+            let ((repository, keys), min_epoch) = (at.parts()?, values::epochs(&list)?);
+            let windows = values::windows(&windows)?;
             carry.of(ReleaseRequest::Channel { repository, keys, channel, windows, min_epoch })?
         }
         Command::Advance { channel, at, dry_run, carry } => {
@@ -178,7 +119,8 @@ fn publisher(command: Command) -> Result<ReleaseRequest, Failure> {
             ReleaseRequest::Report { repository, keys, channel }
         }
         Command::Alert { channel, failures, rollbacks, install_time, samples, none } => {
-            let (failure_bps, rollback_bps) = (failures.map(bps).transpose()?, rollbacks.map(bps).transpose()?);
+            let (failure_bps, rollback_bps) =
+                (failures.map(values::bps).transpose()?, rollbacks.map(values::bps).transpose()?);
             let limits = Limits { failure_bps, rollback_bps, install_ms: install_time, min_samples: samples };
             let limits = (none || !limits.is_empty()).then_some(limits);
             ReleaseRequest::Alert { channel, limits }

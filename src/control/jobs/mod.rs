@@ -13,6 +13,7 @@ pub(super) mod profile;
 pub(super) mod reading;
 mod record;
 pub(super) mod release;
+mod release_words;
 pub(super) mod update;
 
 use std::collections::{BTreeMap, VecDeque};

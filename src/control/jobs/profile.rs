@@ -1,6 +1,6 @@
 //! The job `profile`: installs, upgrades, lists and takes away sets of files.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{JobContext, Prepared};
 use crate::apps::profile::Request;
@@ -13,7 +13,11 @@ pub const COMMAND: Command = Command {
     name: "profile",
     summary: "Installs, upgrades, lists and takes away sets of files, each change as one version",
     args: &[
-        Arg::place("do", ArgKind::Text, "`install`, `upgrade`, `uninstall`, `rollback`, `resolve`, `list`, `verify`"),
+        Arg::place(
+            "do",
+            ArgKind::Text,
+            "`plan`, `install`, `upgrade`, `uninstall`, `rollback`, `resolve`, `list`, `verify`",
+        ),
         Arg::place("name", ArgKind::Text, "the profile").optional(),
         Arg::option("from", ArgKind::OutsidePath, "the directory that holds one directory for each profile"),
         Arg::option("from_workspace", ArgKind::Path, "the same, inside the workspace").called("from-workspace"),
@@ -24,15 +28,30 @@ pub const COMMAND: Command = Command {
         Arg::option("provider", ArgKind::Text, "who provides it"),
         Arg::option("source", ArgKind::Text, "where the provider has it from"),
         Arg::option("to", ArgKind::Text, "the install that `rollback` goes back to"),
-        Arg::option("path", ArgKind::Path, "the file that `resolve` is about"),
+        Arg::option("path", ArgKind::Path, "the file that `resolve` is about; it may stand by its place"),
         Arg::option("take", ArgKind::Text, "what `resolve` leaves: `mine`, `theirs` or `both`"),
         Arg::option("dry_run", ArgKind::Flag, "only say what would be done").called("dry-run").short('n'),
     ],
     run: Run::Job(prepare),
 };
 
+/// What stands by its place after `resolve` is the path of a file, and no profile.
+pub(in crate::control) fn place(fields: &mut Map<String, Value>) {
+    let resolves = fields.get("do").is_some_and(|word| word == "resolve");
+    if resolves
+        && !fields.contains_key("path")
+        && let Some(path) = fields.remove("name")
+    {
+        fields.insert("path".to_owned(), path);
+    }
+}
+
 fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure> {
     if let Some(fields) = request.as_object_mut() {
+        if fields.get("do").is_some_and(|word| word == "plan") {
+            fields.insert("do".to_owned(), "install".into());
+            fields.insert("dry_run".to_owned(), true.into());
+        }
         if let Some(Value::String(dir)) = fields.get("from") {
             let place = json!({ "directory": dir });
             fields.insert("from".to_owned(), place);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{JobContext, Jobs, Prepared};
+use super::{JobContext, Jobs, Prepared, release_words};
 use crate::apps::release::{self, Doing, Request};
 use crate::apps::sealed::RequestSecrets;
 use crate::control::table::{Arg, ArgKind, Command, Run};
@@ -17,7 +17,7 @@ pub const COMMAND: Command = Command {
     summary: "Publishes signed packages, and installs them, each install as one version",
     args: &[
         Arg::place("do", ArgKind::Text, "`install`, `update`, `check`, `plan`, `rollback`, `verify`, `history`, …"),
-        Arg::place("packages", ArgKind::Text, "packages, as `tool`, `tool@^1.2` or `tool@1.2.0`").many(),
+        Arg::place("packages", ArgKind::Text, "what the command line takes by place; packages as `tool@^1.2`").many(),
         Arg::option("force", ArgKind::Flag, "put new files beside those that are in the way"),
         Arg::option("channel", ArgKind::Text, "the channel"),
         Arg::option("repository", ArgKind::Text, "`store`, s3://…, https://…, or an absolute directory"),
@@ -26,7 +26,29 @@ pub const COMMAND: Command = Command {
         Arg::option("from", ArgKind::Text, "the channel that a release is promoted from"),
         Arg::option("to", ArgKind::OutsidePath, "where a file of trust is written"),
         Arg::option("trust", ArgKind::OutsidePath, "the file of trust"),
-        Arg::option("ring", ArgKind::Text, "the ring of this client"),
+        Arg::option("percent", ArgKind::Text, "how many of a hundred clients get a version by themselves"),
+        Arg::option("ring", ArgKind::Text, "the ring of this client; rings of which every client gets a version")
+            .many(),
+        Arg::option("emergency", ArgKind::Flag, "neither phase nor window holds a version back"),
+        Arg::option("steps", ArgKind::Text, "a step of a rollout, as `1:20:3600:95:2`").called("step").many(),
+        Arg::option("window", ArgKind::Text, "when installs may begin, as `Europe/Berlin,mon+tue,22:00,05:00`").many(),
+        Arg::option("epochs", ArgKind::Text, "the least security epoch of a package, as `tool=3`")
+            .called("min-epoch")
+            .many(),
+        Arg::option("failures", ArgKind::Text, "of `alert`: so many of a hundred installs may fail"),
+        Arg::option("rollbacks", ArgKind::Text, "of `alert`: so many of a hundred may be taken back"),
+        Arg::option("install_time", ArgKind::DurationMs, "of `alert`: so long an install may take in the mean")
+            .called("install-time"),
+        Arg::option("samples", ArgKind::Number, "of `alert`: fewer reports say nothing"),
+        Arg::option("none", ArgKind::Flag, "of `alert` and `notify`: nothing, nobody any more"),
+        Arg::option("limit", ArgKind::Size, "fetch at most so much a second"),
+        Arg::option("token_file", ArgKind::OutsidePath, "the token that the server asks for").called("token-file"),
+        Arg::option("client_cert", ArgKind::OutsidePath, "certificates of this client, in PEM").called("client-cert"),
+        Arg::option("client_key", ArgKind::OutsidePath, "the key of the first of them, in PEM").called("client-key"),
+        Arg::option("ca", ArgKind::OutsidePath, "certificates that the server's must lead to, in PEM"),
+        Arg::option("webhook", ArgKind::Text, "of `notify`: an address that gets each event"),
+        Arg::option("template", ArgKind::Text, "of `notify`: the message, with {what}, {package}, …"),
+        Arg::option("only", ArgKind::Text, "of `notify`: only this kind of event").many(),
         Arg::option("every_ms", ArgKind::DurationMs, "how often a mount looks for something new").called("every"),
         Arg::option("install", ArgKind::Flag, "a mount installs what is new for this client"),
         Arg::option("scratch", ArgKind::OutsidePath, "where `test` makes its copy; in memory when missing"),
@@ -56,6 +78,9 @@ pub const COMMAND: Command = Command {
 };
 
 fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Failure> {
+    if let Some(fields) = request.as_object_mut() {
+        release_words::place(fields, COMMAND.args)?;
+    }
     let dry_run = match request.as_object_mut().and_then(|fields| fields.remove("dry_run")) {
         None | Some(Value::Bool(false)) => false,
         Some(Value::Bool(true)) => true,

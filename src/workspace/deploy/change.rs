@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
@@ -117,6 +118,24 @@ impl Workspace {
         let pages = Pages(self.blobs());
         let resolve = |(name, entry)| Ok((name, version.root.resolve(&pages, entry)?));
         entries(&pages, &dir)?.into_iter().map(resolve).collect()
+    }
+
+    /// The names in a directory of a version that begin so; none when it is no directory.
+    pub fn names_that_begin(
+        &self,
+        version: &IndexRecord,
+        path: impl AsRef<[u8]>,
+        beginning: &[u8],
+    ) -> Result<Vec<Vec<u8>>> {
+        let dir = self.find(version, &split_path(path.as_ref()))?;
+        let Some(Body::Directory { names, .. }) = dir.map(|dir| dir.body) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        names.scan(&Pages(self.blobs()), Bound::Included(beginning), &mut |name, _| {
+            let begins = name.starts_with(beginning);
+            found.extend(begins.then(|| name.to_vec()));
+            begins
+        })?;
+        Ok(found)
     }
 
     /// The SHA-256 of a file's content; computed when it is not known.

@@ -4,7 +4,17 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::cli::support::{Home, json_lines, run};
+use crate::cli::support::{Home, Mount, json_lines, run};
+
+/// Asks a mount by its file and waits for the end, which must be good; what is known of the job then.
+fn by_file(home: &Home, mount: &Mount, line: &str) -> String {
+    let ctl = mount.file(".kura/ctl/profile");
+    fs::write(&ctl, format!("{line}\n")).unwrap();
+    let said = fs::read_to_string(&ctl).unwrap();
+    let job = said.split_whitespace().find(|word| word.len() == 36).unwrap();
+    run(home.kura(["wait", job, "-w"]).arg(&mount.path)).ok();
+    run(home.kura(["jobs", job, "--json", "-w"]).arg(&mount.path)).ok()
+}
 
 #[test]
 fn profiles_are_installed_upgraded_and_taken_away_through_both_doors() {
@@ -18,6 +28,10 @@ fn profiles_are_installed_upgraded_and_taken_away_through_both_doors() {
         fs::write(dir.join("app.conf"), "port 1\n").unwrap();
         let text = kura(&["plan", "webapp", "--from", "profiles"]).ok();
         assert!(text.contains("install") && text.contains("app.conf"), "{text}");
+        if let Some(mount) = &mount {
+            let told = by_file(&home, mount, &format!("plan webapp --from {}", home.path("profiles").display()));
+            assert!(told.contains("\"path\":\"app.conf\"") && !mount.file("app.conf").exists(), "{told}");
+        }
         let out = kura(&["install", "webapp", "--from", "profiles", "--commit", "abc", "--json"]).ok();
         let out: Value = json_lines(&out).remove(0);
         assert_eq!((&out["changed"], &out["profile_version"]), (&Value::Bool(true), &Value::from("1.0.0")));
@@ -42,6 +56,13 @@ fn profiles_are_installed_upgraded_and_taken_away_through_both_doors() {
             fs::write(mount.file("own/inner/profile.json"), r#"{"version": "1"}"#).unwrap();
             fs::write(mount.file("own/inner/inner.txt"), "inner").unwrap();
             kura(&["install", "inner", "--from", mount.file("own").to_str().unwrap()]).ok();
+            assert_eq!(fs::read(mount.file("inner.txt")).unwrap(), b"inner");
+            kura(&["uninstall", "inner"]).ok();
+            fs::write(mount.file("inner.txt"), "mine").unwrap();
+            let own = mount.file("own");
+            let forced = kura(&["install", "inner", "--force", "--from", own.to_str().unwrap()]);
+            assert_eq!(forced.code, Some(3), "{forced:?}");
+            by_file(&home, mount, "resolve inner.txt --take theirs");
             assert_eq!(fs::read(mount.file("inner.txt")).unwrap(), b"inner");
             kura(&["uninstall", "inner"]).ok();
         }

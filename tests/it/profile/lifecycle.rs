@@ -55,6 +55,14 @@ fn modes_and_classes_come_from_the_profile_or_its_manifest() {
 }
 
 #[test]
+fn an_empty_list_of_files_means_all_there_are() {
+    let site = Site::new();
+    site.listed("p", json!({ "version": "1", "files": [] }), &[("a", "1"), ("d/b", "2")]);
+    site.install("p").unwrap();
+    assert_eq!(site.files(), expect(&[("a", "1"), ("d/b", "2")]));
+}
+
+#[test]
 fn an_upgrade_replaces_adds_removes_and_leaves_what_the_user_did() {
     let site = Site::new();
     site.profile(
@@ -194,6 +202,10 @@ fn frozen_takes_only_what_the_lock_file_says() {
     }
     site.profile("p", "1", &[("a", "1")]);
     assert!(!site.run(&frozen()).unwrap().changed);
+    // What the user made of a file is no matter of the lock file, and stays.
+    ws::write(&site.workspace, "a", b"mine");
+    assert!(!site.run(&frozen()).unwrap().changed);
+    assert_eq!(site.files(), expect(&[("a", "mine")]));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kura::apps::profile::{Install, ProfileError, Request, run};
+use kura::apps::profile::{Install, Place, ProfileError, Reply, Request, Take, run};
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::store::{Fault, Operation};
 use kura::workspace::{Spot, Workspace, WorkspaceError};
@@ -239,6 +239,41 @@ fn a_store_that_fails_keeps_nothing_from_being_installed_whole() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_leaves_everything_as_it_was() {
+    let site = Site::new();
+    for dir in ["store", "store/p"] {
+        ws::mkdir(&site.workspace, dir);
+    }
+    let large = ws::noise(900_001);
+    ws::write(&site.workspace, "store/p/profile.json", br#"{"version": "1", "files": ["a", "b", "c"]}"#);
+    ws::write(&site.workspace, "store/p/a", b"1");
+    ws::write(&site.workspace, "store/p/b", &large);
+    ws::write(&site.workspace, "store/p/c", b"3");
+    site.workspace.close(true).unwrap();
+    // Another machine has nothing of it in its cache.
+    let mut options = site.rig.options("other");
+    options.cache_dir = site.rig.dir.path().join("other-cache");
+    let other = site.rig.try_open(options).unwrap();
+    let request = Request::Install(Install {
+        name: "p".to_owned(),
+        from: Some(Place::Workspace("store".to_owned())),
+        ..Install::default()
+    });
+    let before = other.versions().unwrap().len();
+    assert_eq!(ws::read(&other, "store/p/a"), b"1");
+    site.rig.set_fault(|operation, _| match operation {
+        Operation::Get | Operation::GetRange => Fault::Unreachable,
+        _ => Fault::Pass,
+    });
+    let error = run(&other, &request).unwrap_err();
+    assert!(error.to_string().contains("`b`") || error.to_string().contains("b:"), "{error}");
+    site.rig.heal();
+    assert_eq!((other.versions().unwrap().len(), ws::live(&other).len()), (before, 6));
+    run(&other, &request).unwrap();
+    assert!(ws::read(&other, "b") == large);
+}
+
+#[test]
 fn content_that_was_changed_meanwhile_is_not_installed() {
     let site = Site::new();
     let mut change = site.workspace.begin_change().unwrap();
@@ -272,31 +307,158 @@ fn installers_at_the_same_time_follow_each_other() {
     assert_eq!(site.lock().profiles.len(), 1);
 }
 
+/// Two machines do something without knowing of each other, and then have the same; the first has `a.txt` and `b.txt`
+/// installed at first.
+struct Two {
+    site: Site,
+    other: Arc<Workspace>,
+}
+
+const SOON: Option<Duration> = Some(Duration::from_secs(60));
+
+impl Two {
+    fn new(before: &[&str]) -> Self {
+        let site = Site::new();
+        ws::write(&site.workspace, "base", b"base");
+        for name in before {
+            site.profile(name, "1", &[(&format!("{name}.txt"), "1"), (&format!("{name}.more"), "1")]);
+            site.install(name).unwrap();
+        }
+        site.workspace.flush(SOON).unwrap();
+        let other = site.rig.open("other");
+        Self { site, other }
+    }
+
+    fn join(&self) {
+        self.site.workspace.flush(SOON).unwrap();
+        self.other.sync().unwrap();
+        self.other.flush(SOON).unwrap();
+        self.site.workspace.sync().unwrap();
+        assert_eq!(ws::live(&self.site.workspace), ws::live(&self.other));
+    }
+
+    /// Lock files and configurations that lie beside.
+    fn beside(&self) -> usize {
+        let is_it = |path: &&String| path.starts_with("conflict-") && path.contains("profiles");
+        ws::live(&self.site.workspace).keys().filter(is_it).count()
+    }
+
+    fn list(&self) -> Vec<String> {
+        match run(&self.site.workspace, &Request::List {}).unwrap() {
+            Reply::List(list) => list.into_iter().map(|one| format!("{} {}", one.name, one.version)).collect(),
+            reply => panic!("{reply:?}"),
+        }
+    }
+}
+
 #[test]
-fn two_machines_that_install_at_once_lose_no_file_and_what_came_second_is_owned() {
-    let site = Site::new();
-    site.profile("p0", "1", &[("x", "0"), ("shared", "0")]);
-    site.profile("p1", "1", &[("y", "1"), ("shared", "1")]);
-    ws::write(&site.workspace, "base", b"base");
-    let (soon, a) = (Some(Duration::from_secs(60)), &site.workspace);
-    a.flush(soon).unwrap();
-    let b = site.rig.open("other");
-    run(a, &Request::Install(site.want("p0"))).unwrap();
-    run(&b, &Request::Install(site.want("p1"))).unwrap();
-    a.flush(soon).unwrap();
-    b.sync().unwrap();
-    b.flush(soon).unwrap();
-    a.sync().unwrap();
-    assert_eq!(ws::live(a), ws::live(&b));
-    let lock = site.lock();
-    assert_eq!(lock.profiles.iter().map(|entry| &entry.name[..]).collect::<Vec<_>>(), ["p1"]);
-    let found = site.files();
-    assert_eq!((&found["x"][..], &found["y"][..], &found["shared"][..]), ("0", "1", "1"));
-    assert!(found.iter().any(|(path, text)| path.ends_with("shared") && path != "shared" && text == "0"), "{found:?}");
-    assert_eq!(site.drift("p1"), []);
-    // Installed again, the first takes over what is there, and is told what is in the way.
-    let error = run(a, &Request::Install(site.want("p0"))).unwrap_err();
-    assert!(matches!(&error, ProfileError::Conflicts { conflicts } if conflicts.len() == 1), "{error}");
-    run(a, &Request::Install(Install { force: true, ..site.want("p0") })).unwrap();
-    assert_eq!(site.lock().profiles.len(), 2);
+fn two_machines_that_install_at_once_lose_nothing_and_the_next_change_makes_one_lock_file() {
+    for healed_by in ["install", "upgrade", "uninstall", "rollback", "resolve"] {
+        let two = Two::new(&[]);
+        let site = &two.site;
+        site.profile("p0", "1", &[("x", "0"), ("shared", "0")]);
+        site.profile("p1", "1", &[("y", "1"), ("shared", "1")]);
+        site.install("p0").unwrap();
+        run(&two.other, &Request::Install(site.want("p1"))).unwrap();
+        two.join();
+        assert_eq!(two.beside(), 2, "a lock file and a configuration");
+        // Who only looks is told what is so, and writes nothing.
+        let count = site.count();
+        assert_eq!(two.list(), ["p0 1", "p1 1"]);
+        let found = site.files();
+        let aside = found.iter().find(|(path, text)| path.ends_with(".shared") && **text == "0").unwrap().0;
+        assert_eq!((&found["x"][..], &found["y"][..], &found["shared"][..]), ("0", "1", "1"));
+        assert_eq!(site.drift("p0"), [(aside.clone(), "sidecar".to_owned())]);
+        assert_eq!(site.drift("p1"), []);
+        assert_eq!((site.count(), two.beside()), (count, 2));
+        let mut rest = vec!["p0 1", "p1 1"];
+        match healed_by {
+            // Nothing is new in it.
+            "install" => drop(site.install("p1").unwrap()),
+            "upgrade" => {
+                site.profile("p0", "2", &[("x", "00")]);
+                site.upgrade("p0").unwrap();
+                rest[0] = "p0 2";
+            }
+            "uninstall" => {
+                site.uninstall("p0").unwrap();
+                rest.remove(0);
+                assert_eq!(site.files().len(), 3, "also what lay beside is gone: {:?}", site.files());
+            }
+            "rollback" => {
+                site.rollback("p1", None).unwrap();
+                rest.remove(1);
+            }
+            _ => {
+                site.run(&Request::Resolve { path: "shared".to_owned(), take: Take::Mine }).unwrap();
+                assert_eq!(site.drift("p0"), []);
+            }
+        }
+        assert_eq!(
+            (two.beside(), two.list()),
+            (0, rest.iter().map(|name| (*name).to_owned()).collect()),
+            "{healed_by}"
+        );
+        let names: Vec<String> =
+            site.lock().profiles.iter().map(|one| format!("{} {}", one.name, one.version)).collect();
+        assert_eq!(names, rest, "{healed_by}");
+        two.join();
+        assert_eq!(two.beside(), 0);
+    }
+}
+
+#[test]
+fn what_one_machine_upgraded_or_uninstalled_stays_so_when_another_installed_meanwhile() {
+    // Which of the two comes second must not matter.
+    for swapped in [false, true] {
+        let two = Two::new(&["old", "gone"]);
+        let (site, other) = (&two.site, &two.other);
+        let (one, another) = if swapped { (&**other, &*site.workspace) } else { (&*site.workspace, &**other) };
+        site.profile("old", "2", &[("old.txt", "2"), ("old.more", "2")]);
+        run(one, &Request::Upgrade(site.want("old"))).unwrap();
+        run(one, &Request::Uninstall { name: "gone".to_owned(), dry_run: false }).unwrap();
+        site.profile("new", "1", &[("new.txt", "1")]);
+        run(another, &Request::Install(site.want("new"))).unwrap();
+        two.join();
+        assert_eq!(two.list(), ["new 1", "old 2"], "{swapped}");
+        for name in ["new", "old"] {
+            assert_eq!(site.drift(name), [], "{swapped}");
+        }
+        let files = [("base", "base"), ("new.txt", "1"), ("old.more", "2"), ("old.txt", "2")];
+        let mut found = site.files();
+        found.retain(|path, _| !path.starts_with("conflict-"));
+        assert_eq!(found, expect(&files), "{swapped}");
+        site.install("new").unwrap();
+        assert_eq!((two.beside(), two.list().len()), (0, 2), "{swapped}");
+    }
+}
+
+#[test]
+fn a_profile_whose_files_a_user_removed_stays_installed_when_machines_join() {
+    let two = Two::new(&["old", "other"]);
+    for name in ["old.txt", "old.more"] {
+        ws::remove(&two.site.workspace, name);
+    }
+    two.site.workspace.flush(SOON).unwrap();
+    two.other.sync().unwrap();
+    for (name, workspace) in [("a", &*two.site.workspace), ("b", &*two.other)] {
+        two.site.profile(name, "1", &[(&format!("{name}.txt"), "1")]);
+        run(workspace, &Request::Install(two.site.want(name))).unwrap();
+    }
+    two.join();
+    assert_eq!((two.beside(), two.list()), (2, ["a 1", "b 1", "old 1", "other 1"].map(str::to_owned).to_vec()));
+    two.site.uninstall("b").unwrap();
+    assert_eq!((two.beside(), two.site.lock().profiles.len()), (0, 3));
+}
+
+#[test]
+fn what_lies_beside_and_is_no_lock_file_stays() {
+    let two = Two::new(&["p"]);
+    let name = "conflict-20260102.030405.profiles.lock.json";
+    for text in ["{", "{\"lockfileVersion\": 7, \"profiles\": []}", "mine"] {
+        ws::write(&two.site.workspace, name, text.as_bytes());
+        two.site.install("p").unwrap();
+        assert_eq!((two.list(), &two.site.lock().profiles[0].name[..]), (vec!["p 1".to_owned()], "p"));
+        assert_eq!(ws::read(&two.site.workspace, name), text.as_bytes());
+    }
 }

@@ -181,4 +181,14 @@ fn a_clock_before_1970_is_an_error_and_one_that_goes_back_is_none() {
     run(&leap, &Request::Install(site.want("p"))).unwrap();
     let lock = String::from_utf8(ws::read(&leap, LOCK_PATH)).unwrap();
     assert!(lock.contains("2000-02-29T00:00:00"), "{lock}");
+    leap.close(true).unwrap();
+    let mut options = site.rig.options("third");
+    options.clock = Arc::new(ManualClock::new(Timestamp::from_unix_ns(915_148_800_000_000_000)));
+    let back = site.rig.try_open(options).unwrap();
+    site.profile("p", "2", &[("a", "2")]);
+    run(&back, &Request::Upgrade(site.want("p"))).unwrap();
+    let lock = String::from_utf8(ws::read(&back, LOCK_PATH)).unwrap();
+    assert!(lock.contains("1999-01-01T00:00:00"), "{lock}");
+    run(&back, &Request::Rollback { name: "p".to_owned(), to: None, force: false, dry_run: false }).unwrap();
+    assert_eq!(super::support::files(&back), expect(&[("a", "1")]));
 }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::cli::support::{Home, run};
+use serde_json::Value;
+
+use crate::cli::support::{Home, Mount, json_lines, run};
 use crate::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 
 #[test]
@@ -45,6 +47,48 @@ fn releases_are_published_and_installed_through_both_doors() {
         kura(&["install", "tool"]).fails(17, &["no versions fit", "revoked: bad"]);
         with(&["channel", "stable", "--window", "No/Where,,01:00,02:00"]).fails(13, &["no time zone"]);
     }
+}
+
+#[test]
+fn who_makes_keys_signs_or_checks_a_package_needs_no_workspace() {
+    let home = Home::new();
+    let kura = |args: &[&str]| run(home.bare().arg("release").args(args));
+    kura(&["key", "bob", "--to", "bob.pub"]).ok();
+    kura(&["keygen", "keys", "--with", "bob.pub", "--threshold", "2", "--to-sign", "root.json"]).ok();
+    let shown = kura(&["sign", "root.json", "--keys", "bob", "--dry-run"]).ok();
+    assert!(shown.contains("targets: 2 of 2 keys sign"), "{shown}");
+    kura(&["complete", "root.json", "--keys", "keys"]).fails(10, &["workspace"]);
+    kura(&["sign", "root.json", "--keys", "bob"]).ok();
+    kura(&["keygen", "alone"]).ok();
+    kura(&["trust", "stable", "--keys", "alone", "--to", "stable.trust"]).ok();
+    fs::write(home.dir("tool/files").join("t"), "one").unwrap();
+    fs::write(home.path("tool/package.json"), r#"{"name": "tool", "version": "1.0.0", "type": "feature"}"#).unwrap();
+    assert!(kura(&["pack", "tool"]).ok().contains("tool 1.0.0 has 1 files"));
+    kura(&["pack", "tol"]).fails(2, &["package.json"]);
+    kura(&["keygen", "again", "--threshold", "2"]).fails(1, &["2 of 1 keys would have to sign"]);
+    assert!(!home.path("state").exists() && !home.path("cache").exists());
+    assert_eq!(fs::read_dir(home.dir("home")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mistyped_path_is_told_as_such_and_not_as_damage() {
+    let home = Home::new();
+    let kura = |args: &[&str]| run(home.bare().arg("release").args(args));
+    kura(&["key", "bob", "--to", "bob.pub"]).ok();
+    kura(&["keygen", "keys", "--with", "bob.pub", "--threshold", "2", "--to-sign", "root.json"]).ok();
+    kura(&["sign", "rot.json", "--keys", "bob"]).fails(2, &["file to be signed", "/rot.json", "No such file"]);
+    kura(&["sign", "root.json/x", "--keys", "bob"]).fails(2, &["/root.json/x", "Not a directory"]);
+    kura(&["sign", "bob", "--keys", "bob"]).fails(2, &["/bob", "directory"]);
+    kura(&["sign", "root.json", "--keys", "bib"]).fails(1, &["the keys in ", "/bib cannot be used", "No such file"]);
+    kura(&["sign", "root.json", "--keys", "bob", "--trust", "a.trust"]).fails(2, &["file of trust", "/a.trust"]);
+    kura(&["keygen", "other", "--with", "bib.pub"]).fails(2, &["public keys", "/bib.pub"]);
+    fs::write(home.path("bob/targets-person.key"), "").unwrap();
+    kura(&["sign", "root.json", "--keys", "bob"]).fails(1, &["/bob cannot be used", "targets-person.key is no key"]);
+    fs::remove_file(home.path("bob/targets-person.key")).unwrap();
+    fs::create_dir(home.path("bob/targets-person.key")).unwrap();
+    kura(&["sign", "root.json", "--keys", "bob"]).fails(1, &["targets-person.key: ", "directory"]);
+    fs::write(home.path("root.json"), "{}").unwrap();
+    kura(&["sign", "root.json", "--keys", "bob"]).fails(13, &["/root.json is damaged"]);
 }
 
 #[test]
@@ -143,4 +187,143 @@ fn a_repository_in_a_bucket_of_its_own_is_sealed_and_needs_its_credentials() {
         [&b"secret"[..], b"expires"].iter().any(|word| bytes.windows(word.len()).any(|part| part == *word))
     });
     assert!(!told, "something is readable");
+}
+
+/// Asks a mount by its file, waits for the end, and gives what is known of the job.
+fn by_file(home: &Home, mount: &Mount, words: &[&str]) -> Value {
+    let ctl = mount.file(".kura/ctl/release");
+    let line: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    if let Err(error) = fs::write(&ctl, format!("{}\n", line.join(" "))) {
+        panic!("{error}: {line:?}: {}", fs::read_to_string(mount.file(".kura/ctl/last_error")).unwrap());
+    }
+    let said = fs::read_to_string(&ctl).unwrap();
+    let job = said.split_whitespace().find(|word| word.len() == 36).unwrap();
+    run(home.kura(["wait", job, "-w"]).arg(&mount.path));
+    serde_json::from_str(&run(home.kura(["jobs", job, "--json", "-w"]).arg(&mount.path)).ok()).unwrap()
+}
+
+#[test]
+fn the_file_takes_the_words_of_the_command_line() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let path = |name: &str| home.path(name).to_str().unwrap().to_owned();
+    let (tool, srv, keys, trust) = (path("tool"), path("srv"), path("keys"), path("stable.trust"));
+    let dir = home.dir("tool/files");
+    fs::write(home.path("tool/package.json"), r#"{"name": "tool", "version": "1.0.0", "type": "feature"}"#).unwrap();
+    fs::write(dir.join("tool.txt"), "one").unwrap();
+    let file = |words: &[&str]| by_file(&home, &mount, words);
+    for words in [&["keygen", &keys][..], &["pack", &tool], &["trust", "stable", "--keys", &keys, "--to", &trust]] {
+        assert_eq!(file(words)["state"], "done", "{words:?}");
+    }
+    let at = ["--repository", &srv, "--keys", &keys];
+    let with = |words: &[&'static str]| -> Vec<String> { words.iter().copied().chain(at).map(str::to_owned).collect() };
+    let alone = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+    let publish = ["publish", &tool, "--channel", "stable", "--percent", "50", "--ring", "a", "--ring", "b"];
+    let promote = ["promote", "tool@1.0.0", "--from", "stable", "--channel", "beta", "--emergency"];
+    let steps = ["--step", "1:20:3600:95:2", "--step", "100:20:3600:95:2"];
+    let window = ["--window", "Europe/Berlin,mon+tue,22:00,05:00", "--min-epoch", "tool=0", "--min-epoch", "a=1"];
+    let all = [
+        [alone(&publish), alone(&at)].concat(),
+        [with(&promote), alone(&steps)].concat(),
+        with(&["rollout", "tool@1.0.0", "25%", "--channel", "stable"]),
+        with(&["rollout", "tool@1.0.0", "revoke:it is bad", "--channel", "beta"]),
+        [with(&["channel", "stable"]), alone(&window)].concat(),
+        with(&["channel", "stable"]),
+        with(&["advance", "stable"]),
+        with(&["advance", "stable", "-n"]),
+        with(&["report", "stable"]),
+        with(&["cleanup", "stable", "--keep", "3"]),
+        with(&["cleanup", "stable", "--dry-run"]),
+        alone(&[
+            "alert",
+            "stable",
+            "--failures",
+            "5",
+            "--rollbacks",
+            "0.5",
+            "--install-time",
+            "30s",
+            "--samples",
+            "20",
+        ]),
+        alone(&["alert", "stable"]),
+        alone(&["alert", "stable", "--none"]),
+        alone(&["test", &tool]),
+        alone(&["follow", &srv, "--trust", &trust, "--every", "1h", "--limit", "2MiB", "--ring", "a", "--install"]),
+        alone(&["notify", "--only", "failed", "--template", "{what}", "--", "true", "-x"]),
+        alone(&["notify", "--none"]),
+        alone(&["notify"]),
+        alone(&["check"]),
+        alone(&["plan", "tool"]),
+        alone(&["install", "tool", "-n"]),
+        alone(&["install", "tool", "--force"]),
+        alone(&["update"]),
+        alone(&["verify"]),
+        alone(&["feedback", "tool@1.0.0", "it is good"]),
+        alone(&["rollback", "tool"]),
+        alone(&["pin", "tool"]),
+        alone(&["skip", "tool@9.0.0"]),
+        alone(&["ack", "1"]),
+        alone(&["ack"]),
+        alone(&["history"]),
+        alone(&["complete", &path("a"), &path("b"), "--repository", &srv, "--keys", &keys]),
+    ];
+    let ids = || -> Vec<String> {
+        let jobs = json_lines(&run(home.kura(["jobs", "--json", "-w"]).arg(&mount.path)).ok());
+        jobs.iter().map(|job| job["job"].as_str().unwrap().to_owned()).collect()
+    };
+    for words in all {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let asked = file(&words);
+        let before = ids();
+        run(home.kura(["release"]).args(["-w", mount.path.to_str().unwrap()]).args(&words));
+        let new: Vec<String> = ids().into_iter().filter(|id| !before.contains(id)).collect();
+        assert_eq!(new.len(), 1, "{words:?}");
+        let told = run(home.kura(["jobs", &new[0], "--json", "-w"]).arg(&mount.path)).ok();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(asked["request"], told["request"], "{words:?}");
+        assert!(asked["request"]["do"].is_string(), "{asked}");
+    }
+    // What is wrong is refused before it is a job.
+    for (line, words) in [
+        ("report stable beta", "`beta` is one argument too many"),
+        ("pack tool", "`tool` is no absolute path"),
+        ("pack /tool --keys keys", "`keys` is no absolute path"),
+        ("follow /srv --trust /t --ca ca.pem", "`ca.pem` is no absolute path"),
+        ("follow /srv --trust /t --ring a --ring b", "a client is in one ring"),
+        ("ack some", "`some` is no number"),
+        ("rollout tool@1.0.0 25 --repository /srv --keys /k --channel c", "`25` is not pause"),
+        ("publish /t --channel c --repository /srv --keys /k --percent 101", "`101` is no percentage"),
+        ("report stable --channel stable --repository /srv --keys /k", "`channel` is given twice"),
+        ("check --percent 5", "percent"),
+        ("follow /srv --trust /t --dry-run", "has no trial"),
+    ] {
+        let error = fs::write(mount.file(".kura/ctl/release"), format!("{line}\n")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{line}");
+        let told = fs::read_to_string(mount.file(".kura/ctl/last_error")).unwrap();
+        assert!(told.contains(words), "{line}: {told}");
+    }
+}
+
+#[test]
+fn who_signs_by_the_file_of_a_mount_is_shown_first_what_it_would_be() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let path = |name: &str| home.path(name).to_str().unwrap().to_owned();
+    let (bob, public, keys, root) = (path("bob"), path("bob.pub"), path("keys"), path("root.json"));
+    let file = |words: &[&str]| by_file(&home, &mount, words);
+    assert_eq!(file(&["key", &bob, "--to", &public])["state"], "done");
+    file(&["keygen", &keys, "--with", &public, "--threshold", "2", "--to-sign", &root]);
+    let before = fs::read(&root).unwrap();
+    let trial = file(&["sign", &root, "--keys", &bob, "--dry-run"]);
+    let shown = trial["result"]["data"]["shows"].to_string();
+    assert!(shown.contains("targets: 2 of 2 keys sign"), "{trial}");
+    assert_eq!(fs::read(&root).unwrap(), before, "nothing is signed");
+    assert_eq!(file(&["complete", &root, "--keys", &keys])["state"], "failed");
+    let signed = file(&["sign", &root, "--keys", &bob]);
+    assert_eq!((&signed["state"], signed["result"]["data"]["shows"].to_string()), (&Value::from("done"), shown));
+    assert_ne!(fs::read(&root).unwrap(), before);
+    assert_eq!(file(&["complete", &root, "--keys", &keys])["state"], "done");
 }

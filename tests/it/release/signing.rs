@@ -4,7 +4,9 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use kura::apps::release::{Change, Expiry, ReleaseError, Reply, Request, Rollout, Signing, Thresholds, Window};
+use kura::apps::release::{
+    Change, DirRepository, Expiry, ReleaseError, Reply, Request, Rollout, Signer, Signing, Thresholds, Window,
+};
 use serde_json::{Value, json};
 
 use super::support::{CHANNEL, World, run};
@@ -169,6 +171,46 @@ fn a_rollout_that_several_sign_shows_them_what_changes() {
 }
 
 #[test]
+fn what_several_signed_is_written_down_with_package_and_version() {
+    let team = Team::of_three();
+    let change = |release: &str, change: Change| {
+        let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+        Request::Rollout { packages: vec![release.to_owned()], repository, keys, channel, change }
+    };
+    let by_all = |name: &str, request: Request| {
+        team.propose(name, request);
+        team.sign(name, "bob").unwrap();
+        match team.complete(&[name]).unwrap() {
+            Reply::Said(text) => text,
+            reply => panic!("{reply:?}"),
+        }
+    };
+    let said = by_all("second", team.publish("1.1.0", "two"));
+    assert_eq!(said, "targets 2 is published: tool 1.1.0 is offered in stable");
+    by_all("pause", change("tool@1.1.0", Change::Pause));
+    by_all("revoke", change("tool@1.0.0", Change::Revoke("it is bad".to_owned())));
+    by_all("anew", channel(&team.0, "keys", CHANNEL));
+    let ((repository, keys), name) = (team.0.at(), CHANNEL.to_owned());
+    by_all("clean", Request::Cleanup { repository, keys, channel: name, keep: 1, dry_run: false });
+    let events = team.0.state().events;
+    let lines: Vec<String> = events
+        .iter()
+        .map(|event| format!("{} [{} {}] {}", event.what, event.package, event.version, event.detail))
+        .collect();
+    assert_eq!(
+        &lines[1..],
+        [
+            "published [tool 1.0.0] tool 1.0.0 is offered in stable (targets 1)",
+            "published [tool 1.1.0] tool 1.1.0 is offered in stable (targets 2)",
+            "rollout [tool 1.1.0] tool 1.1.0 in stable is paused (targets 3)",
+            "rollout [tool 1.0.0] tool 1.0.0 in stable is taken back: it is bad (targets 4)",
+            "signed [ ] channel stable is signed anew (targets 5)",
+            "cleaned-up [tool 1.0.0] tool 1.0.0 is not offered in stable any more (targets 6)",
+        ]
+    );
+}
+
+#[test]
 fn what_was_signed_counts_once_and_only_as_it_was_signed() {
     let team = Team::of_three();
     for (name, version) in [("second", "1.1.0"), ("other", "1.2.0")] {
@@ -210,6 +252,87 @@ fn what_was_signed_counts_once_and_only_as_it_was_signed() {
     team.0.follow();
     team.0.install(&["tool"]).unwrap();
     assert_eq!(ws::read(&team.0.client, "t"), b"1.1.0");
+}
+
+/// How many offers there were, and the number of the newest statement that there is none newer.
+fn published(world: &World) -> (usize, u64) {
+    let metadata = world.repository().join("metadata");
+    let offers = fs::read_dir(&metadata).unwrap().map(|entry| entry.unwrap().path());
+    let offers = offers.filter(|path| path.to_str().unwrap().ends_with(".targets.json")).count();
+    let newest: Value = serde_json::from_slice(&fs::read(metadata.join("timestamp.json")).unwrap()).unwrap();
+    (offers, newest["signed"]["version"].as_u64().unwrap())
+}
+
+fn channel(world: &World, keys: &str, name: &str) -> Request {
+    let ((repository, _), keys, channel) = (world.at(), world.path(keys), name.to_owned());
+    let keys = keys.to_str().unwrap().to_owned();
+    Request::Channel { repository, keys, channel, windows: None, min_epoch: Default::default() }
+}
+
+#[test]
+fn one_person_renews_what_several_signed_with_the_keys_of_snapshot_and_timestamp_alone() {
+    let team = Team::of_three();
+    team.0.follow();
+    // A timer has no more than this.
+    fs::create_dir(team.0.path("timer")).unwrap();
+    for entry in fs::read_dir(team.0.keys()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if ["root.json", "root-1.json", "store.key"].contains(&&name[..])
+            || name.starts_with("snapshot-")
+            || name.starts_with("timestamp-")
+        {
+            fs::copy(team.0.keys().join(&name), team.0.path("timer").join(&name)).unwrap();
+        }
+    }
+    let before = published(&team.0);
+    for keys in ["timer", "keys"] {
+        let Reply::Said(text) = team.run(&channel(&team.0, keys, CHANNEL)).unwrap() else { panic!("{keys}") };
+        assert!(text.contains("what it offers counts until 20"), "{text}");
+    }
+    assert_eq!(published(&team.0), (before.0, before.1 + 2));
+    team.0.install(&["tool"]).unwrap();
+    // A channel that is not there would be a new offer, as is what changes something.
+    too_few(team.run(&channel(&team.0, "keys", "beta")), (1, 2));
+    let mut set = channel(&team.0, "keys", CHANNEL);
+    if let Request::Channel { windows, .. } = &mut set {
+        *windows = Some(Vec::new());
+    }
+    too_few(team.run(&set), (1, 2));
+    // All of it is signed anew by all, when that is asked for.
+    team.propose("anew", channel(&team.0, "keys", CHANNEL));
+    team.sign("anew", "carol").unwrap();
+    team.run(&channel(&team.0, "timer", CHANNEL)).unwrap();
+    team.complete(&["anew"]).unwrap();
+    assert_eq!(published(&team.0), (before.0 + 1, before.1 + 4), "renewed meanwhile, it follows the same offer");
+    // What an earlier root's keys signed does not count any more.
+    team.propose("next", team.keygen(1, 2, &["bob", "carol"]));
+    team.sign("next", "bob").unwrap();
+    team.complete(&["next"]).unwrap();
+    too_few(team.run(&channel(&team.0, "keys", CHANNEL)), (1, 2));
+    team.0.update().unwrap();
+}
+
+#[test]
+fn what_is_renewed_counts_again_and_the_offer_is_renewed_before_it_ends() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "one")]);
+    world.follow();
+    let publish = |expiry: Expiry, days: i64| {
+        let now = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+        let signer = Signer::open(&world.keys(), expiry).unwrap();
+        signer.publish(&DirRepository(world.repository()), &[], now).unwrap();
+    };
+    let renew = || run(&world.client, &channel(&world, "keys", CHANNEL)).unwrap();
+    publish(Expiry::default(), 31);
+    let offers = published(&world).0;
+    assert!(matches!(world.update(), Err(ReleaseError::Untrusted { .. })), "it has expired");
+    renew();
+    assert_eq!(published(&world).0, offers, "the offer counts for eleven months more");
+    world.install(&["tool"]).unwrap();
+    publish(Expiry { targets_days: 29, ..Expiry::default() }, 0);
+    renew();
+    assert_eq!(published(&world).0, offers + 2, "it would have ended before the next renewal");
+    world.update().unwrap();
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Which versions fit together, and what holds one back.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use kura::apps::release::{Change, Package, ReleaseError, Request, solve};
+use kura::apps::release::{Change, Package, ReleaseError, Reply, Request, Rollout, solve};
+use kura::version::retention::Retention;
 use semver::{Version, VersionReq};
 use serde_json::json;
 
@@ -194,4 +196,94 @@ fn what_needs_a_release_that_was_revoked_goes_back_with_it() {
     assert_eq!((ws::read(&world.client, "app"), ws::read(&world.client, "lib")), (b"1".to_vec(), b"1.0".to_vec()));
     assert!(world.update().unwrap().installed.is_empty());
     assert!(world.reason("2.0.0").is_none(), "it is not bad itself");
+}
+
+#[test]
+fn what_needs_a_revoked_release_and_cannot_go_with_it_is_told_once() {
+    let world = World::new();
+    world.publish("lib", "1.0.0", json!({}), &[("lib", "1")]);
+    world.publish("app", "2.0.0", json!({ "dependencies": { "lib": "1" } }), &[("app", "2")]);
+    world.follow();
+    let client = &world.client;
+    client.snapshot(None, Some("before".to_owned())).unwrap();
+    world.install(&["lib"]).unwrap();
+    client.tag(client.tree().base().index.id, "lib").unwrap();
+    world.install(&["app"]).unwrap();
+    assert_eq!(world.reason("2.0.0").as_deref(), Some("it is installed"));
+    for content in ["1", "2", "3"] {
+        ws::write(client, "mine", content.as_bytes());
+        ws::snapshot(client);
+    }
+    client.flush(Some(Duration::from_secs(60))).unwrap();
+    // The version that holds the install of the one, and nothing else, is forgotten.
+    let forgotten = client.forget(&Retention { last: 2, ..Retention::default() }, false).unwrap().forgotten;
+    assert!(!forgotten.is_empty());
+    world.change("lib@1.0.0", Change::Revoke("it is bad".to_owned()));
+    for _ in 0..2 {
+        let error = world.update().unwrap_err();
+        assert!(matches!(error, ReleaseError::Unsolvable { .. }), "{error}");
+    }
+    assert!(!ws::live(client).contains_key("lib"), "what is revoked goes all the same");
+    assert_eq!((ws::read(client, "app"), ws::read(client, "mine")), (b"2".to_vec(), b"3".to_vec()));
+    assert_eq!(world.reason("2.0.0").as_deref(), Some("it is installed, and what it needs is not: lib ^1"));
+    let stays = world.events().iter().filter(|event| *event == "stays app 2.0.0").count();
+    assert_eq!(stays, 1, "{:?}", world.events());
+    let detail = &world.state().events.into_iter().find(|event| event.what == "stays").unwrap().detail;
+    assert!(detail.contains("app 2.0.0 needs lib ^1, which is revoked, and cannot be taken back"), "{detail}");
+}
+
+#[test]
+fn a_revoked_release_that_cannot_be_taken_back_is_told_and_nothing_else_goes() {
+    let world = World::new();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    world.follow();
+    world.install(&["tool"]).unwrap();
+    for content in ["1", "2", "3"] {
+        ws::write(&world.client, "mine", content.as_bytes());
+        ws::snapshot(&world.client);
+    }
+    world.client.flush(Some(Duration::from_secs(60))).unwrap();
+    world.client.forget(&Retention { last: 2, ..Retention::default() }, false).unwrap();
+    world.change("tool@1.0.0", Change::Revoke("it is bad".to_owned()));
+    world.update().ok();
+    world.update().ok();
+    assert_eq!((ws::read(&world.client, "t"), ws::read(&world.client, "mine")), (b"1".to_vec(), b"3".to_vec()));
+    assert_eq!(world.events().iter().filter(|event| *event == "stays tool 1.0.0").count(), 1, "{:?}", world.events());
+    assert_eq!(world.reason("1.0.0").as_deref(), Some("revoked: it is bad"));
+}
+
+#[test]
+fn a_version_that_was_revoked_is_never_offered_again_in_its_channel() {
+    let world = World::new();
+    let (repository, keys) = world.at();
+    world.publish("tool", "1.0.0", json!({}), &[("t", "1")]);
+    world.change("tool@1.0.0", Change::Revoke("it is bad".to_owned()));
+    let promote = |from: &str, to: &str| Request::Promote {
+        packages: vec!["tool@1.0.0".to_owned()],
+        repository: repository.clone(),
+        keys: keys.clone(),
+        from: from.to_owned(),
+        channel: to.to_owned(),
+        rollout: Rollout::default(),
+    };
+    let refused = |reply: Result<Reply, ReleaseError>| {
+        let error = reply.unwrap_err();
+        assert!(matches!(error, ReleaseError::Revoked { .. }), "{error}");
+        assert_eq!(error.to_string(), "tool 1.0.0 was revoked in stable (it is bad) and is not offered again");
+    };
+    let again = || world.publish_as(("tool", "1.0.0"), json!({}), &[("t", "1")], Rollout::default());
+    refused(again());
+    refused(run(&world.client, &promote(CHANNEL, "beta")));
+    let dir = world.package("tool", "1.0.0", json!({}), &[("t", "1")]);
+    let (channel, rollout) = ("beta".to_owned(), Rollout::default());
+    let (repository, keys) = world.at();
+    run(&world.client, &Request::Publish { dir, repository, keys, channel, rollout }).unwrap();
+    refused(run(&world.client, &promote("beta", CHANNEL)));
+    // Nor when it was cleaned up since.
+    world.publish("tool", "1.1.0", json!({}), &[("t", "2")]);
+    let ((repository, keys), channel) = (world.at(), CHANNEL.to_owned());
+    run(&world.client, &Request::Cleanup { repository, keys, channel, keep: 1, dry_run: false }).unwrap();
+    assert!(world.standings().iter().all(|standing| standing.version != "1.0.0"));
+    refused(again());
+    refused(run(&world.client, &promote("beta", CHANNEL)));
 }
