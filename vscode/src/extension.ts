@@ -4,6 +4,7 @@ import * as path from "node:path";
 import * as vscode from "vscode";
 import * as actions from "./actions";
 import { History, VersionItem } from "./history";
+import { Merges, SCHEME } from "./merge";
 import { fileState, workspaceState } from "./state";
 import { Conflict, Events, Status, Workspace, mountAround } from "./workspace";
 
@@ -12,6 +13,7 @@ const TOLD = new Set(["conflict", "trouble"]);
 
 class Watcher implements vscode.Disposable {
   readonly history = new History();
+  readonly merges = new Merges();
   workspace: Workspace | undefined;
   private events: Events | undefined;
   private readonly state = vscode.window.createStatusBarItem(vscode.StatusBarAlignment.Left, 20);
@@ -89,7 +91,7 @@ class Watcher implements vscode.Disposable {
       }
       const { workspace } = this;
       void vscode.window.showWarningMessage(`kura: ${event.message}`, "Resolve…").then((chosen) =>
-        chosen && workspace ? guarded(() => actions.resolve(workspace, event.path))() : undefined);
+        chosen && workspace ? guarded(() => actions.resolve(workspace, this.merges, event.path))() : undefined);
     }
   }
 
@@ -146,7 +148,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     "kura.compareBefore": (item: VersionItem) => actions.compareBefore(item),
     "kura.compareWith": (uri?: vscode.Uri) => actions.compareWith(uri),
     "kura.restore": after((item: VersionItem) => actions.restore(item)),
-    "kura.resolve": after(current(async (workspace) => actions.resolve(workspace, (await actions.placeOf())?.path))),
+    "kura.resolve": after(current(async (workspace) => actions.resolve(workspace, watcher.merges, (await actions.placeOf())?.path))),
+    "kura.completeMerge": after((uri?: vscode.Uri) => watcher.merges.complete(uri)),
     "kura.lock": after((uri?: vscode.Uri) => actions.setLock(true, uri)),
     "kura.unlock": after((uri?: vscode.Uri) => actions.setLock(false, uri)),
     "kura.status": current(async (workspace) => {
@@ -159,6 +162,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   context.subscriptions.push(
     watcher,
     vscode.window.registerTreeDataProvider("kura.history", watcher.history),
+    vscode.workspace.registerFileSystemProvider(SCHEME, watcher.merges, { isCaseSensitive: true }),
+    vscode.workspace.onDidCloseTextDocument(({ uri }) => uri.scheme === SCHEME && void guarded(after(() => watcher.merges.closed(uri)))()),
     vscode.window.onDidChangeActiveTextEditor(() => void look()),
     vscode.workspace.onDidSaveTextDocument(() => void look()),
     ...Object.entries(commands).map(([id, act]) => vscode.commands.registerCommand(id, guarded(act))),
