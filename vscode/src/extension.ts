@@ -5,6 +5,7 @@ import * as vscode from "vscode";
 import * as actions from "./actions";
 import { History, VersionItem } from "./history";
 import { Merges, SCHEME } from "./merge";
+import { reload } from "./reload";
 import { fileState, workspaceState } from "./state";
 import { Conflict, Events, Status, Workspace, mountAround } from "./workspace";
 
@@ -43,7 +44,11 @@ class Watcher implements vscode.Disposable {
       await vscode.commands.executeCommand("setContext", "kura.isMounted", this.workspace !== undefined);
     }
     const at = file === undefined ? undefined : this.workspace?.pathOf(file);
-    this.history.look(this.workspace && at !== undefined ? { workspace: this.workspace, path: at } : undefined);
+    const told = file === undefined ? undefined : this.workspace?.historyOf(file);
+    // While editors change, none is active.
+    if (active || !vscode.window.tabGroups.activeTabGroup.activeTab || !this.workspace) {
+      this.history.look(this.workspace && told !== undefined ? { workspace: this.workspace, path: told } : undefined);
+    }
     await this.refresh(at);
   }
 
@@ -64,7 +69,10 @@ class Watcher implements vscode.Disposable {
       this.show(this.file, file.text, file.tooltip, file.isTrouble);
       this.file.show();
     }
-    if (this.newest !== undefined && this.newest !== status.newest_version) this.history.refresh();
+    if (this.newest !== undefined && this.newest !== status.newest_version) {
+      this.history.refresh();
+      await reload(this.workspace);
+    }
     this.newest = status.newest_version;
     await this.tell();
   }

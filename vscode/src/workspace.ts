@@ -137,6 +137,12 @@ export class Workspace {
     return below === "" || path.isAbsolute(below) || names[0] === ".." || names.includes(".kura") ? undefined : names.join("/");
   }
 
+  /** The path whose history tells of a file: its own, or the one that it is a past state of. */
+  historyOf(file: string): string | undefined {
+    const past = path.relative(path.join(this.mountpoint, ".kura", "versions", "by-id"), file).split(path.sep);
+    return past[0] === ".." || past.length < 2 ? this.pathOf(file) : past.slice(1).join("/");
+  }
+
   fileOf(at: string): string {
     return path.join(this.mountpoint, at);
   }

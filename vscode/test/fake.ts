@@ -11,11 +11,15 @@ export const secrets = new Map<string, string>();
 export const answers: { input: (string | undefined)[]; pick: ((items: { label: string }[]) => unknown)[]; message: (string | undefined)[]; dialog: string[] } =
   { input: [], pick: [], message: [], dialog: [] };
 export const settings = new Map<string, unknown>();
-export const editor: { active: { document: { uri: Uri } } | undefined; folders: { uri: Uri }[] } = { active: undefined, folders: [] };
+export const editor: { active: { document: Document } | undefined; folders: { uri: Uri }[] } = { active: undefined, folders: [] };
 
 interface Uri { scheme: string; path: string; query: string; fsPath: string; toString(): string }
 const uri = (scheme: string, path: string, query = ""): Uri => ({ scheme, path, query, fsPath: path, toString: () => `${scheme}://${path}` });
 export const file = (path: string): Uri => uri("file", path);
+export interface Document { uri: Uri; isDirty: boolean; getText(): string }
+/** A file as an editor shows it. */
+export const shown = (at: string, text = "", isDirty = false): { document: Document } =>
+  ({ document: { uri: file(at), isDirty, getText: () => text } });
 /** What keeps the documents of a scheme. */
 export const providers = new Map<string, { readFile(uri: Uri): Uint8Array; writeFile(uri: Uri, content: Uint8Array): void }>();
 export const closed: ((document: { uri: Uri }) => void)[] = [];
@@ -65,6 +69,7 @@ export const vscode = {
   },
   window: {
     get activeTextEditor() { return editor.active; },
+    tabGroups: { activeTabGroup: { activeTab: undefined } },
     createStatusBarItem: () => {
       const bar = { text: "", tooltip: "", shown: false, show() { this.shown = true; }, hide() { this.shown = false; }, dispose() {} };
       bars.push(bar);

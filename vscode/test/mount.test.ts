@@ -14,6 +14,7 @@ fake.install();
 const engine = require("../src/workspace") as typeof import("../src/workspace");
 const actions = require("../src/actions") as typeof import("../src/actions");
 const extension = require("../src/extension") as typeof import("../src/extension");
+const { reload } = require("../src/reload") as typeof import("../src/reload");
 /* eslint-enable */
 
 const program = process.env["KURA_PROGRAM"] ?? "kura";
@@ -78,7 +79,7 @@ test("a workspace is mounted, looked at, restored, merged and unmounted", async 
   const workspace = new engine.Workspace(work);
 
   await fs.writeFile(notes, "one\ntwo\n");
-  fake.editor.active = { document: { uri: fake.file(notes) } };
+  fake.editor.active = fake.shown(notes);
   fake.answers.input.push("the first");
   await run("kura.refresh");
   await run("kura.snapshot");
@@ -119,6 +120,17 @@ test("a workspace is mounted, looked at, restored, merged and unmounted", async 
   fake.answers.message.push("Restore");
   await run("kura.restore", first);
   assert.equal(await fs.readFile(notes, "utf8"), "one\ntwo\n");
+
+  // What was restored is loaded into the editor, unless it shows just that or holds something unsaved.
+  const isLoaded = async (text: string, isDirty: boolean): Promise<boolean> => {
+    fake.editor.active = fake.shown(notes, text, isDirty);
+    const before = fake.executed.length;
+    await reload(workspace);
+    return fake.executed.slice(before).some((one) => one.command === "workbench.action.files.revert");
+  };
+  assert.ok(await isLoaded("one\nchanged\n", false));
+  assert.ok(!(await isLoaded("one\nchanged\n", true)));
+  assert.ok(!(await isLoaded("one\r\ntwo\r\n", false)));
 
   // A lock of our own, and given up.
   await run("kura.lock", fake.file(notes));
