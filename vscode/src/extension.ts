@@ -64,7 +64,8 @@ class Watcher implements vscode.Disposable {
     this.state.show();
     if (at === undefined) this.file.hide();
     else {
-      const mayBe = status.conflicts > 0 || path.basename(at).startsWith("conflict-");
+      // The count is of what this mount has seen; what lies beside the file may be older.
+      const mayBe = status.conflicts > 0 || await this.workspace.hasBeside(at);
       const file = fileState(status, at, mayBe ? await this.conflictsOf(this.workspace, status) : []);
       this.show(this.file, file.text, file.tooltip, file.isTrouble);
       this.file.show();

@@ -118,6 +118,13 @@ export class Workspace {
     return this.data("conflicts");
   }
 
+  /** Whether a file of a conflict seems to lie beside a file, or is it. */
+  async hasBeside(at: string): Promise<boolean> {
+    const name = path.basename(at);
+    const names = await fs.readdir(path.dirname(this.fileOf(at))).catch(() => []);
+    return names.some((other) => other.startsWith("conflict-") && (other === name || other.endsWith(`.${name}`)));
+  }
+
   resolve(file: PathText, take: "ours" | "theirs" | "both" | "merge"): Promise<Reply<Conflict[]>> {
     return this.ask("resolve", { path: file, take });
   }

@@ -60,6 +60,15 @@ test("paths are from the root, and nothing outside or in .kura has one", () => {
   }
 });
 
+test("a conflict that an earlier mount saw is found beside the file", async () => {
+  const workspace = new engine.Workspace(dir);
+  for (const name of ["plan.md", "other.md", "conflict-20261121.101500.plan.md"]) await fs.writeFile(path.join(dir, name), "");
+  assert.ok(await workspace.hasBeside("plan.md"));
+  assert.ok(await workspace.hasBeside("conflict-20261121.101500.plan.md"));
+  assert.ok(!(await workspace.hasBeside("other.md")));
+  assert.ok(!(await workspace.hasBeside("gone/plan.md")));
+});
+
 test("events are told once, also when the oldest leave the log", async () => {
   await fs.mkdir(path.join(dir, ".kura"), { recursive: true });
   const write = (numbers: number[]): Promise<void> =>
