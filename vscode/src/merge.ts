@@ -64,8 +64,8 @@ export class Merges implements vscode.FileSystemProvider {
 
   /** Saves and closes (VS Code asks first when conflicts are left), and resolves the conflict. */
   async complete(uri?: vscode.Uri): Promise<void> {
-    const found = this.find(uri ?? vscode.window.activeTextEditor?.document.uri);
-    if (!found) return;
+    const found = this.find(uri ?? vscode.window.activeTextEditor?.document.uri) ?? this.only();
+    if (!found) throw new Error("click into the result of the merge that is complete, and try again");
     const { merge } = found;
     await this.unchanged(merge);
     merge.isCompleting = true;
@@ -112,6 +112,11 @@ export class Merges implements vscode.FileSystemProvider {
     const [key, role] = uri?.scheme === SCHEME ? uri.query.split("/") : [];
     const merge = key === undefined ? undefined : this.open.get(key);
     return key !== undefined && merge ? { key, role: role as Role, merge } : undefined;
+  }
+
+  private only(): { key: string; merge: Merge } | undefined {
+    const [first, ...others] = [...this.open].map(([key, merge]) => ({ key, merge }));
+    return others.length === 0 ? first : undefined;
   }
 
   private expect(uri: vscode.Uri): { role: Role; merge: Merge } {
