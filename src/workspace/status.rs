@@ -79,8 +79,8 @@ pub struct Status {
     pub pinned: usize,
     /// How far fetching that content is.
     pub pinning: Option<Fetching>,
-    /// Paths that several clients changed at once: as many as were found when they were last listed, and those since; of
-    /// what is older than this mount it is not known before they are listed, which reads the whole tree.
+    /// Paths that several clients changed at once: those that were found when they were last listed, and what came
+    /// since. What is older than this mount counts once they are listed, which reads the whole tree.
     pub conflicts: usize,
     /// When the retention policy was last applied and garbage collected here, and what came of it.
     pub collected: Option<String>,
