@@ -11,6 +11,9 @@ use super::door::{Door, Purpose, Target};
 use super::output::{Colour, Output, local_time, outcome, size};
 use crate::control::{ChangeInfo, Exit, Failure, PathText, Reply, Request, VersionInfo};
 
+/// Versions that are read at once.
+const PAGE_LEN: usize = 500;
+
 /// List the versions, newest first
 #[derive(Args)]
 #[command(after_help = "\
@@ -72,24 +75,44 @@ pub fn log(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
     if let Some(path) = &args.path {
         return log_path(context, args, path);
     }
-    let request = Request::Log { max: args.max, path: None, from: args.from.clone() };
-    let versions: Vec<VersionInfo> = data(&look(context, &request)?)?;
-    let output = &context.output;
-    if output.json {
-        for version in &versions {
-            output.json(version)?;
+    let (door, _) = Door::open(context, Purpose::Read)?;
+    let listed = list(&door, &context.output, args);
+    let closed = door.close();
+    listed?;
+    closed?;
+    Ok(Exit::Ok)
+}
+
+/// Prints the versions as they are read.
+fn list(door: &Door, output: &Output, args: &LogArgs) -> Result<(), Failure> {
+    let mut left = args.max.unwrap_or(usize::MAX);
+    let mut from = args.from.clone();
+    // A page begins with the last version of the one before.
+    let mut again = 0;
+    loop {
+        let max = left.min(PAGE_LEN) + again;
+        let reply = door.ask(&Request::Log { max: Some(max), path: None, from })?;
+        outcome(&reply)?;
+        let versions: Vec<VersionInfo> = data(&reply)?;
+        print(output, &versions, again)?;
+        left = left.saturating_sub(versions.len().saturating_sub(again));
+        from = versions.last().map(|version| version.id.clone());
+        if left == 0 || versions.len() < max {
+            return Ok(());
         }
-        return Ok(Exit::Ok);
+        again = 1;
     }
+}
+
+fn print(output: &Output, versions: &[VersionInfo], skipped: usize) -> Result<(), Failure> {
     let ids: Vec<&str> = versions.iter().map(|version| version.id.as_str()).collect();
     let len = short_len(&ids);
-    let mut text = String::new();
-    for version in &versions {
-        text.push_str(&log_line(output, version, len));
-        text.push('\n');
+    let mut versions = versions.iter().skip(skipped);
+    if output.json {
+        return versions.try_for_each(|version| output.json(version));
     }
-    output.bytes(text.as_bytes())?;
-    Ok(Exit::Ok)
+    let text: String = versions.map(|version| log_line(output, version, len) + "\n").collect();
+    output.bytes(text.as_bytes())
 }
 
 /// A version that changed a path.

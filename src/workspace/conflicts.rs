@@ -83,6 +83,7 @@ impl Workspace {
 
     /// All files that lie beside another one after a conflict, found by their names.
     pub fn conflicts(&self) -> Result<Vec<Beside>> {
+        let known = self.parts.events.open_conflicts();
         let present = self.present()?;
         let mut found = Vec::new();
         let mut dirs = vec![(Vec::new(), present.root.dir.clone())];
@@ -100,6 +101,7 @@ impl Workspace {
             );
         }
         found.sort_by(|a, b| (&a.path, &a.beside).cmp(&(&b.path, &b.beside)));
+        self.parts.events.listed(known, found.len());
         Ok(found)
     }
 

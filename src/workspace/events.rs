@@ -112,7 +112,16 @@ impl Events {
         state.conflicts = state.conflicts.saturating_sub(count);
     }
 
-    /// How many conflicts there were.
+    /// Listing the conflicts found so many, and `known` were known of when it began.
+    pub(super) fn listed(&self, known: usize, found: usize) {
+        let mut state = self.state.lock();
+        // What came since may not be among them.
+        if state.conflicts == known {
+            state.conflicts = found;
+        }
+    }
+
+    /// How many conflicts are known of.
     pub(super) fn open_conflicts(&self) -> usize {
         self.state.lock().conflicts
     }

@@ -79,7 +79,8 @@ pub struct Status {
     pub pinned: usize,
     /// How far fetching that content is.
     pub pinning: Option<Fetching>,
-    /// Paths that several clients changed at once, since this was opened.
+    /// Paths that several clients changed at once: those that were found when they were last listed, and what came
+    /// since. What is older than this mount counts once they are listed, which reads the whole tree.
     pub conflicts: usize,
     /// When the retention policy was last applied and garbage collected here, and what came of it.
     pub collected: Option<String>,

@@ -3,8 +3,9 @@
 import * as path from "node:path";
 import * as vscode from "vscode";
 import type { VersionItem } from "./history";
+import type { Merges } from "./merge";
 import { timeText, versionTitle } from "./state";
-import { Conflict, PathText, Refusal, Workspace, mountAround, run } from "./workspace";
+import { PathText, Refusal, Workspace, mountAround, run } from "./workspace";
 
 const CHOICES_MAX = 200;
 
@@ -92,27 +93,7 @@ export async function setLock(isLocked: boolean, given?: vscode.Uri): Promise<vo
   vscode.window.setStatusBarMessage(done.message, 6000);
 }
 
-/** Both sides in the merge editor of VS Code; the result goes where the file is. */
-async function mergeEditor(workspace: Workspace, conflict: Conflict): Promise<void> {
-  if (typeof conflict.path !== "string" || typeof conflict.beside !== "string") return;
-  const [ours, theirs] = [workspace.fileOf(conflict.path), workspace.fileOf(conflict.beside)];
-  // Ours is read from the newest version, since the file itself takes the result.
-  const newest = (await workspace.show("latest")).id;
-  const base = (await workspace.baseOf(conflict)) ?? workspace.pastFile(newest, conflict.path);
-  await vscode.commands.executeCommand("_open.mergeEditor", {
-    base: uri(base), output: uri(ours),
-    input1: { uri: uri(theirs), title: "Theirs", description: path.basename(theirs) },
-    input2: { uri: uri(workspace.pastFile(newest, conflict.path)), title: "Ours", description: path.basename(ours) },
-  });
-  const settled = "The Merge Is Saved";
-  const question = `When ${path.basename(ours)} is as it should be and saved, the other file can go.`;
-  if ((await vscode.window.showInformationMessage(question, settled)) === settled) {
-    const done = await workspace.resolve(conflict.path, "ours");
-    vscode.window.setStatusBarMessage(done.message, 6000);
-  }
-}
-
-export async function resolve(workspace: Workspace, given?: string): Promise<void> {
+export async function resolve(workspace: Workspace, merges: Merges, given?: string): Promise<void> {
   const conflicts = await workspace.conflicts();
   const here = conflicts.filter((one) => name(one.path) === given || name(one.beside) === given);
   let [conflict] = here;
@@ -134,7 +115,7 @@ export async function resolve(workspace: Workspace, given?: string): Promise<voi
   ];
   const chosen = await vscode.window.showQuickPick(takes, { placeHolder: `${name(conflict.path)}: both states stay in the history` });
   if (!chosen) return;
-  if (chosen.take === undefined) return mergeEditor(workspace, conflict);
+  if (chosen.take === undefined) return merges.start(workspace, conflict);
   const done = await workspace.resolve(conflict.path, chosen.take);
   vscode.window.setStatusBarMessage(done.message, 6000);
 }

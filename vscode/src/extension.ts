@@ -4,6 +4,8 @@ import * as path from "node:path";
 import * as vscode from "vscode";
 import * as actions from "./actions";
 import { History, VersionItem } from "./history";
+import { Merges, SCHEME } from "./merge";
+import { reload } from "./reload";
 import { fileState, workspaceState } from "./state";
 import { Conflict, Events, Status, Workspace, mountAround } from "./workspace";
 
@@ -12,6 +14,7 @@ const TOLD = new Set(["conflict", "trouble"]);
 
 class Watcher implements vscode.Disposable {
   readonly history = new History();
+  readonly merges = new Merges();
   workspace: Workspace | undefined;
   private events: Events | undefined;
   private readonly state = vscode.window.createStatusBarItem(vscode.StatusBarAlignment.Left, 20);
@@ -41,7 +44,11 @@ class Watcher implements vscode.Disposable {
       await vscode.commands.executeCommand("setContext", "kura.isMounted", this.workspace !== undefined);
     }
     const at = file === undefined ? undefined : this.workspace?.pathOf(file);
-    this.history.look(this.workspace && at !== undefined ? { workspace: this.workspace, path: at } : undefined);
+    const told = file === undefined ? undefined : this.workspace?.historyOf(file);
+    // While editors change, none is active.
+    if (active || !vscode.window.tabGroups.activeTabGroup.activeTab || !this.workspace) {
+      this.history.look(this.workspace && told !== undefined ? { workspace: this.workspace, path: told } : undefined);
+    }
     await this.refresh(at);
   }
 
@@ -57,12 +64,16 @@ class Watcher implements vscode.Disposable {
     this.state.show();
     if (at === undefined) this.file.hide();
     else {
-      const mayBe = status.conflicts > 0 || path.basename(at).startsWith("conflict-");
+      // The count is of what this mount has seen; what lies beside the file may be older.
+      const mayBe = status.conflicts > 0 || await this.workspace.hasBeside(at);
       const file = fileState(status, at, mayBe ? await this.conflictsOf(this.workspace, status) : []);
       this.show(this.file, file.text, file.tooltip, file.isTrouble);
       this.file.show();
     }
-    if (this.newest !== undefined && this.newest !== status.newest_version) this.history.refresh();
+    if (this.newest !== undefined && this.newest !== status.newest_version) {
+      this.history.refresh();
+      await reload(this.workspace);
+    }
     this.newest = status.newest_version;
     await this.tell();
   }
@@ -89,7 +100,7 @@ class Watcher implements vscode.Disposable {
       }
       const { workspace } = this;
       void vscode.window.showWarningMessage(`kura: ${event.message}`, "Resolve…").then((chosen) =>
-        chosen && workspace ? guarded(() => actions.resolve(workspace, event.path))() : undefined);
+        chosen && workspace ? guarded(() => actions.resolve(workspace, this.merges, event.path))() : undefined);
     }
   }
 
@@ -146,7 +157,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     "kura.compareBefore": (item: VersionItem) => actions.compareBefore(item),
     "kura.compareWith": (uri?: vscode.Uri) => actions.compareWith(uri),
     "kura.restore": after((item: VersionItem) => actions.restore(item)),
-    "kura.resolve": after(current(async (workspace) => actions.resolve(workspace, (await actions.placeOf())?.path))),
+    "kura.resolve": after(current(async (workspace) => actions.resolve(workspace, watcher.merges, (await actions.placeOf())?.path))),
+    "kura.completeMerge": after((uri?: vscode.Uri) => watcher.merges.complete(uri)),
     "kura.lock": after((uri?: vscode.Uri) => actions.setLock(true, uri)),
     "kura.unlock": after((uri?: vscode.Uri) => actions.setLock(false, uri)),
     "kura.status": current(async (workspace) => {
@@ -159,6 +171,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   context.subscriptions.push(
     watcher,
     vscode.window.registerTreeDataProvider("kura.history", watcher.history),
+    vscode.workspace.registerFileSystemProvider(SCHEME, watcher.merges, { isCaseSensitive: true }),
+    vscode.workspace.onDidCloseTextDocument(({ uri }) => uri.scheme === SCHEME && void guarded(after(() => watcher.merges.closed(uri)))()),
     vscode.window.onDidChangeActiveTextEditor(() => void look()),
     vscode.workspace.onDidSaveTextDocument(() => void look()),
     ...Object.entries(commands).map(([id, act]) => vscode.commands.registerCommand(id, guarded(act))),

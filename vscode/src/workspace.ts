@@ -118,6 +118,13 @@ export class Workspace {
     return this.data("conflicts");
   }
 
+  /** Whether a file of a conflict seems to lie beside a file, or is it. */
+  async hasBeside(at: string): Promise<boolean> {
+    const name = path.basename(at);
+    const names = await fs.readdir(path.dirname(this.fileOf(at))).catch(() => []);
+    return names.some((other) => other.startsWith("conflict-") && (other === name || other.endsWith(`.${name}`)));
+  }
+
   resolve(file: PathText, take: "ours" | "theirs" | "both" | "merge"): Promise<Reply<Conflict[]>> {
     return this.ask("resolve", { path: file, take });
   }
@@ -135,6 +142,12 @@ export class Workspace {
     const below = path.relative(this.mountpoint, file);
     const names = below.split(path.sep);
     return below === "" || path.isAbsolute(below) || names[0] === ".." || names.includes(".kura") ? undefined : names.join("/");
+  }
+
+  /** The path whose history tells of a file: its own, or the one that it is a past state of. */
+  historyOf(file: string): string | undefined {
+    const past = path.relative(path.join(this.mountpoint, ".kura", "versions", "by-id"), file).split(path.sep);
+    return past[0] === ".." || past.length < 2 ? this.pathOf(file) : past.slice(1).join("/");
   }
 
   fileOf(at: string): string {

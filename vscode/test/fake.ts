@@ -11,10 +11,20 @@ export const secrets = new Map<string, string>();
 export const answers: { input: (string | undefined)[]; pick: ((items: { label: string }[]) => unknown)[]; message: (string | undefined)[]; dialog: string[] } =
   { input: [], pick: [], message: [], dialog: [] };
 export const settings = new Map<string, unknown>();
-export const editor: { active: { document: { uri: Uri } } | undefined; folders: { uri: Uri }[] } = { active: undefined, folders: [] };
+export const editor: { active: { document: Document } | undefined; folders: { uri: Uri }[] } = { active: undefined, folders: [] };
 
-interface Uri { scheme: string; fsPath: string; toString(): string }
-export const file = (fsPath: string): Uri => ({ scheme: "file", fsPath, toString: () => `file://${fsPath}` });
+interface Uri { scheme: string; path: string; query: string; fsPath: string; toString(): string }
+const uri = (scheme: string, path: string, query = ""): Uri => ({ scheme, path, query, fsPath: path, toString: () => `${scheme}://${path}` });
+export const file = (path: string): Uri => uri("file", path);
+export interface Document { uri: Uri; isDirty: boolean; getText(): string }
+/** A file as an editor shows it. */
+export const shown = (at: string, text = "", isDirty = false): { document: Document } =>
+  ({ document: { uri: file(at), isDirty, getText: () => text } });
+/** What keeps the documents of a scheme. */
+export const providers = new Map<string, { readFile(uri: Uri): Uint8Array; writeFile(uri: Uri, content: Uint8Array): void }>();
+export const closed: ((document: { uri: Uri }) => void)[] = [];
+/** What is answered by commands of VS Code. */
+export const replies = new Map<string, () => unknown>();
 const disposable = { dispose: (): void => {} };
 
 class EventEmitter<T> {
@@ -42,7 +52,11 @@ export const vscode = {
   ThemeIcon: class { constructor(readonly id: string) {} },
   ThemeColor: class { constructor(readonly id: string) {} },
   TreeItem: class { constructor(readonly label: string) {} },
-  Uri: { file },
+  Uri: { file, from: (given: Uri) => uri(given.scheme, given.path, given.query) },
+  Disposable: class { dispose(): void {} },
+  FileType: { File: 1 },
+  FilePermission: { Readonly: 1 },
+  FileSystemError: { FileNotFound: (at: Uri) => new Error(`${at.toString()} is not there`), NoPermissions: Error, Unavailable: Error },
   commands: {
     registerCommand: (id: string, act: (...args: unknown[]) => unknown) => {
       commands.set(id, act);
@@ -50,11 +64,12 @@ export const vscode = {
     },
     executeCommand: (command: string, ...args: unknown[]) => {
       executed.push({ command, args });
-      return Promise.resolve();
+      return Promise.resolve(replies.get(command)?.());
     },
   },
   window: {
     get activeTextEditor() { return editor.active; },
+    tabGroups: { activeTabGroup: { activeTab: undefined } },
     createStatusBarItem: () => {
       const bar = { text: "", tooltip: "", shown: false, show() { this.shown = true; }, hide() { this.shown = false; }, dispose() {} };
       bars.push(bar);
@@ -73,6 +88,14 @@ export const vscode = {
   workspace: {
     get workspaceFolders() { return editor.folders; },
     onDidSaveTextDocument: () => disposable,
+    onDidCloseTextDocument: (listener: (document: { uri: Uri }) => void) => {
+      closed.push(listener);
+      return disposable;
+    },
+    registerFileSystemProvider: (scheme: string, provider: never) => {
+      providers.set(scheme, provider);
+      return disposable;
+    },
     openTextDocument: (given: { content: string }) => { said.push(given.content); return Promise.resolve(given); },
     getConfiguration: () => ({ get: (name: string, usual: unknown) => settings.get(name) ?? usual }),
   },

@@ -8,11 +8,13 @@ import * as path from "node:path";
 import { after, before, test } from "node:test";
 import * as fake from "./fake";
 
+type Uri = ReturnType<typeof fake.file>;
 fake.install();
 /* eslint-disable @typescript-eslint/no-require-imports -- what is loaded needs the fake to be there */
 const engine = require("../src/workspace") as typeof import("../src/workspace");
 const actions = require("../src/actions") as typeof import("../src/actions");
 const extension = require("../src/extension") as typeof import("../src/extension");
+const { reload } = require("../src/reload") as typeof import("../src/reload");
 /* eslint-enable */
 
 const program = process.env["KURA_PROGRAM"] ?? "kura";
@@ -77,7 +79,7 @@ test("a workspace is mounted, looked at, restored, merged and unmounted", async 
   const workspace = new engine.Workspace(work);
 
   await fs.writeFile(notes, "one\ntwo\n");
-  fake.editor.active = { document: { uri: fake.file(notes) } };
+  fake.editor.active = fake.shown(notes);
   fake.answers.input.push("the first");
   await run("kura.refresh");
   await run("kura.snapshot");
@@ -119,6 +121,17 @@ test("a workspace is mounted, looked at, restored, merged and unmounted", async 
   await run("kura.restore", first);
   assert.equal(await fs.readFile(notes, "utf8"), "one\ntwo\n");
 
+  // What was restored is loaded into the editor, unless it shows just that or holds something unsaved.
+  const isLoaded = async (text: string, isDirty: boolean): Promise<boolean> => {
+    fake.editor.active = fake.shown(notes, text, isDirty);
+    const before = fake.executed.length;
+    await reload(workspace);
+    return fake.executed.slice(before).some((one) => one.command === "workbench.action.files.revert");
+  };
+  assert.ok(await isLoaded("one\nchanged\n", false));
+  assert.ok(!(await isLoaded("one\nchanged\n", true)));
+  assert.ok(!(await isLoaded("one\r\ntwo\r\n", false)));
+
   // A lock of our own, and given up.
   await run("kura.lock", fake.file(notes));
   assert.deepEqual((await workspace.status()).locks.map(({ path: locked, ours }) => [locked, ours]), [["inner/notes.txt", true]]);
@@ -127,24 +140,62 @@ test("a workspace is mounted, looked at, restored, merged and unmounted", async 
   await run("kura.unlock", fake.file(notes));
   assert.deepEqual((await workspace.status()).locks, []);
 
-  // A conflict in the merge editor.
+  // A conflict in the merge editor: it gets both texts, and what it saves is the file.
   const beside = path.join(work, "inner", "conflict-20261121.101500.notes.txt");
+  const merges = fake.providers.get("kura-merge")!;
+  const merging = async (): Promise<{ result: Uri; read: (at: Uri) => string }> => {
+    fake.answers.pick.push((items) => items.find((item) => item.label === "Merge editor"));
+    await run("kura.resolve");
+    const opened = [...fake.executed].reverse().find((one) => one.command === "_open.mergeEditor");
+    const shape = opened?.args[0] as { base: Uri; output: Uri; input1: { uri: Uri }; input2: { uri: Uri } };
+    const read = (at: Uri): string => Buffer.from(merges.readFile(at)).toString();
+    assert.deepEqual([shape.base, shape.input1.uri, shape.input2.uri].map(read), ["", "theirs\n", "one\ntwo\n"]);
+    return { result: shape.output, read };
+  };
   await fs.writeFile(beside, "theirs\n");
-  fake.answers.pick.push((items) => items.find((item) => item.label === "Merge editor"));
+  let { result, read } = await merging();
+  assert.equal(read(result), "<<<<<<< ours\none\ntwo\n=======\ntheirs\n>>>>>>> theirs\n");
+  assert.throws(() => merges.writeFile(result, merges.readFile(result)), /markers are left/);
+  const close = async (done: () => Promise<boolean>): Promise<void> => {
+    fake.closed.forEach((told) => told({ uri: result }));
+    await until("closed", done);
+  };
+  const isGone = async (): Promise<boolean> => {
+    try {
+      merges.readFile(result);
+      return await Promise.resolve(false);
+    } catch {
+      return true;
+    }
+  };
+  // What is saved is not written yet; closing asks, and no is no.
+  merges.writeFile(result, Buffer.from("half\n"));
   fake.answers.message.push(undefined);
-  await run("kura.resolve");
-  const merge = [...fake.executed].reverse().find((one) => one.command === "_open.mergeEditor");
-  const shape = merge?.args[0] as { output: { fsPath: string }; input1: { uri: { fsPath: string } }; input2: { uri: { fsPath: string } } };
-  assert.equal(shape.output.fsPath, notes);
-  assert.equal(await fs.readFile(shape.input1.uri.fsPath, "utf8"), "theirs\n");
-  assert.equal(await fs.readFile(shape.input2.uri.fsPath, "utf8"), "one\ntwo\n");
+  await close(isGone);
+  assert.equal(await fs.readFile(notes, "utf8"), "one\ntwo\n");
   await fs.access(beside);
-  await fs.writeFile(notes, "merged\n");
-  fake.answers.pick.push((items) => items.find((item) => item.label === "Merge editor"));
-  fake.answers.message.push("The Merge Is Saved");
-  await run("kura.resolve");
+  // What others wrote meanwhile stays, too.
+  ({ result, read } = await merging());
+  fake.replies.set("mergeEditor.acceptMerge", () => {
+    merges.writeFile(result, Buffer.from("merged\n"));
+    return { successful: true };
+  });
+  await fs.writeFile(notes, "newer\n");
+  await run("kura.completeMerge", result);
+  assert.match(fake.said.at(-1) ?? "", /inner\/notes.txt was changed since/);
+  assert.equal(await fs.readFile(notes, "utf8"), "newer\n");
+  await fs.writeFile(notes, "one\ntwo\n");
+  await run("kura.completeMerge", result);
   assert.equal(await fs.readFile(notes, "utf8"), "merged\n");
   await assert.rejects(fs.access(beside));
+  // Closing can complete, too.
+  await fs.writeFile(notes, "one\ntwo\n");
+  await fs.writeFile(beside, "theirs\n");
+  ({ result, read } = await merging());
+  merges.writeFile(result, Buffer.from("closed\n"));
+  fake.answers.message.push("Complete");
+  await close(() => fs.access(beside).then(() => false, () => true));
+  assert.equal(await fs.readFile(notes, "utf8"), "closed\n");
 
   // What is refused is said.
   await run("kura.restore", { workspace, path: "x", step: { ...first!.step, id: "00000000-0000-0000-0000-000000000000" } });

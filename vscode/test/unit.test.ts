@@ -53,6 +53,20 @@ test("paths are from the root, and nothing outside or in .kura has one", () => {
   for (const other of ["/mnt/work", "/mnt/other/a", "/mnt/workbench/a", "/mnt/work/.kura/status", "/mnt/work/a/.kura/x"]) {
     assert.equal(workspace.pathOf(other), undefined, other);
   }
+  assert.equal(workspace.historyOf("/mnt/work/a/b.txt"), "a/b.txt");
+  assert.equal(workspace.historyOf(workspace.pastFile("01a2-3", "a/b.txt")), "a/b.txt");
+  for (const other of ["/mnt/other/a", "/mnt/work/.kura/status", "/mnt/work/.kura/versions/by-id/01a2-3"]) {
+    assert.equal(workspace.historyOf(other), undefined, other);
+  }
+});
+
+test("a conflict that an earlier mount saw is found beside the file", async () => {
+  const workspace = new engine.Workspace(dir);
+  for (const name of ["plan.md", "other.md", "conflict-20261121.101500.plan.md"]) await fs.writeFile(path.join(dir, name), "");
+  assert.ok(await workspace.hasBeside("plan.md"));
+  assert.ok(await workspace.hasBeside("conflict-20261121.101500.plan.md"));
+  assert.ok(!(await workspace.hasBeside("other.md")));
+  assert.ok(!(await workspace.hasBeside("gone/plan.md")));
 });
 
 test("events are told once, also when the oldest leave the log", async () => {
