@@ -277,9 +277,9 @@ impl Signer {
         self.say_newest(repository, meta(&bytes, version), before, now)
     }
 
-    /// Says anew that the newest offer is the newest, with the keys of these two roles alone, if the offer has a file of
-    /// this name, is signed as the present root asks for, and counts for as long as what is said now. Whether that was
-    /// so, and until when the offer counts.
+    /// Says anew that the newest offer is the newest, with the keys of these two roles alone, if the offer has a file
+    /// of this name, is signed as the present root asks for, and counts for as long as what is said now. Whether that
+    /// was so, and until when the offer counts.
     pub(super) fn renew(
         &self,
         repository: &dyn Repository,

@@ -110,7 +110,8 @@ pub struct Event {
     pub number: u64,
     /// When: RFC 3339, UTC.
     pub time: String,
-    /// `installed`, `failed`, `rolled-back`, `revoked`, `stays`, `pinned`, `skipped`, …; of publishers `alert`, `aborted`, ….
+    /// `installed`, `failed`, `rolled-back`, `revoked`, `stays`, `pinned`, `skipped`, …; of publishers `alert`,
+    /// `aborted`, ….
     pub what: String,
     /// The package.
     pub package: String,

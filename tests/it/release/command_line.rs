@@ -202,6 +202,57 @@ fn by_file(home: &Home, mount: &Mount, words: &[&str]) -> Value {
     serde_json::from_str(&run(home.kura(["jobs", job, "--json", "-w"]).arg(&mount.path)).ok()).unwrap()
 }
 
+/// A request each. AT says where a repository and its keys are, TOOL and TRUST are paths, and ~ is a blank.
+const REQUESTS: &str = "\
+publish TOOL --channel stable --percent 50 --ring a --ring b AT
+promote tool@1.0.0 --from stable --channel beta --emergency AT --step 1:20:3600:95:2 --step 100:20:3600:95:2
+rollout tool@1.0.0 25% --channel stable AT
+rollout tool@1.0.0 revoke:it~is~bad --channel beta AT
+channel stable AT --window Europe/Berlin,mon+tue,22:00,05:00 --min-epoch tool=0 --min-epoch a=1
+channel stable AT
+advance stable AT
+advance stable -n AT
+report stable AT
+cleanup stable --keep 3 AT
+cleanup stable --dry-run AT
+alert stable --failures 5 --rollbacks 0.5 --install-time 30s --samples 20
+alert stable
+alert stable --none
+test TOOL
+follow SRV --trust TRUST --every 1h --limit 2MiB --ring a --install
+notify --only failed --template {what} -- true -x
+notify --none
+notify
+check
+plan tool
+install tool -n
+install tool --force
+update
+verify
+feedback tool@1.0.0 it~is~good
+rollback tool
+pin tool
+skip tool@9.0.0
+ack 1
+ack
+history
+complete TOOL/a TOOL/b AT";
+
+/// Lines that are refused before they are jobs, and what is said of them.
+const REFUSED: &[(&str, &str)] = &[
+    ("report stable beta", "`beta` is one argument too many"),
+    ("pack tool", "`tool` is no absolute path"),
+    ("pack /tool --keys keys", "`keys` is no absolute path"),
+    ("follow /srv --trust /t --ca ca.pem", "`ca.pem` is no absolute path"),
+    ("follow /srv --trust /t --ring a --ring b", "a client is in one ring"),
+    ("ack some", "`some` is no number"),
+    ("rollout tool@1.0.0 25 --repository /srv --keys /k --channel c", "`25` is not pause"),
+    ("publish /t --channel c --repository /srv --keys /k --percent 101", "`101` is no percentage"),
+    ("report stable --channel stable --repository /srv --keys /k", "`channel` is given twice"),
+    ("check --percent 5", "percent"),
+    ("follow /srv --trust /t --dry-run", "has no trial"),
+];
+
 #[test]
 fn the_file_takes_the_words_of_the_command_line() {
     let home = Home::new();
@@ -216,64 +267,14 @@ fn the_file_takes_the_words_of_the_command_line() {
     for words in [&["keygen", &keys][..], &["pack", &tool], &["trust", "stable", "--keys", &keys, "--to", &trust]] {
         assert_eq!(file(words)["state"], "done", "{words:?}");
     }
-    let at = ["--repository", &srv, "--keys", &keys];
-    let with = |words: &[&'static str]| -> Vec<String> { words.iter().copied().chain(at).map(str::to_owned).collect() };
-    let alone = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
-    let publish = ["publish", &tool, "--channel", "stable", "--percent", "50", "--ring", "a", "--ring", "b"];
-    let promote = ["promote", "tool@1.0.0", "--from", "stable", "--channel", "beta", "--emergency"];
-    let steps = ["--step", "1:20:3600:95:2", "--step", "100:20:3600:95:2"];
-    let window = ["--window", "Europe/Berlin,mon+tue,22:00,05:00", "--min-epoch", "tool=0", "--min-epoch", "a=1"];
-    let all = [
-        [alone(&publish), alone(&at)].concat(),
-        [with(&promote), alone(&steps)].concat(),
-        with(&["rollout", "tool@1.0.0", "25%", "--channel", "stable"]),
-        with(&["rollout", "tool@1.0.0", "revoke:it is bad", "--channel", "beta"]),
-        [with(&["channel", "stable"]), alone(&window)].concat(),
-        with(&["channel", "stable"]),
-        with(&["advance", "stable"]),
-        with(&["advance", "stable", "-n"]),
-        with(&["report", "stable"]),
-        with(&["cleanup", "stable", "--keep", "3"]),
-        with(&["cleanup", "stable", "--dry-run"]),
-        alone(&[
-            "alert",
-            "stable",
-            "--failures",
-            "5",
-            "--rollbacks",
-            "0.5",
-            "--install-time",
-            "30s",
-            "--samples",
-            "20",
-        ]),
-        alone(&["alert", "stable"]),
-        alone(&["alert", "stable", "--none"]),
-        alone(&["test", &tool]),
-        alone(&["follow", &srv, "--trust", &trust, "--every", "1h", "--limit", "2MiB", "--ring", "a", "--install"]),
-        alone(&["notify", "--only", "failed", "--template", "{what}", "--", "true", "-x"]),
-        alone(&["notify", "--none"]),
-        alone(&["notify"]),
-        alone(&["check"]),
-        alone(&["plan", "tool"]),
-        alone(&["install", "tool", "-n"]),
-        alone(&["install", "tool", "--force"]),
-        alone(&["update"]),
-        alone(&["verify"]),
-        alone(&["feedback", "tool@1.0.0", "it is good"]),
-        alone(&["rollback", "tool"]),
-        alone(&["pin", "tool"]),
-        alone(&["skip", "tool@9.0.0"]),
-        alone(&["ack", "1"]),
-        alone(&["ack"]),
-        alone(&["history"]),
-        alone(&["complete", &path("a"), &path("b"), "--repository", &srv, "--keys", &keys]),
-    ];
     let ids = || -> Vec<String> {
         let jobs = json_lines(&run(home.kura(["jobs", "--json", "-w"]).arg(&mount.path)).ok());
         jobs.iter().map(|job| job["job"].as_str().unwrap().to_owned()).collect()
     };
-    for words in all {
+    for line in REQUESTS.lines() {
+        let line = line.replace("AT", "--repository SRV --keys KEYS").replace("SRV", &srv).replace("KEYS", &keys);
+        let line = line.replace("TOOL", &tool).replace("TRUST", &trust);
+        let words: Vec<String> = line.split(' ').map(|word| word.replace('~', " ")).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let asked = file(&words);
         let before = ids();
@@ -285,20 +286,7 @@ fn the_file_takes_the_words_of_the_command_line() {
         assert_eq!(asked["request"], told["request"], "{words:?}");
         assert!(asked["request"]["do"].is_string(), "{asked}");
     }
-    // What is wrong is refused before it is a job.
-    for (line, words) in [
-        ("report stable beta", "`beta` is one argument too many"),
-        ("pack tool", "`tool` is no absolute path"),
-        ("pack /tool --keys keys", "`keys` is no absolute path"),
-        ("follow /srv --trust /t --ca ca.pem", "`ca.pem` is no absolute path"),
-        ("follow /srv --trust /t --ring a --ring b", "a client is in one ring"),
-        ("ack some", "`some` is no number"),
-        ("rollout tool@1.0.0 25 --repository /srv --keys /k --channel c", "`25` is not pause"),
-        ("publish /t --channel c --repository /srv --keys /k --percent 101", "`101` is no percentage"),
-        ("report stable --channel stable --repository /srv --keys /k", "`channel` is given twice"),
-        ("check --percent 5", "percent"),
-        ("follow /srv --trust /t --dry-run", "has no trial"),
-    ] {
+    for (line, words) in REFUSED {
         let error = fs::write(mount.file(".kura/ctl/release"), format!("{line}\n")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{line}");
         let told = fs::read_to_string(mount.file(".kura/ctl/last_error")).unwrap();

@@ -121,14 +121,6 @@ fn a_long_history_comes_in_pages() {
         parsed(&web.post("/api/ask", &cookie, &json!({ "op": "log", "path": "counted.txt", "from": from })).body);
     let later: Vec<&str> = answer["data"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect();
     assert!(!later.is_empty() && later.iter().all(|id| ids[3..].iter().any(|known| known == id)), "{later:?}");
-    let listed = |args: &[&str]| -> Vec<Value> {
-        let all = home.ok(&store, [&["log", "--json"], args].concat());
-        all.lines().map(|line| parsed(line)["id"].clone()).collect()
-    };
-    let older: Vec<Value> = ids.iter().rev().map(|id| json!(id)).collect();
-    assert_eq!(listed(&[])[1..], older, "read by pages, each once");
-    assert_eq!(listed(&["-n", "1001"])[1..], older[..1000]);
-    assert_eq!(listed(&["-n", "600", "--from", ids.last().unwrap()]), older[..600]);
     let curve = parsed(&web.get("/api/sizes", &format!("Cookie: {cookie}\r\n")).body);
     assert_eq!(curve["versions"], json!(ids.len()));
     assert_eq!(curve["points"].as_array().unwrap().len(), ids.len());
@@ -189,6 +181,14 @@ fn a_hundred_thousand_versions_stay_usable() {
     let home = Home::new();
     let store = home.store("store");
     let ids = list_versions(&home, &store, count);
+    let listed = |args: &[&str]| -> Vec<Value> {
+        let all = home.ok(&store, [&["log", "--json"], args].concat());
+        all.lines().map(|line| parsed(line)["id"].clone()).collect()
+    };
+    let older: Vec<Value> = ids.iter().rev().map(|id| json!(id)).collect();
+    assert_eq!(listed(&[])[1..], older, "read by pages, each once");
+    assert_eq!(listed(&["-n", "1001"])[1..], older[..1000]);
+    assert_eq!(listed(&["-n", "600", "--from", ids.last().unwrap()]), older[..600]);
     let web = Web::start(&home, &store);
     let cookie = web.session();
     let log = |request: Value| {
