@@ -11,10 +11,6 @@ const COPY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The buffer it goes through.
 const COPY_STEP_BYTES: usize = 8 * 1024 * 1024;
 
-/// The handles of a live file that was opened to be read, or also to be written.
-const READS: Handle = Handle(0);
-const WRITES: Handle = Handle(1);
-
 impl Fs {
     /// Opens a file.
     pub fn open(&self, caller: Caller, ino: Ino, how: OpenHow, wait: Wait) -> Result<Opened> {
@@ -32,7 +28,7 @@ impl Fs {
 
     pub(super) fn note_open(&self, ino: Ino, write: bool) -> Opened {
         self.files.opened(ino, write);
-        Opened { ino, handle: if write { WRITES } else { READS }, write, caching: Caching::Kept }
+        Opened { ino, handle: Handle(0), write, caching: Caching::Kept }
     }
 
     /// A descriptor of a file that was opened for writing is closed by a thread: a kill loses nothing of what was
@@ -41,10 +37,7 @@ impl Fs {
         if is_outside(ino) {
             return self.outside.flush(ino, handle, thread, wait);
         }
-        if handle != WRITES {
-            return Ok(());
-        }
-        let logged = self.tree().log(ino, self.files.closed(ino) + 1, wait);
+        let logged = self.tree().log(ino, wait);
         if !matches!(logged, Err(WorkError::WouldBlock)) {
             self.files.closing(ino);
         }
@@ -155,7 +148,7 @@ impl Fs {
         let mut copied = 0;
         while copied < len {
             let step = usize::try_from(len - copied).unwrap_or(COPY_STEP_BYTES).min(COPY_STEP_BYTES);
-            let bytes = self.read(from.0, READS, from.1 + copied, step, wait).and_then(|bytes| {
+            let bytes = self.read(from.0, Handle(0), from.1 + copied, step, wait).and_then(|bytes| {
                 self.tree().write(to.0, to.1 + copied, &bytes, uid, wait)?;
                 Ok(bytes.len())
             });

@@ -45,11 +45,6 @@ impl OpenFiles {
         *self.state.lock().open.entry((ino, write)).or_default() += 1;
     }
 
-    /// How many descriptors for writing were closed whose opening is not closed yet.
-    pub(super) fn closed(&self, ino: Ino) -> u32 {
-        self.state.lock().closing.get(&ino).map_or(0, |closing| closing.descriptors)
-    }
-
     /// A descriptor for writing is being closed; others for the same opening may be left.
     pub(super) fn closing(&self, ino: Ino) {
         let mut state = self.state.lock();

@@ -126,7 +126,6 @@ impl Worktree {
                 records.extend(
                     draft.extents.iter().map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())),
                 );
-                records.extend(draft.closed.then_some(Record::Closed { ino, layer }));
             }
             if !records.is_empty() {
                 self.append(table, &records)?;

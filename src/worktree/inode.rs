@@ -93,8 +93,6 @@ pub(super) struct Layer {
     pub(super) low_water: u64,
     /// Whether the journal says that the layer is all there, and published.
     pub(super) complete: bool,
-    /// Whether the journal says that nobody writes this draft any more.
-    pub(super) closed: bool,
 }
 
 /// A directory.
@@ -216,7 +214,6 @@ impl Layer {
             mtime,
             low_water: u64::MAX,
             complete: false,
-            closed: false,
         }
     }
 
@@ -244,15 +241,13 @@ impl Layer {
 }
 
 impl File {
-    /// The draft, to be changed, begun when there is none.
+    /// The draft, begun when there is none.
     pub(super) fn draft_mut(&mut self, mtime: Timestamp) -> &mut Layer {
         let (id, size) = (self.next_layer, self.size);
         if self.draft.is_none() {
             self.next_layer += 1;
         }
-        let draft = self.draft.get_or_insert_with(|| Layer::new(id, size, mtime));
-        draft.closed = false;
-        draft
+        self.draft.get_or_insert_with(|| Layer::new(id, size, mtime))
     }
 
     /// Turns the draft into published content; false when there is none.

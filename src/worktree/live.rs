@@ -373,6 +373,9 @@ impl Worktree {
             frozen
         };
         if frozen {
+            if let Err(error) = self.note_complete(&[ino]) {
+                tracing::debug!("a kill may make a draft of inode {}, which was closed: {error}", ino.0);
+            }
             self.wake();
         }
     }

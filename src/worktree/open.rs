@@ -361,14 +361,13 @@ fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: 
 }
 
 fn concerns_content(record: &Record) -> bool {
-    use Record::{Attr, Closed, Complete, Draft, Publish, Resize, Write, Xattr, Zero};
+    use Record::{Attr, Complete, Draft, Publish, Resize, Write, Xattr, Zero};
     matches!(
         record,
         Write { .. }
             | Zero { .. }
             | Resize { .. }
             | Complete { .. }
-            | Closed { .. }
             | Publish { .. }
             | Draft { .. }
             | Attr { .. }
@@ -376,19 +375,13 @@ fn concerns_content(record: &Record) -> bool {
     )
 }
 
-/// Whoever wrote the drafts is gone. What was closed is published; the rest may be torn.
+/// Whoever wrote the drafts is gone.
 fn finish_recovery(table: &mut Table) {
     table.known.clear();
     let drafts: Vec<_> = table.drafts.iter().copied().collect();
     for ino in drafts {
-        let Some(inode) = table.find_mut(ino) else { continue };
-        let has_name = inode.nlink > 0;
-        let Node::File(file) = &mut inode.node else { continue };
-        file.recovered = !(has_name && file.draft.as_ref().is_some_and(|draft| draft.closed));
-        if !file.recovered {
-            file.freeze();
-            table.note_layers(ino);
-            table.mark_published(ino);
+        if let Some(Node::File(file)) = table.find_mut(ino).map(|inode| &mut inode.node) {
+            file.recovered = true;
         }
     }
 }
@@ -406,7 +399,6 @@ impl Record {
             Record::Write { .. } => "write",
             Record::Zero { .. } => "zero",
             Record::Complete { .. } => "complete",
-            Record::Closed { .. } => "closed",
             Record::Publish { .. } => "publish",
             Record::Blob { .. } => "blob",
             Record::Object { .. } => "object",

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::absorb::{Absorbed, Purpose, register};
 use super::content::View;
 use super::extents::Extents;
-use super::inode::{File, Layer, Node};
+use super::inode::{Layer, Node};
 use super::journal::FrameRef;
 use super::live::{Wait, Worktree};
 use super::local_blobs::Own;
@@ -54,8 +54,9 @@ impl Worktree {
         self.install(ino, last, body, records)
     }
 
-    /// Absorbing takes a while. A kill meanwhile shall not make drafts of what was published and is in the journal.
-    fn note_complete(&self, inos: &[Ino]) -> Result<()> {
+    /// Absorbing comes later and takes a while. A kill before its end shall not make drafts of what was published and
+    /// is in the journal.
+    pub(super) fn note_complete(&self, inos: &[Ino]) -> Result<()> {
         let mut table = self.table();
         let mut records = Vec::new();
         for ino in inos.iter().copied() {
@@ -169,7 +170,7 @@ impl Worktree {
         // What takes long comes last.
         let (large, small): (Vec<Ino>, Vec<Ino>) =
             dirty.into_iter().partition(|ino| self.unlogged(*ino).0 >= STAGE_LEN_MIN);
-        small.into_iter().try_for_each(|ino| self.log_file(ino, None))?;
+        small.into_iter().try_for_each(|ino| self.log_file(ino))?;
         for ino in large {
             let (_, draft) = self.unlogged(ino);
             if draft >= STAGE_LEN_MIN {
@@ -179,21 +180,20 @@ impl Worktree {
             if let Err(error) = self.absorb_file(ino) {
                 tracing::debug!("inode {} is written to the journal, since it is not absorbed: {error}", ino.0);
             }
-            self.log_file(ino, None)?;
+            self.log_file(ino)?;
         }
         self.recount();
         Ok(())
     }
 
-    /// Puts what was written to a file where a kill does not reach it, for whoever closes it. When all that opened it
-    /// for writing are `closed`, it counts as published after a kill. What is too large for the journal is left to
-    /// the absorber, which the last close wakes.
-    pub fn log(&self, ino: Ino, closed: u32, wait: Wait) -> Result<()> {
+    /// Puts what was written to a file where a kill does not reach it, for whoever closes it. What is too
+    /// large for the journal is left to the absorber, which the last close wakes.
+    pub fn log(&self, ino: Ino, wait: Wait) -> Result<()> {
         let (unlogged, _) = self.unlogged(ino);
         match unlogged {
-            STAGE_LEN_MIN.. => Ok(()),
+            0 | STAGE_LEN_MIN.. => Ok(()),
             _ if unlogged > LOGGED_AT_ONCE && wait == Wait::No => Err(WorkError::WouldBlock),
-            _ => self.log_file(ino, Some(closed)),
+            _ => self.log_file(ino),
         }
     }
 
@@ -207,23 +207,18 @@ impl Worktree {
         }
     }
 
-    fn log_file(&self, ino: Ino, closed: Option<u32>) -> Result<()> {
+    fn log_file(&self, ino: Ino) -> Result<()> {
         let mut table = self.table();
         let mut records = Vec::new();
-        let Some(inode) = table.find(ino).filter(|inode| inode.nlink > 0) else { return Ok(()) };
-        let file = inode.file()?;
-        unlogged_records(ino, file, &mut records);
-        let closed = closed.filter(|closed| file.writers <= *closed).and_then(|_| closed_record(ino, file));
-        records.extend(closed.clone());
-        if records.is_empty() {
-            return Ok(());
+        match table.find(ino) {
+            Some(inode) if inode.nlink > 0 => unlogged_records(ino, inode.file()?, &mut records),
+            _ => return Ok(()),
         }
-        self.append(&mut table, &records)?;
-        mark_logged(&mut table, ino);
-        match closed.map(|closed| table.apply(&closed)) {
-            Some(Err(_)) => Err(WorkError::Inconsistent { ino, reason: "it was closed and cannot be marked so" }),
-            Some(Ok(())) | None => Ok(()),
+        if !records.is_empty() {
+            self.append(&mut table, &records)?;
+            mark_logged(&mut table, ino);
         }
+        Ok(())
     }
 
     /// Absorbs a draft without publishing it: its bytes become chunks that only the draft refers to.
@@ -307,14 +302,4 @@ impl Worktree {
 fn drop_staged(extents: &mut Extents, staged: &Extents) {
     extents.drop_staged(staged);
     extents.set_logged(false);
-}
-
-/// That nobody writes the draft of a file any more, unless the journal says so already. A new file that nothing was
-/// written to has no draft yet.
-fn closed_record(ino: Ino, file: &File) -> Option<Record> {
-    let layer = match &file.draft {
-        Some(draft) => (!draft.closed).then_some(draft.id),
-        None => (!file.is_published()).then_some(file.next_layer),
-    };
-    layer.map(|layer| Record::Closed { ino, layer })
 }

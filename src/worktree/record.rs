@@ -53,9 +53,6 @@ pub(super) enum Record {
     Rest { version: VersionId },
     /// While a file was being written, others published another state of it (none: that is settled).
     Contest { ino: Ino, contest: Option<Box<Contest>> },
-    /// Nobody writes this draft any more, unless a record after this one changes it. Found after a kill, it is
-    /// published.
-    Closed { ino: Ino, layer: u32 },
 }
 
 /// Two states of a file that are to be joined when what is being written here is published.
@@ -84,7 +81,6 @@ impl Record {
             | Record::Write { ino, .. }
             | Record::Zero { ino, .. }
             | Record::Complete { ino, .. }
-            | Record::Closed { ino, .. }
             | Record::Publish { ino, .. }
             | Record::Draft { ino, .. } => (Some(*ino), None),
             Record::Blob { .. }

@@ -34,7 +34,6 @@ impl Table {
                 layer.size = layer.size.max(offset.saturating_add(*len));
             }),
             Record::Complete { ino, layer } => self.apply_complete(*ino, *layer),
-            Record::Closed { ino, layer } => self.apply_closed(*ino, *layer),
             Record::Publish { ino, layer, body, mtime } => self.apply_publish(*ino, *layer, body, *mtime),
             Record::Blob { .. }
             | Record::Object { .. }
@@ -291,7 +290,14 @@ impl Table {
     }
 
     fn apply_complete(&mut self, ino: Ino, layer: u32) -> Attempt<()> {
-        let file = self.begin_empty(ino, layer)?;
+        let inode = self.get_mut(ino)?;
+        let mtime = inode.mtime;
+        let file = inode.file_mut()?;
+        // An empty first layer leaves no other trace in the journal.
+        if layer >= file.next_layer && file.draft.is_none() && !file.is_published() {
+            file.next_layer = layer;
+            file.draft_mut(mtime);
+        }
         if let Some(draft) = file.draft.as_mut().filter(|draft| draft.id == layer) {
             draft.complete = true;
             file.freeze();
@@ -299,27 +305,6 @@ impl Table {
         self.note_layers(ino);
         self.mark_published(ino);
         Ok(())
-    }
-
-    fn apply_closed(&mut self, ino: Ino, layer: u32) -> Attempt<()> {
-        let file = self.begin_empty(ino, layer)?;
-        if let Some(draft) = file.draft.as_mut().filter(|draft| draft.id == layer) {
-            draft.closed = true;
-        }
-        self.note_layers(ino);
-        Ok(())
-    }
-
-    /// The file, with a draft: an empty first layer leaves no other trace in the journal.
-    fn begin_empty(&mut self, ino: Ino, layer: u32) -> Attempt<&mut File> {
-        let inode = self.get_mut(ino)?;
-        let mtime = inode.mtime;
-        let file = inode.file_mut()?;
-        if layer >= file.next_layer && file.draft.is_none() && !file.is_published() {
-            file.next_layer = layer;
-            file.draft_mut(mtime);
-        }
-        Ok(file)
     }
 
     pub(super) fn apply_publish(&mut self, ino: Ino, layer: u32, body: &FileBody, mtime: Timestamp) -> Attempt<()> {
