@@ -364,7 +364,9 @@ fn versioned_after(opened: u32, closed: u32) -> Option<Vec<u8>> {
     let (rig, sim) = Rig::new(3);
     let tree = rig.open().unwrap();
     let ino = tree.make(Ino::ROOT, b"file", &NewNode::File, 0o600, CALLER, true, Wait::Yes).unwrap().ino;
-    (1..opened).for_each(|_| drop(tree.open(ino, true, false, 0, Wait::Yes).unwrap()));
+    for _ in 1..opened {
+        tree.open(ino, true, false, 0, Wait::Yes).unwrap();
+    }
     tree.write(ino, 0, b"written", 0, Wait::Yes).unwrap();
     // The kernel tells of a close when any copy of a descriptor goes, and once more when the last has gone.
     tree.log(ino, Wait::Yes).unwrap();
