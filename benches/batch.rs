@@ -187,6 +187,7 @@ fn beside_rclone(report: &mut Report) {
             .env("RCLONE_CONFIG_R_ACCESS_KEY_ID", ACCESS_KEY)
             .env("RCLONE_CONFIG_R_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("RCLONE_CONFIG_R_REGION", "us-east-1")
+            .env("RCLONE_CONFIG_R_LIST_VERSION", "2")
             .env("RCLONE_CONFIG_R_NO_CHECK_BUCKET", "true")
             .env("HOME", place.dir.path())
             .status()
