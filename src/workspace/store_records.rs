@@ -44,14 +44,32 @@ impl StoreRecords {
 
     /// Writes a record durably, in place of an earlier one.
     pub fn write(&self, name: &str, plain: &[u8]) -> Result<()> {
+        self.put(name, plain, PutCondition::Always)
+    }
+
+    /// Writes a record durably, unless there is one; whether it did.
+    pub fn create(&self, name: &str, plain: &[u8]) -> Result<bool> {
+        match self.put(name, plain, PutCondition::IfAbsent) {
+            Ok(()) => Ok(true),
+            Err(WorkspaceError::Store(StoreError::Precondition { .. })) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put(&self, name: &str, plain: &[u8], condition: PutCondition) -> Result<()> {
         if self.read_only {
             return Err(WorkspaceError::ReadOnly);
         }
         let unfit = || WorkspaceError::Unfit { path: name.into(), reason: "nothing can be called so".to_owned() };
         let key = self.key(name).ok_or_else(unfit)?;
         let sealed = self.keys.seal(Kind::App, key.as_str().as_bytes(), plain);
-        self.store.put(&key, &sealed, PutCondition::Always)?;
+        self.store.put(&key, &sealed, condition)?;
         Ok(())
+    }
+
+    /// The store's address, without secrets.
+    pub fn address(&self) -> &str {
+        self.store.address()
     }
 
     /// Whether there is a record.

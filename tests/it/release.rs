@@ -8,6 +8,7 @@ mod crashes;
 mod fleet;
 mod lifecycle;
 mod places;
+mod publishers;
 mod races;
 mod rollouts;
 mod signed;

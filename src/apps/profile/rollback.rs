@@ -9,7 +9,8 @@ use super::plan::Wanted;
 use super::request::{Outcome, Reply};
 use crate::base::ids::VersionId;
 use crate::version::entry::Body;
-use crate::workspace::{Incoming, Owned, Workspace};
+use crate::version::index::IndexRecord;
+use crate::workspace::{Incoming, Owned, Workspace, is_beside, split_path};
 
 /// Goes back to the install before, or to the one with the id `to`.
 pub(super) fn rollback(
@@ -63,13 +64,14 @@ fn earlier(workspace: &Workspace, present: &Entry, to: Option<&str>) -> Result<O
     match to {
         None => {
             let base: VersionId = present.base_index.parse().map_err(|_| none("its base is no version".to_owned()))?;
-            Ok(lock_at(workspace, base)?.find(&present.name).cloned())
+            installed_at(workspace, base, &present.name)
         }
         Some(id) => {
             let missing = || none(format!("no version holds install `{id}`"));
             let version = version_of(workspace, id)?.ok_or_else(missing)?;
-            let entry = lock_at(workspace, version)?.find(&present.name).cloned();
-            entry.filter(|entry| entry.install_id == id).map(Some).ok_or_else(missing)
+            let is_it = |entry: &Entry| entry.name == present.name && entry.install_id == id;
+            let entries = locks_at(workspace, version)?.into_iter().flat_map(|lock| lock.profiles);
+            entries.into_iter().find(is_it).map(Some).ok_or_else(missing)
         }
     }
 }
@@ -85,19 +87,64 @@ fn version_of(workspace: &Workspace, install_id: &str) -> Result<Option<VersionI
     }
     // Its version may have been recorded under another message: the first that has it in its lock file.
     let holds = |version: &VersionId| {
-        let lock = lock_at(workspace, *version);
-        lock.is_ok_and(|lock| lock.profiles.iter().any(|entry| entry.install_id == install_id))
+        let locks = locks_at(workspace, *version).unwrap_or_default();
+        locks.iter().flat_map(|lock| &lock.profiles).any(|entry| entry.install_id == install_id)
     };
     Ok(versions.iter().rev().map(|version| version.id).find(holds))
 }
 
-fn lock_at(workspace: &Workspace, version: VersionId) -> Result<LockFile> {
+/// How a profile was installed in a version. Of lock files that lie beside each other, the one counts that fits best,
+/// as when they are taken together.
+fn installed_at(workspace: &Workspace, version: VersionId, name: &str) -> Result<Option<Entry>> {
+    let locks = locks_at(workspace, version)?;
+    let entries: Vec<&Entry> = locks.iter().filter_map(|lock| lock.find(name)).collect();
+    if locks.len() == 1 {
+        return Ok(entries.first().copied().cloned());
+    }
     let record = workspace.version(version).map_err(during(Phase::Plan))?;
-    let entry = workspace.find(&record, &[LOCK_PATH.as_bytes()]).map_err(during(Phase::Plan))?;
-    let Some(Body::File(body)) = entry.map(|entry| entry.body) else { return Ok(LockFile::default()) };
+    let mut best: Option<(usize, &Entry)> = None;
+    for entry in &entries {
+        let (fits, there) = fitting(workspace, &record, entry)?;
+        // What only one of them has, and of which nothing is there, was uninstalled.
+        let is_there = there > 0 || entry.files.is_empty() || entries.len() == locks.len();
+        if is_there && best.is_none_or(|(most, _)| fits > most) {
+            best = Some((fits, entry));
+        }
+    }
+    Ok(best.map(|(_, entry)| entry.clone()))
+}
+
+/// How many files of an entry a version has with their content, and how many with any.
+fn fitting(workspace: &Workspace, record: &IndexRecord, entry: &Entry) -> Result<(usize, usize)> {
+    let (mut fits, mut there) = (0, 0);
+    for file in &entry.files {
+        let found = workspace.find(record, &split_path(file.path.as_bytes())).map_err(during(Phase::Plan))?;
+        let Some(found) = found else { continue };
+        there += 1;
+        if let Body::File(body) = found.body {
+            fits += usize::from(workspace.digest(&body).map_err(during(Phase::Plan))? == file.sha256);
+        }
+    }
+    Ok((fits, there))
+}
+
+/// The lock file of a version, and those that lie beside it and can be read.
+fn locks_at(workspace: &Workspace, version: VersionId) -> Result<Vec<LockFile>> {
+    let record = workspace.version(version).map_err(during(Phase::Plan))?;
+    let mut locks = vec![read_lock(workspace, &record, LOCK_PATH.as_bytes())?.unwrap_or_default()];
+    let names = workspace.names_that_begin(&record, "", b"conflict-").map_err(during(Phase::Plan))?;
+    for name in names.iter().filter(|name| is_beside(name, LOCK_PATH.as_bytes())) {
+        locks.extend(read_lock(workspace, &record, name).ok().flatten());
+    }
+    Ok(locks)
+}
+
+fn read_lock(workspace: &Workspace, record: &IndexRecord, name: &[u8]) -> Result<Option<LockFile>> {
+    let entry = workspace.find(record, &[name]).map_err(during(Phase::Plan))?;
+    let Some(Body::File(body)) = entry.map(|entry| entry.body) else { return Ok(None) };
     if body.size > LEN_MAX {
         return Err(ProfileError::BadLock { path: LOCK_PATH, reason: "it is too long".to_owned() });
     }
     let len = usize::try_from(body.size).unwrap_or(usize::MAX);
-    LockFile::parse(&workspace.read_file(&body, 0, len).map_err(during(Phase::Plan))?)
+    LockFile::parse(&workspace.read_file(&body, 0, len).map_err(during(Phase::Plan))?).map(Some)
 }

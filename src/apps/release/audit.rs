@@ -1,6 +1,8 @@
 //! What is written down of an offer that several people signed: how it differs from the one before.
 
-use super::channel::{Channel, Offer};
+use std::collections::BTreeSet;
+
+use super::channel::{Channel, Offer, Step, Window};
 use super::request::Change;
 
 /// One thing that was done: which kind, package and version, and the same in words.
@@ -27,9 +29,12 @@ pub(super) fn lines(before: &Channel, now: &Channel) -> Vec<Line> {
                 Some(old) if old == offer => {}
                 Some(old) => {
                     let changes = changes(old, offer);
-                    let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+                    let mut words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+                    let others = others(old, offer);
+                    let what = if words.is_empty() && !others.is_empty() { "signed" } else { "rollout" };
+                    words.extend(others);
                     let words = if words.is_empty() { "is offered anew".to_owned() } else { words.join(", ") };
-                    say("rollout", package, offer, format!("in {channel} {words}"));
+                    say(what, package, offer, format!("in {channel} {words}"));
                 }
             }
         }
@@ -39,8 +44,10 @@ pub(super) fn lines(before: &Channel, now: &Channel) -> Vec<Line> {
             say("cleaned-up", package, offer, format!("is not offered in {channel} any more"));
         }
     }
-    if lines.is_empty() {
-        let text = format!("channel {channel} is signed anew");
+    let set = set(before, now);
+    if lines.is_empty() || !set.is_empty() {
+        let words = if set.is_empty() { "is signed anew".to_owned() } else { set.join(", ") };
+        let text = format!("channel {channel} {words}");
         lines.push(Line { what: "signed", package: String::new(), version: String::new(), text });
     }
     lines
@@ -50,7 +57,8 @@ fn changes(old: &Offer, now: &Offer) -> Vec<Change> {
     let mut changes = Vec::new();
     if now.revoked != old.revoked {
         changes.extend(now.revoked.clone().map(Change::Revoke));
-    } else if now.bps != old.bps {
+    }
+    if now.revoked.is_none() && now.bps != old.bps {
         changes.push(Change::Bps(now.bps));
     }
     if now.paused != old.paused {
@@ -60,4 +68,55 @@ fn changes(old: &Offer, now: &Offer) -> Vec<Change> {
         changes.push(Change::Emergency);
     }
     changes
+}
+
+/// What differs of an offer that no change of a rollout does.
+fn others(old: &Offer, now: &Offer) -> Vec<String> {
+    let mut words = Vec::new();
+    if let (Some(why), None) = (&old.revoked, &now.revoked) {
+        words.push(format!("is not taken back any more (it was: {why})"));
+    }
+    if now.rings != old.rings {
+        words.push(format!("goes to rings {} and not {}", listed(&now.rings), listed(&old.rings)));
+    }
+    if now.steps != old.steps {
+        words.push(format!("has steps {} and not {}", listed(&steps(now)), listed(&steps(old))));
+    }
+    if old.emergency && !now.emergency {
+        words.push("is no emergency any more".to_owned());
+    }
+    words
+}
+
+fn listed(words: &[String]) -> String {
+    if words.is_empty() { "none".to_owned() } else { words.join(" ") }
+}
+
+/// Steps as the command line takes them.
+fn steps(offer: &Offer) -> Vec<String> {
+    let percent = |bps: u32| f64::from(bps) / 100.0;
+    let step = |step: &Step| {
+        let (bps, success) = (percent(step.bps), percent(step.success_bps_min));
+        format!("{bps}:{}:{}:{success}:{}", step.min_samples, step.min_soak_s, step.failures_max)
+    };
+    offer.steps.iter().map(step).collect()
+}
+
+/// What differs of a channel as a whole.
+fn set(before: &Channel, now: &Channel) -> Vec<String> {
+    let window = |window: &Window| format!("{},{},{},{}", window.tz, window.days.join("+"), window.start, window.end);
+    let windows = |channel: &Channel| listed(&channel.windows.iter().map(window).collect::<Vec<_>>());
+    let mut words = Vec::new();
+    if now.windows != before.windows {
+        words.push(format!("has windows {} and not {}", windows(now), windows(before)));
+    }
+    let packages: BTreeSet<&String> = before.min_epoch.keys().chain(now.min_epoch.keys()).collect();
+    let least = |channel: &Channel, package: &String| channel.min_epoch.get(package).copied().unwrap_or(0);
+    for package in packages {
+        let (old, new) = (least(before, package), least(now, package));
+        if old != new {
+            words.push(format!("asks for security epoch {new} of {package} and not {old}"));
+        }
+    }
+    words
 }

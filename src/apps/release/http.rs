@@ -108,6 +108,19 @@ impl HttpRepository {
         ReleaseError::Repository { repository: self.address(), reason }
     }
 
+    /// Writes a file, or (with `is_new`) only where there is none; the status of the answer.
+    fn send(&self, name: &str, bytes: &[u8], is_new: bool) -> Result<u16> {
+        let mut request = self.agent.put(format!("{}{name}", self.base));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", token.as_str());
+        }
+        if is_new {
+            request = request.header("if-none-match", "*");
+        }
+        let answer = request.send(bytes).map_err(|error| self.failed(format!("{name}: {error}")))?;
+        Ok(answer.status().as_u16())
+    }
+
     fn status(&self, name: &str, status: u16) -> ReleaseError {
         self.failed(match status {
             401 | 403 => format!("{name}: access is denied (HTTP {status}); is the token or certificate right?"),
@@ -136,13 +149,16 @@ impl Repository for HttpRepository {
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let mut request = self.agent.put(format!("{}{name}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", token.as_str());
-        }
-        let answer = request.send(bytes).map_err(|error| self.failed(format!("{name}: {error}")))?;
-        match answer.status().as_u16() {
+        match self.send(name, bytes, false)? {
             200..300 => Ok(()),
+            status => Err(self.status(name, status)),
+        }
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        match self.send(name, bytes, true)? {
+            200..300 => Ok(true),
+            412 => Ok(false),
             status => Err(self.status(name, status)),
         }
     }

@@ -32,6 +32,7 @@ mod http;
 mod install;
 mod keys;
 mod lock;
+mod newest;
 mod notify;
 mod pack;
 mod package;

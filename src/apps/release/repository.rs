@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{ReleaseError, Result};
 use super::http::HttpRepository;
 use crate::base::clock::Timestamp;
-use crate::base::disk::{Disk, OpenMode, RealDisk, replace_file};
+use crate::base::disk::{Disk, OpenMode, RealDisk, create_file, replace_file};
 use crate::crypto::SharedKey;
 use crate::store::{ObjectKey, ObjectStore, PutCondition, StoreError, StoreUrl, open as open_store};
 use crate::workspace::{StoreRecords, Workspace};
@@ -44,6 +44,8 @@ pub trait Repository: Send + Sync {
     fn get(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>>;
     /// Writes a file, durably.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()>;
+    /// Writes a file, durably, unless there is one of that name; whether it did.
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool>;
     /// Removes a file that may not be there.
     fn remove(&self, name: &str) -> Result<()>;
     /// The names that begin so, sorted.
@@ -54,6 +56,10 @@ pub trait Repository: Send + Sync {
     }
     /// Words for it.
     fn address(&self) -> String;
+    /// What tells it from all others.
+    fn place(&self) -> String {
+        self.address()
+    }
 }
 
 /// Opens a repository: `store`, `s3://…`, `http(s)://…` or an absolute directory. Nothing is asked of it yet, but for a
@@ -113,6 +119,19 @@ impl DirRepository {
         ReleaseError::Repository { repository: self.address(), reason: error.to_string() }
     }
 
+    /// Writes a file with `write`, and makes the directories that it lies in.
+    fn write(&self, path: &Path, write: impl FnOnce() -> std::io::Result<()>) -> std::io::Result<()> {
+        let dir = path.parent().unwrap_or(&self.0);
+        let made: Vec<&Path> = [self.0.as_path(), dir].into_iter().filter(|dir| !dir.exists()).collect();
+        // What is secret is sealed; a server, or other users, shall be able to read the rest.
+        let open_to_all = |path: &Path, mode: u32| rustix::fs::chmod(path, Mode::from_bits_truncate(mode));
+        RealDisk
+            .create_dir_all(dir)
+            .and_then(|()| write())
+            .and_then(|()| Ok(made.into_iter().try_for_each(|dir| open_to_all(dir, 0o755))?))
+            .and_then(|()| Ok(open_to_all(path, 0o644)?))
+    }
+
     fn path(&self, name: &str) -> Result<PathBuf> {
         if is_plain(name) { Ok(self.0.join(name)) } else { Err(unfit_name(name)) }
     }
@@ -139,16 +158,15 @@ impl Repository for DirRepository {
         if name.starts_with("feedback/") {
             RealDisk.list(&self.0).map_err(|error| self.failed(&error))?;
         }
-        let dir = path.parent().unwrap_or(&self.0);
-        let made: Vec<&Path> = [self.0.as_path(), dir].into_iter().filter(|dir| !dir.exists()).collect();
-        // What is secret is sealed; a server, or other users, shall be able to read the rest.
-        let open_to_all = |path: &Path, mode: u32| rustix::fs::chmod(path, Mode::from_bits_truncate(mode));
-        RealDisk
-            .create_dir_all(dir)
-            .and_then(|()| replace_file(&RealDisk, &path, bytes))
-            .and_then(|()| Ok(made.into_iter().try_for_each(|dir| open_to_all(dir, 0o755))?))
-            .and_then(|()| Ok(open_to_all(&path, 0o644)?))
-            .map_err(|error| self.failed(&error))
+        self.write(&path, || replace_file(&RealDisk, &path, bytes)).map_err(|error| self.failed(&error))
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        let path = self.path(name)?;
+        match self.write(&path, || create_file(&RealDisk, &path, bytes)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            done => done.map(|()| true).map_err(|error| self.failed(&error)),
+        }
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -195,6 +213,10 @@ impl Repository for StoreRepository {
         Ok(self.0.write(name, bytes)?)
     }
 
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        Ok(self.0.create(name, bytes)?)
+    }
+
     fn remove(&self, name: &str) -> Result<()> {
         Ok(self.0.remove(name)?)
     }
@@ -211,6 +233,10 @@ impl Repository for StoreRepository {
 
     fn address(&self) -> String {
         "in the workspace's store".to_owned()
+    }
+
+    fn place(&self) -> String {
+        format!("store {}", self.0.address())
     }
 }
 
@@ -241,6 +267,15 @@ impl Repository for BucketRepository {
         let key = Self::key(name)?;
         let put = self.store.put(&key, &self.wrap.seal(key.as_str(), bytes), PutCondition::Always);
         put.map(|_| ()).map_err(|error| self.failed(&error))
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        let key = Self::key(name)?;
+        match self.store.put(&key, &self.wrap.seal(key.as_str(), bytes), PutCondition::IfAbsent) {
+            Ok(_) => Ok(true),
+            Err(StoreError::Precondition { .. }) => Ok(false),
+            Err(error) => Err(self.failed(&error)),
+        }
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -287,6 +322,10 @@ impl Repository for Slow {
         self.inner.put(name, bytes)
     }
 
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        self.inner.create(name, bytes)
+    }
+
     fn remove(&self, name: &str) -> Result<()> {
         self.inner.remove(name)
     }
@@ -301,5 +340,9 @@ impl Repository for Slow {
 
     fn address(&self) -> String {
         self.inner.address()
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
     }
 }

@@ -12,6 +12,7 @@ use tough::schema::{Hashes, Metafile, Role, Root, Signed, Snapshot, Target, Targ
 use super::anchor::Anchor;
 use super::error::{ReleaseError, Result};
 use super::keys::{self, KeyPair, bad, count_signatures, sign_with, word};
+use super::newest::{self, Versions};
 use super::package::check_name;
 use super::proposal::{Files, Proposal};
 use super::repository::Repository;
@@ -129,9 +130,13 @@ impl Signer {
         Ok(Anchor::new(channel, self.channel_key(channel)?, self.store_key.clone(), root))
     }
 
-    /// The newest offer of a repository, as these keys signed it; `None` when it holds none yet.
+    /// The newest offer of a repository, as these keys signed it; `None` when it holds none yet. One that is older than
+    /// what was there before is refused.
     pub fn offered(&self, repository: &dyn Repository) -> Result<Option<Offered>> {
-        let Some(timestamp) = self.read::<Timestamp>(repository, "timestamp.json")? else { return Ok(None) };
+        let Some(timestamp) = self.read::<Timestamp>(repository, "timestamp.json")? else {
+            newest::check(&self.dir, repository, Versions::default())?;
+            return Ok(None);
+        };
         let missing = |name: &str| ReleaseError::Missing { what: "file", name: name.to_owned() };
         let number = |meta: &HashMap<String, Metafile>, name: &str| {
             meta.get(name).map(|meta| meta.version.get()).ok_or_else(|| missing(name))
@@ -142,6 +147,8 @@ impl Signer {
         let (signed, bytes) = self.read_signed::<Targets>(repository, &name)?.ok_or_else(|| missing(&name))?;
         let is_present = self.check(&signed).is_ok();
         let (snapshot, timestamp) = (snapshot.version.get(), timestamp.version.get());
+        let targets = signed.signed.version.get();
+        newest::check(&self.dir, repository, Versions { targets, snapshot, timestamp })?;
         Ok(Some(Offered { targets: signed.signed, bytes, is_present, snapshot, timestamp }))
     }
 
@@ -273,8 +280,7 @@ impl Signer {
         }
         let before = before.map_or((0, 0), |before| (before.snapshot, before.timestamp));
         let (version, bytes) = (targets.signed.version, bytes_of(&self.dir, targets)?);
-        repository.put(&format!("metadata/{version}.targets.json"), &bytes)?;
-        self.say_newest(repository, meta(&bytes, version), before, now)
+        self.say_newest(repository, (version, &bytes), before, now)
     }
 
     /// Says anew that the newest offer is the newest, with the keys of these two roles alone, if the offer has a file
@@ -293,7 +299,7 @@ impl Signer {
             return Ok(None);
         }
         self.put_roots(repository)?;
-        let newest = meta(&offered.bytes, offered.targets.version);
+        let newest = (offered.targets.version, &offered.bytes[..]);
         self.say_newest(repository, newest, (offered.snapshot, offered.timestamp), now)?;
         Ok(Some(expires))
     }
@@ -309,23 +315,30 @@ impl Signer {
         self.roots.iter().try_for_each(put)
     }
 
-    /// Signs and publishes the list of what is offered, and the statement that there is nothing newer.
+    /// Signs the list of what is offered, and the statement that there is nothing newer, and publishes both and what is
+    /// offered. The list comes first: one of two publishers at once goes on from there.
     fn say_newest(
         &self,
         repository: &dyn Repository,
-        targets: Metafile,
+        (targets, offer): (NonZeroU64, &[u8]),
         (snapshot, timestamp): (u64, u64),
         now: jiff::Timestamp,
     ) -> Result<()> {
         let expires = self.offer_until(now);
         let mut list = Snapshot::new(SPEC_VERSION.to_owned(), next(snapshot), expires);
-        list.meta.insert("targets.json".to_owned(), targets);
+        list.meta.insert("targets.json".to_owned(), meta(offer, targets));
         let (version, bytes) = (list.version, self.signed_bytes(list)?);
-        repository.put(&format!("metadata/{version}.snapshot.json"), &bytes)?;
         let expires = after(now, self.expiry.timestamp_days);
         let mut newest = Timestamp::new(SPEC_VERSION.to_owned(), next(timestamp), expires);
         newest.meta.insert("snapshot.json".to_owned(), meta(&bytes, version));
-        repository.put("metadata/timestamp.json", &self.signed_bytes(newest)?)
+        let number = |version: NonZeroU64| version.get();
+        let (targets, snapshot, timestamp) = (number(targets), number(version), number(newest.version));
+        let statement = self.signed_bytes(newest)?;
+        newest::claim(&self.dir, repository, &format!("{version}.snapshot.json"), &bytes)?;
+        repository.put(&format!("metadata/{targets}.targets.json"), offer)?;
+        newest::replace(&self.dir, repository, Versions { targets, snapshot, timestamp }, || {
+            repository.put("metadata/timestamp.json", &statement)
+        })
     }
 
     /// A role with the signatures of the keys that are here.

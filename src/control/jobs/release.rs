@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::{JobContext, Jobs, Prepared, release_words};
 use crate::apps::release::{self, Doing, Request};
-use crate::apps::sealed::RequestSecrets;
+use crate::apps::sealed::{RequestSecrets, SecretDigest};
 use crate::control::table::{Arg, ArgKind, Command, Run};
 use crate::control::{Exit, Failure, Reply};
+use crate::version::index::sha256;
 
 /// The command.
 pub const COMMAND: Command = Command {
@@ -46,7 +47,11 @@ pub const COMMAND: Command = Command {
         Arg::option("client_cert", ArgKind::OutsidePath, "certificates of this client, in PEM").called("client-cert"),
         Arg::option("client_key", ArgKind::OutsidePath, "the key of the first of them, in PEM").called("client-key"),
         Arg::option("ca", ArgKind::OutsidePath, "certificates that the server's must lead to, in PEM"),
-        Arg::option("webhook", ArgKind::Text, "of `notify`: an address that gets each event"),
+        Arg::option(
+            "webhook",
+            ArgKind::Text,
+            "of `notify`: an address that gets each event; no record of the job shows it",
+        ),
         Arg::option("template", ArgKind::Text, "of `notify`: the message, with {what}, {package}, …"),
         Arg::option("only", ArgKind::Text, "of `notify`: only this kind of event").many(),
         Arg::option("every_ms", ArgKind::DurationMs, "how often a mount looks for something new").called("every"),
@@ -98,11 +103,20 @@ fn prepare(mut request: Value, _: Option<RequestSecrets>) -> Result<Prepared, Fa
         let to = to.as_str().ok_or_else(|| Failure::new(Exit::Usage, "the field `to_sign` takes a path"))?.to_owned();
         asked = Request::Propose { to, request: Box::new(asked) };
     }
-    let request = serde_json::to_value(&asked)
+    let mut request = serde_json::to_value(&asked)
         .map_err(|error| Failure::new(Exit::Other, format!("the request cannot be written as JSON: {error}")))?;
+    let secret = hide_webhook(&mut request);
+    // What has a webhook is not repeated: its request is shown without it.
     let resume = asked.repeats();
     let work = move |context: &JobContext| run(context, &asked);
-    Ok(Prepared { shown: request, secret: None, resume, outside: None, check: None, work: Box::new(work) })
+    Ok(Prepared { shown: request, secret, resume, outside: None, check: None, work: Box::new(work) })
+}
+
+/// Takes the address of a webhook, which often is a secret, out of a request that is shown; its digest.
+fn hide_webhook(request: &mut Value) -> Option<SecretDigest> {
+    let place = ["/notify/webhook", "/request/notify/webhook"].into_iter().find(|at| request.pointer(at).is_some())?;
+    let webhook = std::mem::replace(request.pointer_mut(place)?, Value::from("(not shown)"));
+    webhook.as_str().map(|webhook| sha256(webhook.as_bytes()).0)
 }
 
 /// How often a mount asks whether it is time to look for something new.

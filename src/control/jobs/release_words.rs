@@ -112,11 +112,11 @@ fn access(fields: &mut Fields) -> Result<(), Failure> {
 
 fn limits(fields: &mut Fields) -> Result<(), Failure> {
     let bps = |percent: Option<String>| percent.map(|percent| values::bps_of(&percent)).transpose();
-    let samples = fields.remove("samples").and_then(|samples| samples.as_u64());
+    let samples = number(fields, "samples")?;
     let limits = Limits {
         failure_bps: bps(take(fields, "failures"))?,
         rollback_bps: bps(take(fields, "rollbacks"))?,
-        install_ms: fields.remove("install_time").and_then(|time| time.as_u64()),
+        install_ms: number(fields, "install_time")?,
         min_samples: samples.map_or(1, |samples| u32::try_from(samples).unwrap_or(u32::MAX)),
     };
     if flag(fields, "none")? || !limits.is_empty() { put(fields, "limits", limits) } else { Ok(()) }
@@ -143,6 +143,15 @@ fn take(fields: &mut Fields, name: &str) -> Option<String> {
         Value::Null => None,
         Value::String(text) => Some(text),
         value => Some(value.to_string()),
+    }
+}
+
+fn number(fields: &mut Fields, name: &str) -> Result<Option<u64>, Failure> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            value.as_u64().map(Some).ok_or_else(|| usage(format!("the field `{name}` takes a number, without quotes")))
+        }
     }
 }
 

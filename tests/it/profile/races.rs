@@ -462,3 +462,27 @@ fn what_lies_beside_and_is_no_lock_file_stays() {
         assert_eq!(ws::read(&two.site.workspace, name), text.as_bytes());
     }
 }
+
+#[test]
+fn a_profile_that_lay_in_a_lock_file_beside_is_rolled_back_and_not_taken_away() {
+    // One of the two lies beside when it is upgraded.
+    for name in ["p", "q"] {
+        let two = Two::new(&[]);
+        let site = &two.site;
+        for (name, workspace) in [("p", &*site.workspace), ("q", &*two.other)] {
+            site.profile(name, "1", &[(&format!("{name}.txt"), "1")]);
+            run(workspace, &Request::Install(site.want(name))).unwrap();
+        }
+        two.join();
+        assert!(two.beside() > 0 && site.lock().profiles.len() == 1, "{name}");
+        let before = two.list();
+        assert_eq!(before, ["p 1", "q 1"]);
+        site.profile(name, "2", &[(&format!("{name}.txt"), "2")]);
+        site.upgrade(name).unwrap();
+        assert_eq!(two.beside(), 0);
+        site.rollback(name, None).unwrap();
+        assert_eq!(two.list(), before, "{name}");
+        assert_eq!(ws::read(&site.workspace, &format!("{name}.txt")), b"1");
+        assert_eq!(site.drift(name), []);
+    }
+}

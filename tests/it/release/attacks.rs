@@ -12,7 +12,7 @@ use tough::schema::{Role, Signature, Signed, Snapshot, Timestamp};
 use super::support::{CHANNEL, World, run};
 use crate::workspace_rig as ws;
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::remove_dir_all(to).ok();
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -374,17 +374,33 @@ fn after_a_stolen_key_made_versions_jump_new_keys_begin_anew() {
 /// A repository of which so many writes arrive.
 struct Breaking(DirRepository, std::sync::atomic::AtomicUsize);
 
+impl Breaking {
+    fn arrive(&self) -> Result<(), ReleaseError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        match self.1.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let reason = "no room is left".to_owned();
+                Err(ReleaseError::Repository { repository: self.address(), reason })
+            }
+        }
+    }
+}
+
 impl Repository for Breaking {
     fn get(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>, ReleaseError> {
         self.0.get(name, len_max)
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), ReleaseError> {
-        use std::sync::atomic::Ordering::SeqCst;
-        if self.1.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() {
-            return Err(ReleaseError::Repository { repository: self.address(), reason: "no room is left".to_owned() });
+        self.arrive().and_then(|()| self.0.put(name, bytes))
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, ReleaseError> {
+        if self.get(name, 0)?.is_some() {
+            return Ok(false);
         }
-        self.0.put(name, bytes)
+        self.arrive().and_then(|()| self.0.create(name, bytes))
     }
 
     fn remove(&self, name: &str) -> Result<(), ReleaseError> {

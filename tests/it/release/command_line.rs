@@ -1,6 +1,7 @@
 //! `kura release`, on a mounted and an unmounted workspace.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -250,6 +251,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("publish /t --channel c --repository /srv --keys /k --percent 101", "`101` is no percentage"),
     ("report stable --channel stable --repository /srv --keys /k", "`channel` is given twice"),
     ("check --percent 5", "percent"),
+    (r#"{"do": "alert", "channel": "stable", "failures": "5", "samples": "20"}"#, "`samples` takes a number"),
+    (r#"{"do": "alert", "channel": "stable", "install_time": "30s"}"#, "`install_time` takes a number"),
     ("follow /srv --trust /t --dry-run", "has no trial"),
 ];
 
@@ -314,4 +317,49 @@ fn who_signs_by_the_file_of_a_mount_is_shown_first_what_it_would_be() {
     assert_eq!((&signed["state"], signed["result"]["data"]["shows"].to_string()), (&Value::from("done"), shown));
     assert_ne!(fs::read(&root).unwrap(), before);
     assert_eq!(file(&["complete", &root, "--keys", &keys])["state"], "done");
+}
+
+/// Answers one request, and gives all of it.
+fn hook() -> (String, std::thread::JoinHandle<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/T0/token-of-a-hook", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut text, mut part) = (String::new(), [0; 4096]);
+        while !text.contains("published") {
+            let count = stream.read(&mut part).unwrap();
+            assert_ne!(count, 0, "{text}");
+            text.push_str(&String::from_utf8_lossy(&part[..count]));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        text
+    });
+    (address, served)
+}
+
+#[test]
+fn the_address_of_a_webhook_is_used_and_not_shown() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let path = |name: &str| home.path(name).to_str().unwrap().to_owned();
+    let (address, served) = hook();
+    let dir = home.dir("tool/files");
+    fs::write(home.path("tool/package.json"), r#"{"name": "tool", "version": "1.0.0", "type": "feature"}"#).unwrap();
+    fs::write(dir.join("tool.txt"), "one").unwrap();
+    let file = |words: &[&str]| by_file(&home, &mount, words);
+    assert_eq!(file(&["keygen", &path("keys")])["state"], "done");
+    let told = file(&["notify", "--webhook", &address, "--only", "published"]);
+    assert_eq!((&told["state"], &told["request"]["do"]), (&Value::from("done"), &Value::from("notify")));
+    assert!(!told.to_string().contains("token-of-a-hook"), "{told}");
+    let request = mount.file(&format!(".kura/jobs/{}/request", told["job"].as_str().unwrap()));
+    let request = fs::read_to_string(request).unwrap();
+    assert!(request.contains("webhook") && !request.contains("token-of-a-hook"), "{request}");
+    let refused = file(&["notify", "--webhook", &address, "--to-sign", &path("to-sign")]);
+    assert_eq!(refused["state"], "failed");
+    assert!(!refused.to_string().contains("token-of-a-hook"), "{refused}");
+    let (tool, keys, srv) = (path("tool"), path("keys"), path("srv"));
+    file(&["publish", &tool, "--channel", "stable", "--repository", &srv, "--keys", &keys]);
+    let asked = served.join().unwrap();
+    assert!(asked.starts_with("POST /T0/token-of-a-hook "), "{asked}");
 }

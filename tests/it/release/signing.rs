@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use kura::apps::release::{
-    Change, DirRepository, Expiry, ReleaseError, Reply, Request, Rollout, Signer, Signing, Thresholds, Window,
+    Change, DirRepository, Expiry, ReleaseError, Reply, Request, Rollout, Signer, Signing, Step, Thresholds, Window,
 };
 use serde_json::{Value, json};
 
@@ -208,6 +208,42 @@ fn what_several_signed_is_written_down_with_package_and_version() {
             "cleaned-up [tool 1.0.0] tool 1.0.0 is not offered in stable any more (targets 6)",
         ]
     );
+}
+
+#[test]
+fn what_several_signed_of_windows_epochs_rings_and_steps_is_written_down() {
+    let team = Team::of_three();
+    let by_all = |name: &str, request: Request| {
+        team.propose(name, request);
+        team.sign(name, "bob").unwrap();
+        team.complete(&[name]).unwrap();
+        team.0.state().events.last().map(|event| (event.what.clone(), event.detail.clone())).unwrap()
+    };
+    let set = |windows: Option<&str>, epoch: u32| {
+        let ((repository, keys), channel) = (team.0.at(), CHANNEL.to_owned());
+        let window =
+            |tz: &str| Window { tz: tz.to_owned(), days: Vec::new(), start: "22:00".into(), end: "05:00".into() };
+        let windows = Some(windows.into_iter().map(window).collect());
+        Request::Channel { repository, keys, channel, windows, min_epoch: [("tool".to_owned(), epoch)].into() }
+    };
+    let said = |text: &str| ("signed".to_owned(), text.to_owned());
+    let window = "channel stable has windows Europe/Berlin,,22:00,05:00 and not none";
+    let epoch = "asks for security epoch 1 of tool and not 0";
+    assert_eq!(by_all("set", set(Some("Europe/Berlin"), 1)), said(&format!("{window}, {epoch} (targets 2)")));
+    let less = "asks for security epoch 0 of tool and not 1 (targets 3)";
+    let none = "channel stable has windows none and not Europe/Berlin,,22:00,05:00";
+    assert_eq!(by_all("unset", set(None, 0)), said(&format!("{none}, {less}")));
+    let again = |rings: &[&str], steps: Vec<Step>| {
+        let Request::Publish { dir, repository, keys, channel, .. } = team.publish("1.0.0", "one") else { panic!() };
+        let rings = rings.iter().map(|ring| (*ring).to_owned()).collect();
+        let rollout = Rollout { rings, steps, ..Rollout::default() };
+        Request::Publish { dir, repository, keys, channel, rollout }
+    };
+    let step = Step { bps: 2500, min_samples: 20, min_soak_s: 3600, success_bps_min: 9550, failures_max: 2 };
+    let rings = "tool 1.0.0 in stable goes to rings a b and not none, has steps 25:20:3600:95.5:2 and not none";
+    assert_eq!(by_all("rings", again(&["a", "b"], vec![step])), said(&format!("{rings} (targets 4)")));
+    let changed = "tool 1.0.0 in stable goes to rings none and not a b, has steps none and not 25:20:3600:95.5:2";
+    assert_eq!(by_all("none", again(&[], Vec::new())), said(&format!("{changed} (targets 5)")));
 }
 
 #[test]
@@ -571,7 +607,9 @@ fn interrupted(before: &Path, after: &Path, to: &Path, count: usize) -> bool {
     fs::create_dir_all(to).unwrap();
     let names = |dir: &Path| -> Vec<String> {
         let entries = fs::read_dir(dir).into_iter().flatten();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        // The repository begins anew each time.
+        names.filter(|name| name != "repositories.json").collect()
     };
     let copy = |from: &Path, name: &String| assert!(fs::copy(from.join(name), to.join(name)).is_ok());
     names(before).iter().for_each(|name| copy(before, name));
