@@ -178,7 +178,7 @@ fn beside_rclone(report: &mut Report) {
     let remote = format!("r:{}/{}", address.bucket, address.prefix.trim_end_matches('/'));
     let rclone = |from: &str, to: &str| {
         let status = Command::new("rclone")
-            .args(["copy", "--transfers", "16", "--checkers", "16", from, to])
+            .args(["copy", "--fast-list", "--transfers", "16", "--checkers", "16", from, to])
             // Older ones cannot take one up, and this server has no TLS.
             .env_remove("AWS_CA_BUNDLE")
             .env("RCLONE_CONFIG_R_TYPE", "s3")

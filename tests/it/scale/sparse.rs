@@ -52,7 +52,7 @@ fn random_edits_of_a_huge_sparse_file_cost_the_chunks_they_touch() {
     let (rig, _sim) = Rig::new(3);
     let tree = rig.open().unwrap();
     let ino = sparse_file(&rig, &tree);
-    let (mut touched, mut new_bytes, mut meta_bytes) = (0, 0, 0);
+    let (mut touched, mut new_bytes, mut meta_bytes, mut new_objects) = (0, 0, 0, 0);
     let islands = islands();
     for round in 0..30_u64 {
         let all = chunks(&rig, &tree);
@@ -69,7 +69,9 @@ fn random_edits_of_a_huge_sparse_file_cost_the_chunks_they_touch() {
         let fresh = now.iter().filter(|chunk| !all.contains(chunk)).map(|(_, chunk)| u64::from(chunk.len));
         let fresh: u64 = fresh.sum();
         let (objects, bytes) = added(&before, &stored(&rig));
-        assert!(objects <= 6, "{objects} objects in round {round}");
+        // Cutting goes on until it meets an old boundary, which seldom is some chunks further on.
+        assert!(objects <= 20, "{objects} objects in round {round}");
+        new_objects += objects;
         new_bytes += fresh;
         // Padding of large objects comes on top of their content.
         meta_bytes += bytes.saturating_sub(fresh);
@@ -78,6 +80,7 @@ fn random_edits_of_a_huge_sparse_file_cost_the_chunks_they_touch() {
     let average = all.iter().map(|(_, chunk)| u64::from(chunk.len)).sum::<u64>() / all.len() as u64;
     let share = new_bytes as f64 / (touched as u64 * average) as f64;
     assert!(share <= 1.3, "{share:.2} average chunks for each chunk that was touched");
+    assert!(new_objects <= 30 * 5, "{new_objects} objects in 30 rounds");
     assert!(meta_bytes / 30 < 128 << 10, "{} bytes besides content for each version", meta_bytes / 30);
 }
 
