@@ -15,9 +15,12 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::Fault;
 use crate::base::ids::{BlobId, Sha256};
-use crate::base::limits::{CHUNK_LEN_MAX, FRAME_LEN, PACKED_LEN_MAX};
+use crate::base::limits::{CHUNK_LEN_MAX, CHUNK_LEN_MIN, FRAME_LEN, PACKED_LEN_MAX};
 use crate::crypto::{IdDomain, Keys, Kind, SEAL_OVERHEAD, Sealed};
 
+/// Content from this length on has an identity that does not rest on its digest. Any file with shorter content has its
+/// digest anyway.
+const LONG_LEN_MIN: usize = CHUNK_LEN_MIN;
 const COMPRESSION_LEVEL: i32 = 1;
 /// How much of the first frame is compressed to find out whether the rest is worth it.
 const SAMPLE_LEN: usize = 16 * 1024;
@@ -41,11 +44,23 @@ pub enum BlobKind {
 impl BlobKind {
     /// The identity of a plaintext as this kind of blob.
     pub fn id_of(self, keys: &Keys, plaintext: &[u8]) -> BlobId {
+        match self {
+            BlobKind::Content if plaintext.len() >= LONG_LEN_MIN => keys.long_id(plaintext),
+            _ => self.digest_id_of(keys, plaintext),
+        }
+    }
+
+    /// Whether `id` names a plaintext as this kind of blob. Long content was named by its digest once.
+    pub fn is_id_of(self, keys: &Keys, plaintext: &[u8], id: &BlobId) -> bool {
+        self.id_of(keys, plaintext) == *id || self.digest_id_of(keys, plaintext) == *id
+    }
+
+    fn digest_id_of(self, keys: &Keys, plaintext: &[u8]) -> BlobId {
         keys.id(self.domain(), &Sha256(sha2::Sha256::digest(plaintext).into()))
     }
 
     /// The domain of this kind's identities.
-    pub fn domain(self) -> IdDomain {
+    fn domain(self) -> IdDomain {
         match self {
             BlobKind::Content => IdDomain::Content,
             BlobKind::Page => IdDomain::Page,

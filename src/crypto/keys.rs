@@ -104,6 +104,7 @@ struct Ring {
     /// Oldest first; the index is the epoch number. Never empty; epochs are added and never taken away.
     epochs: RwLock<Vec<Arc<EpochKeys>>>,
     ids: [Hmac<Sha2>; 4],
+    long_id_key: KeyBytes,
     chunk_seed: u64,
 }
 
@@ -129,6 +130,7 @@ impl Keys {
             workspace,
             epochs: RwLock::new(epoch_keys.into_iter().map(|key| EpochKeys::new(workspace, key)).collect()),
             ids: [id("content"), id("page"), id("lease"), id("app")],
+            long_id_key: derive(id_key.as_array(), workspace, "id", "long-content"),
             chunk_seed: u64::from_le_bytes(seed_bytes),
             id_key,
         });
@@ -210,6 +212,11 @@ impl Keys {
         let mut mac = self.0.ids[domain as usize].clone();
         mac.update(plaintext.as_bytes());
         BlobId(mac.finalize().into_bytes().into())
+    }
+
+    /// The keyed identity of long content: keyed BLAKE3, which takes a fifth of the time, of the plaintext itself.
+    pub fn long_id(&self, plaintext: &[u8]) -> BlobId {
+        BlobId(blake3::keyed_hash(self.0.long_id_key.as_array(), plaintext).into())
     }
 
     /// Seals `plaintext` as `kind` under the newest epoch, bound to `identity`.

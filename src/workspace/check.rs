@@ -317,7 +317,7 @@ impl<'a> Checker<'a> {
                 for ((id, at), answer) in batch.iter().zip(self.blobs.read_many(kind, &chunks)) {
                     self.report.blobs_read += 1;
                     let wrong = match answer {
-                        Ok(bytes) if kind.id_of(&self.workspace.parts.keys, &bytes) == *id => continue,
+                        Ok(bytes) if kind.is_id_of(&self.workspace.parts.keys, &bytes, id) => continue,
                         Ok(_) => VersionError::Damaged { object: id.to_string(), reason: "content of another".into() },
                         Err(error) => error.into(),
                     };

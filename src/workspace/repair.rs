@@ -171,7 +171,7 @@ impl Workspace {
         for (id, (kind, len)) in &found.damage.blobs {
             let chunk = ChunkRef { id: *id, len: *len };
             match self.parts.blobs.read(*kind, &chunk) {
-                Ok(bytes) if kind.id_of(&self.parts.keys, &bytes) == *id => {
+                Ok(bytes) if kind.is_id_of(&self.parts.keys, &bytes, id) => {
                     let before = index.lookup(id).ok().flatten().or(known.get(id).copied());
                     parcel.add(*kind, &chunk, before.as_ref(), &bytes);
                     report.restored_blobs += 1;

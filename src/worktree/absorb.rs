@@ -99,7 +99,7 @@ impl Absorber<'_> {
         let content = match bytes.len() {
             0 => Content::Empty,
             len if len <= INLINE_LEN_MAX => Content::Inline(bytes),
-            _ => Content::Chunks(vec![(0, sink.put(&bytes, &digest)?)]),
+            _ => Content::Chunks(vec![(0, sink.put(&bytes, self.keys.id(IdDomain::Content, &digest))?)]),
         };
         Ok(FileBody { size, content, sha256: Some(digest) })
     }
@@ -107,13 +107,13 @@ impl Absorber<'_> {
     fn absorb_large(&self, view: &View, sink: &mut Sink<'_>, purpose: Purpose) -> Result<(FileBody, Option<Front>)> {
         let mut plan = Plan::make(view, self.io)?;
         let size = view.size();
-        let mut hasher = Hasher::begin(view, &plan.regions);
+        let mut front = Front::begin(view, &plan.regions);
         let mut added = Vec::new();
         let mut regions = std::mem::take(&mut plan.regions).into_iter().peekable();
         while let Some(region) = regions.next() {
             let stop = regions.peek().map_or(size, |next| next.start);
             let run = Run { stop, pulled: Vec::new(), region };
-            self.cut_region(view, &mut plan, run, sink, hasher.as_mut(), &mut added)?;
+            self.cut_region(view, &mut plan, run, sink, front.as_mut(), &mut added)?;
         }
         let removed: Vec<u64> = plan.removed.into_iter().collect();
         let base = match &view.base().content {
@@ -121,11 +121,10 @@ impl Absorber<'_> {
             content => content,
         };
         let content = base.splice(self.io, &removed, &added)?;
-        let (front, sha256) = match hasher {
-            Some(Hasher::Running(front)) => (Some(front.clone()), Some(front.finish())),
-            Some(Hasher::Done(digest)) => (None, Some(digest)),
-            None if purpose == Purpose::Publish && size <= REHASH_LEN_MAX => (None, Some(self.hash(view)?)),
-            None => (None, None),
+        let sha256 = match &front {
+            Some(front) => Some(front.clone().finish()),
+            None if purpose == Purpose::Publish && size <= REHASH_LEN_MAX => Some(self.hash(view)?),
+            None => None,
         };
         Ok((FileBody { size, content, sha256 }, front))
     }
@@ -155,7 +154,7 @@ impl Absorber<'_> {
         plan: &mut Plan,
         mut run: Run,
         sink: &mut Sink<'_>,
-        mut hasher: Option<&mut Hasher>,
+        mut front: Option<&mut Front>,
         added: &mut Vec<(u64, ChunkRef)>,
     ) -> Result<()> {
         let chunker = Chunker::new(self.keys.chunk_seed());
@@ -179,13 +178,10 @@ impl Absorber<'_> {
             let longest = &rest[..rest.len().min(CHUNK_LEN_MAX)];
             let cut = chunker.next_cut(longest, at_end).unwrap_or(longest.len());
             let bytes = &rest[..cut];
-            let digest = sha256(bytes);
-            match hasher.as_deref_mut() {
-                Some(hasher) if bytes.len() as u64 == view.size() => *hasher = Hasher::Done(digest),
-                Some(hasher) => hasher.update(at, bytes),
-                None => {}
+            if let Some(front) = front.as_deref_mut() {
+                front.update(at, bytes);
             }
-            added.push((at, sink.put(bytes, &digest)?));
+            added.push((at, sink.put(bytes, BlobKind::Content.id_of(self.keys, bytes))?));
             used += cut;
             at += cut as u64;
             for (offset, chunk_end) in run.pulled.iter().filter(|(offset, _)| *offset < at) {
@@ -205,19 +201,6 @@ pub(super) struct Front {
 }
 
 impl Front {
-    fn finish(self) -> Sha256 {
-        Sha256(self.state.finalize().into())
-    }
-}
-
-/// The SHA-256 of a whole file.
-enum Hasher {
-    Running(Front),
-    /// The file is one chunk, which was hashed for its identity.
-    Done(Sha256),
-}
-
-impl Hasher {
     /// Goes on behind what is hashed already; `None` unless all that follows is cut in one go.
     fn begin(view: &View, regions: &[Range<u64>]) -> Option<Self> {
         let front = view.front();
@@ -226,16 +209,18 @@ impl Hasher {
             [region] => region.start <= front.len && region.end == view.size(),
             _ => false,
         };
-        goes_by.then_some(Hasher::Running(front))
+        goes_by.then_some(front)
     }
 
     /// Takes the bytes from `at` on, as far as they are new. They come in order.
     fn update(&mut self, at: u64, bytes: &[u8]) {
-        if let Hasher::Running(front) = self {
-            let known = usize::try_from(front.len - at.min(front.len)).unwrap_or(usize::MAX);
-            front.state.update(bytes.get(known..).unwrap_or_default());
-            front.len = front.len.max(at + bytes.len() as u64);
-        }
+        let known = usize::try_from(self.len - at.min(self.len)).unwrap_or(usize::MAX);
+        self.state.update(bytes.get(known..).unwrap_or_default());
+        self.len = self.len.max(at + bytes.len() as u64);
+    }
+
+    fn finish(self) -> Sha256 {
+        Sha256(self.state.finalize().into())
     }
 }
 
@@ -347,9 +332,8 @@ impl Plan {
 
 impl Sink<'_> {
     /// Makes sure the chunk exists, here or in the store.
-    fn put(&mut self, bytes: &[u8], digest: &Sha256) -> Result<ChunkRef> {
+    fn put(&mut self, bytes: &[u8], id: BlobId) -> Result<ChunkRef> {
         let with = self.with;
-        let id = with.keys.id(IdDomain::Content, digest);
         let len = u32::try_from(bytes.len()).map_err(|_| WorkError::TooLarge)?;
         let chunk = ChunkRef { id, len };
         if self.fresh.contains(&id) || self.share(&id)? || with.blobs.is_stored(&id)? {

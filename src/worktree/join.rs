@@ -18,7 +18,6 @@ use super::{Result, WorkError};
 use crate::base::ids::{BlobId, VersionId};
 use crate::base::limits::{CHUNK_LEN_MIN, INLINE_LEN_MAX};
 use crate::blob::{BlobKind, ChunkRef, Location, OrderedRecord, PackBuilder, RunRef, codec, location};
-use crate::crypto::IdDomain;
 use crate::store::ObjectKey;
 use crate::version::entry::{Body, CONTROL_NAME, Content, Entry, FileBody, Ino};
 use crate::version::head::RunInForce;
@@ -457,7 +456,7 @@ impl<'a> Merging<'a> {
             0 => Content::Empty,
             1..=INLINE_LEN_MAX => Content::Inline(bytes),
             _ => {
-                let id = self.tree.parts.keys.id(IdDomain::Content, &digest);
+                let id = BlobKind::Content.id_of(&self.tree.parts.keys, &bytes);
                 if !self.io.is_stored(&id)? {
                     self.made.borrow_mut().insert(id, bytes);
                 }

@@ -5,7 +5,8 @@ use kura::base::limits::{CHUNK_LEN_MAX, CHUNK_LEN_MIN, FRAME_LEN, PACKED_LEN_MAX
 use kura::blob::codec::{BlobKind, ChunkRef, decode, decode_frame, encode, frame_layout, padme_len};
 use kura::blob::pack::{TRAILER_LEN, directory_tail_len, read_directory};
 use kura::blob::{Chunker, Fault, PackBuilder, Place};
-use kura::crypto::Keys;
+use kura::crypto::{IdDomain, Keys};
+use kura::version::index::sha256;
 use proptest::prelude::*;
 
 use super::support::{keys, noise, text};
@@ -152,6 +153,21 @@ fn a_blob_opens_only_as_itself() {
     let too_long = ChunkRef { id: a.id, len: u32::MAX };
     assert!(decode(&keys, CONTENT, &too_long, &bytes).is_err());
     assert_ne!(ChunkRef::of(&keys, CONTENT, b"x").id, ChunkRef::of(&keys, BlobKind::Page, b"x").id);
+}
+
+#[test]
+fn long_content_has_a_name_of_its_own_kind_and_the_former_one_is_known() {
+    let keys = keys();
+    for (len, is_long) in [(0, false), (CHUNK_LEN_MIN - 1, false), (CHUNK_LEN_MIN, true), (CHUNK_LEN_MAX, true)] {
+        let bytes = noise(21, len);
+        let by_digest = keys.id(IdDomain::Content, &sha256(&bytes));
+        let id = CONTENT.id_of(&keys, &bytes);
+        assert_eq!(id != by_digest, is_long, "{len}");
+        assert!(CONTENT.is_id_of(&keys, &bytes, &id) && CONTENT.is_id_of(&keys, &bytes, &by_digest));
+        let others = [BlobKind::Page.id_of(&keys, &bytes), CONTENT.id_of(&super::support::keys(), &bytes)];
+        assert!(others.iter().all(|other| !CONTENT.is_id_of(&keys, &bytes, other)), "{len}");
+        assert!(!CONTENT.is_id_of(&keys, &noise(22, len.max(1)), &id), "{len}");
+    }
 }
 
 #[test]

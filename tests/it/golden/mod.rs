@@ -1,8 +1,8 @@
 //! Promise: what was written in a released format opens for ever.
 //!
-//! `format1/` holds a workspace as format 1 wrote it, with its secrets and what must be read from it.
-//! It was made by `makes_a_workspace_like_the_golden_one` with `KURA_GOLDEN_DIR` naming the directory;
-//! it is never made anew.
+//! `format1/` holds a workspace as format 1 wrote it, with its secrets and what must be read from it; `format1b/`
+//! another, since long content has names of another kind. Each was made by `makes_a_workspace_like_the_golden_one`
+//! with `KURA_GOLDEN_DIR` naming the directory; they are never made anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use kura::base::clock::Timestamp;
 use kura::base::disk::RealDisk;
 use kura::crypto::slots::{Credential, NewSlot, Secret};
 use kura::store::{DirStore, ObjectStore};
-use kura::workspace::{OpenOptions, Workspace};
+use kura::workspace::{OpenOptions, Sample, Workspace};
 
 use super::space;
 
 const KEY_FILE: &[u8] = b"a key file of more than thirty-two bytes, for the golden workspace";
 
-fn golden_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/format1")
+fn golden_dirs() -> [PathBuf; 2] {
+    ["format1", "format1b"].map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name))
 }
 
 fn store_at(dir: &Path) -> Arc<dyn ObjectStore> {
@@ -119,8 +119,12 @@ fn makes_a_workspace_like_the_golden_one() {
 
 #[test]
 fn format_1_opens_with_every_secret_and_reads_as_it_was_written() {
-    let expected = fs::read_to_string(golden_dir().join("listing.txt")).unwrap();
-    let code = fs::read_to_string(golden_dir().join("recovery-code.txt")).unwrap();
+    golden_dirs().iter().for_each(|dir| opens_and_reads(dir));
+}
+
+fn opens_and_reads(golden: &Path) {
+    let expected = fs::read_to_string(golden.join("listing.txt")).unwrap();
+    let code = fs::read_to_string(golden.join("recovery-code.txt")).unwrap();
     let secrets: [Box<dyn Fn() -> Credential + Send + Sync>; 3] = [
         Box::new(space::passphrase),
         Box::new(|| Credential::KeyFile(Secret::new(KEY_FILE.to_vec()))),
@@ -128,9 +132,11 @@ fn format_1_opens_with_every_secret_and_reads_as_it_was_written() {
     ];
     for secret in secrets {
         let root = tempfile::tempdir().unwrap();
-        copy_dir(&golden_dir().join("store"), &root.path().join("store"));
+        copy_dir(&golden.join("store"), &root.path().join("store"));
         let workspace = open_with(store_at(&root.path().join("store")), root.path(), secret);
         assert_eq!(listing(&workspace), expected);
+        // Long content was named by its digest in the first of them.
+        assert!(workspace.check(Sample::Percent(100)).unwrap().problems.is_empty());
         space::write(&workspace, "new", b"and it is still written to");
         workspace.snapshot(None, None).unwrap();
         assert_eq!(workspace.flush(Some(Duration::from_secs(60))).unwrap().unpublished_versions, 0);
