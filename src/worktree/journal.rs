@@ -23,6 +23,11 @@ const FRAME_LEN_MAX: usize = 256 * 1024 * 1024;
 const FRAME_HEADER_LEN: usize = 4;
 /// The memory of a frame up to this size is kept for the next.
 const FRAME_KEPT_MAX: usize = 256 * 1024;
+/// So many zeros are written behind the frames at a time, when fewer than so many are left.
+const CLEAR_LEN: usize = 64 * 1024;
+const CLEAR_LEN_MIN: u64 = 4096;
+/// From this flush of a segment on.
+const CLEAR_FLUSHES_MIN: u32 = 8;
 const TAG_LEN: usize = 16;
 /// The tag at the end of a frame, which the next frame is bound to.
 pub(super) type Tag = [u8; TAG_LEN];
@@ -60,6 +65,10 @@ struct State {
     segment: u64,
     file: Arc<dyn DiskFile>,
     len: u64,
+    /// Up to where zeros stand behind the last frame.
+    cleared: u64,
+    /// How often this segment was flushed.
+    flushes: u32,
     number: u64,
     previous: Tag,
     failed: Option<JournalError>,
@@ -109,8 +118,18 @@ impl Journal {
         let segment = end.last + 1;
         let file = create_segment(&*disk, dir, segment)?;
         let bytes = AtomicU64::new(older.iter().map(|older| older.len).sum());
-        let state =
-            State { segment, file, len: 0, number: 0, previous: end.chain, failed: None, older, frame: Vec::new() };
+        let state = State {
+            segment,
+            file,
+            len: 0,
+            cleared: 0,
+            flushes: 0,
+            number: 0,
+            previous: end.chain,
+            failed: None,
+            older,
+            frame: Vec::new(),
+        };
         let start = Position { segment, offset: 0 };
         let journal = Self {
             disk,
@@ -176,12 +195,10 @@ impl Journal {
     fn write_failed(&self, state: &mut State, error: &io::Error) -> WorkError {
         let path = segment_path(&self.dir, state.segment);
         if is_full(error) && state.file.set_len(state.len).is_ok() {
+            state.cleared = state.len;
             return JournalError::Full { path }.into();
         }
-        let failed = JournalError::Failed { path, reason: error.to_string() };
-        tracing::error!("{failed}");
-        state.failed = Some(failed.clone());
-        failed.into()
+        state.fail(JournalError::Failed { path, reason: error.to_string() }).into()
     }
 
     /// Where the next frame goes.
@@ -216,22 +233,20 @@ impl Journal {
 
     fn flush(&self) -> Result<Position> {
         let (file, reached, mut older) = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             if let Some(failed) = &state.failed {
                 return Err(failed.clone().into());
             }
             let reached = Position { segment: state.segment, offset: state.len };
+            state.clear_ahead();
             (state.file.clone(), reached, state.older.clone())
         };
         let mut unsynced = older.drain(..).filter_map(|older| older.file);
         let outcome = unsynced.try_for_each(|file| file.sync()).and_then(|()| file.sync());
         if let Err(error) = outcome {
-            let mut state = self.state.lock();
-            let failed =
-                JournalError::Failed { path: segment_path(&self.dir, reached.segment), reason: error.to_string() };
-            tracing::error!("{failed}");
-            state.failed = Some(failed.clone());
-            return Err(failed.into());
+            let path = segment_path(&self.dir, reached.segment);
+            let failed = JournalError::Failed { path, reason: error.to_string() };
+            return Err(self.state.lock().fail(failed).into());
         }
         let is_older = |older: &&mut Older| older.segment < reached.segment;
         self.state.lock().older.iter_mut().filter(is_older).for_each(|older| older.file = None);
@@ -269,9 +284,17 @@ impl Journal {
     pub(super) fn go_on_in(&self, Spare { segment, file }: Spare) -> (u64, Tag) {
         let mut state = self.state.lock();
         let file = std::mem::replace(&mut state.file, file);
+        if state.cleared > state.len
+            && let Err(error) = file.set_len(state.len)
+        {
+            // Recovery would stop at the zeros: nothing that comes later would count.
+            let path = segment_path(&self.dir, state.segment);
+            state.fail(JournalError::Failed { path, reason: error.to_string() });
+        }
         let older = Older { segment: state.segment, file: Some(file), len: state.len };
         state.older.push(older);
         (state.segment, state.len, state.number) = (segment, 0, 0);
+        (state.cleared, state.flushes) = (0, 0);
         (segment, state.previous)
     }
 
@@ -311,6 +334,27 @@ impl Journal {
         let identity = identity(&self.id, place.at.segment, place.number, &place.previous);
         open_frame(&self.keys, &identity, &sealed)
             .ok_or_else(|| JournalError::Altered { path, offset: place.at.offset }.into())
+    }
+}
+
+impl State {
+    /// Ends writing.
+    fn fail(&mut self, failed: JournalError) -> JournalError {
+        tracing::error!("{failed}");
+        self.failed = Some(failed.clone());
+        failed
+    }
+
+    /// Has zeros stand behind the last frame when the last ones are used up: a frame that is written over them needs
+    /// the disk alone, one that makes the file longer its file system's journal too. Recovery takes them for a torn
+    /// end.
+    fn clear_ahead(&mut self) {
+        self.flushes = self.flushes.saturating_add(1);
+        if self.flushes >= CLEAR_FLUSHES_MIN && self.cleared < self.len + CLEAR_LEN_MIN {
+            // Where it fails, the next frame makes the file longer, or says what is wrong.
+            self.file.write_at(&[0; CLEAR_LEN], self.len).ok();
+            self.cleared = self.len + CLEAR_LEN as u64;
+        }
     }
 }
 

@@ -202,6 +202,24 @@ fn append_and_fsync(work: &mut Work<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Syncs so often that zeros stand ahead of the journal's end, also when a checkpoint begins the next segment.
+fn log_that_is_synced_all_the_time(work: &mut Work<'_>) -> Result<()> {
+    let ino = work.make("log", &NewNode::File)?.ino;
+    let mut content = Vec::new();
+    for round in 0..32 {
+        let line = bytes(round, 30);
+        work.write("log", ino, content.len() as u64, &line)?;
+        content.extend(line);
+        work.fsync("log", ino, &content)?;
+        if round % 12 == 11 {
+            work.make(&format!("dir{round}"), &NewNode::Directory)?;
+            work.checkpoint()?;
+        }
+    }
+    work.tree.release(ino, true);
+    Ok(())
+}
+
 fn truncate(work: &mut Work<'_>) -> Result<()> {
     let ino = work.make("file", &NewNode::File)?.ino;
     let mut content = bytes(1, 3000);
@@ -403,6 +421,7 @@ fn files_saved_by_rename_without_fsync_are_old_or_new() {
 #[test]
 fn appended_lines_survive_once_fsynced() {
     at_every_step(append_and_fsync);
+    at_every_step(log_that_is_synced_all_the_time);
 }
 
 #[test]

@@ -41,6 +41,52 @@ fn flip(rig: &Rig, path: &Path, offset: u64) {
     file.write_at(&[byte[0] ^ 0x40], offset).unwrap();
 }
 
+/// What stands in the last segment: how far it is zeros from the end, and how long it is.
+fn zeros(rig: &Rig) -> (usize, usize) {
+    let (path, _) = segments(rig).pop().unwrap();
+    let bytes = kura::base::disk::read_file(&*rig.disk, &path, 1 << 24).unwrap();
+    (bytes.iter().rev().take_while(|byte| **byte == 0).count(), bytes.len())
+}
+
+#[test]
+fn zeros_ahead_of_a_journal_that_is_flushed_often_are_no_damage_and_hide_none() {
+    let (rig, sim) = Rig::new(4);
+    let tree = rig.open().unwrap();
+    let ino = super::create(&tree, "log").ino;
+    for round in 0..1500_u64 {
+        write(&tree, ino, round * 4, &u32::try_from(round).unwrap().to_le_bytes());
+        tree.fsync(ino, Wait::Yes).unwrap();
+    }
+    let before = live(&tree);
+    drop(tree);
+    let killed = || rig.after(sim.reopen(Crash::Kill));
+    let (zeros, len) = zeros(&killed());
+    assert!(zeros > 4000 && len > 100_000, "{zeros} of {len}");
+    assert!(live(&killed().open().unwrap()) == before);
+    // In place of the last frame, of a part of it, or of an earlier one they are damage.
+    for gone in [1, 40, 100, 5000] {
+        let rig = killed();
+        let (path, _) = segments(&rig).pop().unwrap();
+        let file = rig.disk.open(&path, OpenMode::ReadWrite).unwrap();
+        file.write_at(&vec![0; gone + 64], (len - zeros - gone) as u64).unwrap();
+        assert!(matches!(rig.open(), Err(WorkError::Journal(JournalError::Altered { .. }))), "{gone}");
+    }
+    // Where the next segment has begun, none are left.
+    let rig = killed();
+    let tree = rig.open().unwrap();
+    let ino = super::create(&tree, "other").ino;
+    for _ in 0..20 {
+        write(&tree, ino, 0, b"x");
+        tree.fsync(ino, Wait::Yes).unwrap();
+    }
+    assert!(self::zeros(&rig).0 > 4000);
+    let before = live(&tree);
+    checkpoint(&tree);
+    assert!(segments(&rig).iter().all(|(_, len)| *len < 64 * 1024), "{:?}", segments(&rig));
+    drop(tree);
+    assert!(live(&rig.open().unwrap()) == before);
+}
+
 #[test]
 fn truncated_tail_recovers_what_stands_before_it() {
     for cut in [1, 5, 40] {
