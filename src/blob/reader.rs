@@ -180,8 +180,8 @@ impl Blobs {
     /// As [`read_range`](Self::read_range) from memory alone; false (and `out` is as before) when it is not all there.
     pub fn read_range_remembered(&self, chunk: &ChunkRef, offset: u32, len: u32, out: &mut Vec<u8>) -> bool {
         let before = out.len();
-        let is_there =
-            Part::of(chunk, offset, len).is_none_or(|part| self.reader.copy_remembered(&part, out).is_none());
+        let is_there = Part::of(chunk, offset, len)
+            .is_none_or(|part| self.reader.remembers(&part) && self.reader.copy_remembered(&part, out).is_none());
         if !is_there {
             out.truncate(before);
         }
@@ -383,6 +383,11 @@ impl Reader {
             self.keep_frame(&part, number, frame);
         }
         Ok(())
+    }
+
+    fn remembers(&self, part: &Part<'_>) -> bool {
+        let frames = self.frames.lock();
+        (part.first..=part.last).all(|number| frames.contains(&(part.chunk.id, number)))
     }
 
     /// Appends what of a part is in memory, up to the first frame that is not; returns that.

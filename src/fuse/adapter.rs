@@ -23,7 +23,7 @@ use super::convert::{
 use super::counters::Operation;
 use super::serve::{Server, guarded, refuse, refuse_logged};
 use crate::base::limits::NAME_LEN_MAX;
-use crate::fs::{Caching, Fs, FsError, Handle, Listing, Named, Opened, Shown, Space};
+use crate::fs::{Caching, Flush, Fs, FsError, Handle, Listing, Named, Opened, Shown, Space};
 use crate::worktree::{Caller, Changes, NewNode, Wait, WorkError};
 
 /// The largest write in one request; the kernel takes no more.
@@ -326,10 +326,10 @@ impl Filesystem for Adapter {
         guarded(Operation::Read, || {
             let fs = &self.server.fs;
             let ahead = fs.ahead_due(node, offset, len);
-            let near = if fs.reads_near(node) { self.server.near.try_lock() } else { None };
-            let wait = if near.is_some() { Wait::Yes } else { Wait::No };
+            let is_near = fs.reads_near(node);
+            let turn = if is_near { self.server.near.enter_reading() } else { None };
+            let wait = if turn.is_some() { Wait::Yes } else { Wait::No };
             let read = self.server.check_served().and_then(|()| fs.read(node, handle, offset, len, wait));
-            drop(near);
             let is_due = ahead.is_some();
             let fetch = move |fs: &Fs| ahead.into_iter().for_each(|ahead| fs.read_ahead(ahead));
             match read {
@@ -340,6 +340,12 @@ impl Filesystem for Adapter {
                         self.server.in_background(Operation::Read, fetch);
                     }
                 }
+                Err(error) if error.would_block() && is_near => self.server.put_off_near(
+                    asked,
+                    reply,
+                    move |fs| fs.read(node, handle, offset, len, Wait::Yes),
+                    |_, reply, data| reply.data(&data),
+                ),
                 Err(error) if error.would_block() => self.server.put_off(
                     if fs.is_access_log(node) { asked.counted_as(Operation::Control) } else { asked },
                     reply,
@@ -349,6 +355,8 @@ impl Filesystem for Adapter {
                 ),
                 Err(error) => refuse(asked, reply, &error),
             }
+            // Others may have left it something to do.
+            drop(turn);
         });
     }
 
@@ -430,7 +438,11 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, request: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let asked = self.server.asked(Operation::Fsync, request, node, None);
-        self.server.serve(asked, reply, move |fs, wait| fs.fsync(ino(node), wait), empty);
+        // To hand it to another thread would take about as long as the disk does.
+        let turn = self.server.near.enter_syncing();
+        let flush = if turn.is_some() { Flush::Here } else { Flush::Elsewhere };
+        self.server.serve(asked, reply, move |fs, wait| fs.fsync(ino(node), wait, flush), empty);
+        drop(turn);
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -453,7 +465,10 @@ impl Filesystem for Adapter {
 
     fn fsyncdir(&self, request: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let asked = self.server.asked(Operation::Fsyncdir, request, node, None);
-        self.server.serve(asked, reply, move |fs, wait| fs.fsync_dir(ino(node), wait), empty);
+        let turn = self.server.near.enter_syncing();
+        let flush = if turn.is_some() { Flush::Here } else { Flush::Elsewhere };
+        self.server.serve(asked, reply, move |fs, wait| fs.fsync_dir(ino(node), wait, flush), empty);
+        drop(turn);
     }
 
     fn statfs(&self, request: &Request, node: INodeNo, reply: ReplyStatfs) {

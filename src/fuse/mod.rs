@@ -21,6 +21,7 @@ mod deadlines;
 mod errno;
 mod mount;
 mod mountpoint;
+mod near;
 mod pool;
 mod serve;
 mod wipe;

@@ -17,7 +17,8 @@ use super::asked::Asked;
 use super::counters::{Counters, Operation};
 use super::deadlines::{Deadlines, Expire};
 use super::errno::{errno, is_trouble};
-use super::pool::Pool;
+use super::near::Near;
+use super::pool::{Job, Pool};
 use super::wipe::Wiper;
 use crate::fs::{Fs, FsError, Listing, Named, Opened, Result, Shown, Space};
 use crate::worktree::{Wait, WorkError};
@@ -128,8 +129,7 @@ pub(super) struct Server {
     store: Pool,
     disk: Pool,
     writers: Pool,
-    /// Held by the one session thread that may read the local disk; the others stay free for what is in memory.
-    pub(super) near: Mutex<()>,
+    pub(super) near: Near,
     control: Pool,
     /// Whether nothing is served any more.
     has_left: AtomicBool,
@@ -161,7 +161,7 @@ impl Server {
             store: Pool::new("fuse-store", STORE_THREADS),
             disk: Pool::new("fuse-disk", DISK_THREADS),
             writers: Pool::new("fuse-write", WRITE_THREADS),
-            near: Mutex::new(()),
+            near: Near::default(),
             control: Pool::new("fuse-control", CONTROL_THREADS),
             has_left: AtomicBool::new(false),
         }
@@ -237,10 +237,39 @@ impl Server {
             Operation::Control | Operation::Mkdir | Operation::Rmdir => (&self.control, self.control_deadline),
             _ => (&self.store, self.deadline),
         };
+        self.put_off_to(|job| pool.submit(job), limit, asked, reply, (work, answer, after));
+    }
+
+    /// As [`put_off`](Self::put_off) for a read from the local disk, while another thread is reading from it.
+    pub(super) fn put_off_near<R: Refuse, T: GiveBack>(
+        &self,
+        asked: Asked,
+        reply: R,
+        work: impl FnOnce(&Fs) -> Result<T> + Send + 'static,
+        answer: impl FnOnce(&Fs, R, T) + Send + 'static,
+    ) {
+        let submit = |job| self.near.leave(job).or_else(|job| if self.store.submit(job) { Ok(()) } else { Err(()) });
+        self.put_off_to(|job| submit(job).is_ok(), self.deadline, asked, reply, (work, answer, |_: &Fs| {}));
+    }
+
+    /// Has `submit` run the three steps of a request, the first of them until the deadline.
+    fn put_off_to<R: Refuse, T: GiveBack>(
+        &self,
+        submit: impl FnOnce(Job) -> bool,
+        limit: Duration,
+        asked: Asked,
+        reply: R,
+        (work, answer, after): (
+            impl FnOnce(&Fs) -> Result<T> + Send + 'static,
+            impl FnOnce(&Fs, R, T) + Send + 'static,
+            impl FnOnce(&Fs) + Send + 'static,
+        ),
+    ) {
+        let operation = asked.operation;
         let slot = Arc::new(Slot(Mutex::new(Some((reply, answer, asked))), operation));
         let ticket = self.deadlines.add(limit, slot.clone());
         let (fs, deadlines, job_slot) = (self.fs.clone(), self.deadlines.clone(), slot.clone());
-        let submitted = pool.submit(Box::new(move || {
+        let submitted = submit(Box::new(move || {
             guarded(operation, || {
                 let done = work(&fs);
                 let taken = job_slot.0.lock().take();

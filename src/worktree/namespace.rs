@@ -393,6 +393,15 @@ impl Worktree {
         self.journal.sync(end)
     }
 
+    /// As [`fsync`](Self::fsync) on a thread that has more to do: gives up with [`WorkError::WouldBlock`] where that
+    /// would take longer than a flush of the disk.
+    pub fn fsync_soon(&self, ino: Ino) -> Result<()> {
+        if !self.is_calm() {
+            return Err(WorkError::WouldBlock);
+        }
+        self.fsync(ino, Wait::No)
+    }
+
     /// Makes everything acknowledged so far durable.
     pub fn sync(&self) -> Result<()> {
         self.journal.sync(self.journal.end())
