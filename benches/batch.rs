@@ -78,7 +78,6 @@ fn largest_resident(pid: u32) -> Option<f64> {
 pub fn batch(report: &mut Report) {
     million(report);
     slow_line(report);
-    beside_rclone(report);
 }
 
 /// `KURA_BENCH_TREE` names a directory that holds the entries already.
@@ -159,7 +158,8 @@ fn slow_line(report: &mut Report) {
     }
 }
 
-fn beside_rclone(report: &mut Report) {
+/// Objects on S3 overwritten by a job, and by rclone through temporary files.
+pub fn beside_rclone(report: &mut Report) {
     let has_rclone = Command::new("rclone").arg("version").output().is_ok_and(|said| said.status.success());
     let (server, place) = (S3Server::start(), Place::new());
     fill(&server, OBJECTS);

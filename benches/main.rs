@@ -27,7 +27,7 @@ mod s3_server;
 
 type Section = fn(&mut report::Report);
 
-const SECTIONS: [(&str, Section); 12] = [
+const SECTIONS: [(&str, Section); 13] = [
     ("primitives", engine::primitives),
     ("commit", engine::commit_cost),
     ("insert", engine::insert_one_byte),
@@ -40,6 +40,7 @@ const SECTIONS: [(&str, Section); 12] = [
     ("remote", remote::slow_store),
     ("propagation", remote::propagation),
     ("batch", batch::batch),
+    ("rclone", batch::beside_rclone),
 ];
 
 fn main() {

@@ -17,6 +17,8 @@ const KURA: &str = env!("CARGO_BIN_EXE_kura");
 pub struct Target {
     pub name: &'static str,
     pub dir: PathBuf,
+    /// Where what is sealed lies.
+    backing: Option<PathBuf>,
     daemon: Option<Child>,
     remount: Option<Box<dyn Fn() -> Command>>,
 }
@@ -42,7 +44,7 @@ impl Target {
     pub fn native(root: &Path) -> Self {
         let dir = root.join("native");
         fs::create_dir_all(&dir).unwrap();
-        Self { name: "native", dir, daemon: None, remount: None }
+        Self { name: "native", dir, backing: None, daemon: None, remount: None }
     }
 
     /// `None` when gocryptfs is not installed.
@@ -59,13 +61,13 @@ impl Target {
         };
         let made = base().args(["-init", "-scryptn", "10"]).arg(&cipher).status().unwrap();
         assert!(made.success(), "gocryptfs -init");
-        let mount_dir = dir.clone();
+        let (mount_dir, backing) = (dir.clone(), cipher.clone());
         let mount = move || {
             let mut command = base();
             command.arg("-fg").arg(&cipher).arg(&mount_dir);
             command
         };
-        Some(Self::start("gocryptfs", dir, Box::new(mount)))
+        Some(Self::start("gocryptfs", dir, Some(backing), Box::new(mount)))
     }
 
     /// A file system in memory that does nothing but answer.
@@ -78,13 +80,14 @@ impl Target {
             command.arg(CEILING).arg(&mount_dir);
             command
         };
-        Self::start("ceiling", dir, Box::new(mount))
+        Self::start("ceiling", dir, None, Box::new(mount))
     }
 
     /// kura on a store address, with state and cache below `root`.
     pub fn kura(root: &Path, store: &str, init: bool, environment: &[(&str, String)]) -> Self {
         let dir = root.join("kura");
         fs::create_dir_all(&dir).unwrap();
+        let backing = Some(PathBuf::from(store)).filter(|path| path.is_absolute());
         let (root, store, mount_dir) = (root.to_owned(), store.to_owned(), dir.clone());
         let environment: Vec<(String, String)> =
             environment.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -104,11 +107,11 @@ impl Target {
             command.args(["mount", &store]).arg(&mount_dir).arg("--foreground");
             command
         };
-        Self::start("kura", dir, Box::new(mount))
+        Self::start("kura", dir, backing, Box::new(mount))
     }
 
-    fn start(name: &'static str, dir: PathBuf, remount: Box<dyn Fn() -> Command>) -> Self {
-        let mut target = Self { name, dir, daemon: None, remount: Some(remount) };
+    fn start(name: &'static str, dir: PathBuf, backing: Option<PathBuf>, remount: Box<dyn Fn() -> Command>) -> Self {
+        let mut target = Self { name, dir, backing, daemon: None, remount: Some(remount) };
         target.mount();
         target
     }
@@ -136,6 +139,11 @@ impl Target {
     pub fn remount(&mut self) {
         self.unmount();
         self.mount();
+    }
+
+    /// Has the system read what is sealed, so that no workload waits for the disk.
+    pub fn warm_backing(&self) {
+        self.backing.iter().for_each(|dir| read_below(dir));
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -175,6 +183,16 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         self.unmount();
+    }
+}
+
+fn read_below(dir: &Path) {
+    for item in fs::read_dir(dir).unwrap().flatten() {
+        if item.file_type().unwrap().is_dir() {
+            read_below(&item.path());
+        } else {
+            drop(fs::read(item.path()).unwrap());
+        }
     }
 }
 

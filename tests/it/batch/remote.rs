@@ -1,8 +1,10 @@
 //! Every protocol against a real server: one suite for all, and what each has of its own.
 
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kura::apps::batch::{
     BatchError, Code, DavAddress, DavFiles, FileInfo, FilePath, FileSystem, FtpAddress, FtpFiles, FtpSecurity,
@@ -131,6 +133,56 @@ fn s3() {
         let get = |name: &str| server.objects()[&format!("in/{name}")].to_vec();
         let names = || server.objects().into_keys().collect();
         suite(&Side { files, put, get: &get, names: &names });
+    });
+}
+
+/// Takes what is downloaded: its length and its last byte.
+#[derive(Default)]
+struct Tail(u64, Option<u8>);
+
+impl Write for Tail {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        (self.0, self.1) = (self.0 + bytes.len() as u64, bytes.last().copied().or(self.1));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// S3 takes 5 GiB in one request. That much is tried with `KURA_TEST_LONG=1`, which needs 12 GiB of memory; else as much
+/// as goes up in two parts.
+#[test]
+fn s3_files_too_long_for_one_request_go_up_in_parts() {
+    const PART_LEN: u64 = 64 << 20;
+    let len = if std::env::var_os("KURA_TEST_LONG").is_some() { (5 << 30) + 1 } else { PART_LEN + 1 };
+    let server = S3Server::start();
+    s3_side(&server, |files, put| {
+        put("f", b"old");
+        let expected = files.stat(&path("f")).unwrap();
+        let (dir, puts) = (tempfile::tempdir().unwrap(), server.count("PutObject"));
+        let work = WorkDir::make(Some(dir.path())).unwrap();
+        let mut long = work.file().unwrap();
+        let file = std::fs::File::options().write(true).open(long.path()).unwrap();
+        file.write_all_at(b"!", len - 1).unwrap();
+        long.refresh().unwrap();
+        let parts = AtomicUsize::new(0);
+        server.set_fault(move |operation, _| match operation {
+            "UploadPart" if parts.fetch_add(1, Ordering::SeqCst) > 0 => Fault::Deny,
+            _ => Fault::Pass,
+        });
+        assert_eq!(files.replace(&expected, &long).unwrap_err().code(), Code::Denied);
+        assert_eq!(files.stat(&path("f")).unwrap().compare(&expected), Sameness::Same, "it is as it was");
+        assert_eq!(server.unfinished_uploads(), 0, "nothing of it is left to be paid for");
+        server.set_fault(|_, _| Fault::Pass);
+        let before = server.count("UploadPart");
+        let now = files.replace(&expected, &long).unwrap();
+        assert_eq!((now.size, server.count("PutObject") - puts), (len, 0));
+        assert_eq!(server.count("UploadPart") - before, usize::try_from(len.div_ceil(PART_LEN)).unwrap());
+        let mut tail = Tail::default();
+        let read = files.download(&path("f"), &mut tail).unwrap();
+        assert_eq!((read.compare(&now), tail.0, tail.1), (Sameness::Same, len, Some(b'!')));
     });
 }
 
