@@ -18,14 +18,14 @@ use kura::worktree::{Caller, NewNode, Wait};
 
 use super::cpu::client_us;
 use super::report::{Report, median};
-use super::target::{noise, text};
+use super::target::{noise, source_text};
 
 /// GiB per CPU second of the steps that content goes through.
 pub fn primitives(report: &mut Report) {
     const MIB: usize = 64;
     let keys = Keys::ephemeral(WorkspaceId::random());
     let bytes = noise(MIB << 20, 11);
-    let text = text(MIB << 20, 12);
+    let text = source_text(MIB << 20);
     let blocks = || bytes.chunks(CHUNK_LEN_AVG);
     rate(report, "chunking", MIB, || {
         let chunker = Chunker::new(keys.chunk_seed());
@@ -35,6 +35,9 @@ pub fn primitives(report: &mut Report) {
         }
     });
     rate(report, "SHA-256", MIB, || blocks().for_each(|block| _ = black_box(sha256(block))));
+    rate(report, "naming chunks", MIB, || {
+        blocks().for_each(|block| _ = black_box(BlobKind::Content.id_of(&keys, block)))
+    });
     rate(report, "sealing", MIB, || blocks().for_each(|block| drop(black_box(keys.seal(Kind::Content, b"id", block)))));
     let compress = |block: &[u8]| black_box(zstd::bulk::compress(block, 1).unwrap());
     rate(report, "compressing text", MIB, || text.chunks(CHUNK_LEN_AVG).for_each(|block| drop(compress(block))));

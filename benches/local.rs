@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::cpu::{client_us, resident_bytes};
 use super::report::{Report, median};
-use super::target::{Cost, Target, noise, source_tree, text};
+use super::target::{Cost, Target, noise, source_text, source_tree};
 
 const ROUNDS: usize = 3;
 
@@ -221,6 +221,8 @@ fn fsync_append(report: &mut Report, sides: &mut Sides) {
 
 /// Megabytes of a large file.
 const MIB: usize = 256;
+/// Megabytes of source text, of which there is only so much.
+const TEXT_MIB: usize = 64;
 
 pub fn large_files(report: &mut Report) {
     first_touch(report);
@@ -286,9 +288,10 @@ fn large_files_of(report: &mut Report) {
         target.measure(|_| read_all(&path, MIB))
     });
     let bounds = Bounds { background_us: wordy, ..faster(1.5) };
-    compare(report, &mut sides, "sequential write of text, per MiB", MIB, bounds, &|target, round| {
-        let bytes = text(MIB << 20, round as u64 + 1);
-        target.measure(|dir| write_all(&mut File::create(dir.join(format!("text{round}"))).unwrap(), &bytes))
+    let text = source_text((ROUNDS * TEXT_MIB) << 20);
+    compare(report, &mut sides, "sequential write of text, per MiB", TEXT_MIB, bounds, &|target, round| {
+        let bytes = &text[round * (TEXT_MIB << 20)..][..TEXT_MIB << 20];
+        target.measure(|dir| write_all(&mut File::create(dir.join(format!("text{round}"))).unwrap(), bytes))
     });
 }
 

@@ -215,21 +215,29 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Text like source code, which compresses to a third and repeats nowhere.
-pub fn text(len: usize, seed: u64) -> Vec<u8> {
-    const WORDS: [&[u8]; 8] = [b"static ", b"int ", b"value", b" = ", b"return ", b"struct ", b"(index)", b";\n"];
-    let mut text = Vec::with_capacity(len + 64);
-    for draw in noise(len, seed) {
-        if text.len() >= len {
-            break;
-        }
-        match draw {
-            0..=191 => text.extend_from_slice(WORDS[usize::from(draw % 8)]),
-            _ => text.extend_from_slice(format!("{:x}", text.len() * 31 + usize::from(draw)).as_bytes()),
+/// So many bytes of what people write: the sources of the libraries that this program was built from, one file after
+/// another (but for generated bindings to another system, which repeat themselves).
+pub fn source_text(len: usize) -> Vec<u8> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"))).unwrap();
+    let mut text = Vec::with_capacity(len);
+    append_sources(&home.join("registry/src"), len, &mut text);
+    assert!(text.len() == len, "of {len} bytes of sources only {} are below {}", text.len(), home.display());
+    text
+}
+
+fn append_sources(dir: &Path, len: usize, text: &mut Vec<u8>) {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().flatten().map(|item| item.path()).collect();
+    paths.retain(|path| !["windows", "winapi"].iter().any(|word| path.to_string_lossy().contains(word)));
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            append_sources(&path, len, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let file = fs::read(path).unwrap();
+            text.extend_from_slice(&file[..file.len().min(len - text.len())]);
         }
     }
-    text.truncate(len);
-    text
 }
 
 /// A tree like a source tree: `count` files of 1 to 30 KiB of words in directories of forty.

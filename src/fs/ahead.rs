@@ -1,4 +1,4 @@
-//! Reading ahead: the kernel asks for 128 to 512 KiB at a time, so whoever reads a file in order, or
+//! Reading ahead: the kernel asks for 128 or 256 KiB at a time, so whoever reads a file in order, or
 //! the files of a directory one after another, is recognized here.
 
 use std::num::NonZeroUsize;
@@ -119,7 +119,7 @@ impl Fs {
     }
 
     /// Whether all content is on the local disk: fetching it ahead would bring it no nearer.
-    fn is_near(&self) -> bool {
+    pub fn is_near(&self) -> bool {
         self.workspace.blobs().is_local()
     }
 

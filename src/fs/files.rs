@@ -1,7 +1,7 @@
 //! Open files: opening, reading, writing, and what moves or punches ranges.
 
 use super::control::{Unfinished, is_outside};
-use super::types::{Caching, FallocateMode, Flush, OpenHow, Opened};
+use super::types::{Caching, FallocateMode, OpenHow, Opened};
 use super::{Fs, FsError, Handle, Result};
 use crate::version::entry::Ino;
 use crate::worktree::{Caller, Changes, Wait, WorkError};
@@ -91,24 +91,36 @@ impl Fs {
 
     /// Makes a file durable and publishes its content; waits for the disk, and for the store where the workspace
     /// was opened so.
-    pub fn fsync(&self, ino: Ino, wait: Wait, flush: Flush) -> Result<()> {
+    pub fn fsync(&self, ino: Ino, wait: Wait) -> Result<()> {
         if is_outside(ino) {
             return Ok(());
         }
-        match (wait, flush) {
-            (Wait::No, Flush::Here) if !self.fsync_waits_for_store() => Ok(self.tree().fsync_soon(ino)?),
-            (Wait::No, _) => Err(WorkError::WouldBlock.into()),
-            (Wait::Yes, _) => Ok(self.workspace.fsync(ino)?),
+        match wait {
+            Wait::No => Err(WorkError::WouldBlock.into()),
+            Wait::Yes => Ok(self.workspace.fsync(ino)?),
         }
     }
 
+    /// Does of an fsync of a file, or of all names, what needs no waiting; true when no more than a short
+    /// [`flush`](Self::flush_disk) is left to do.
+    pub fn begin_fsync(&self, file: Option<Ino>) -> Result<bool> {
+        if file.is_some_and(is_outside) || self.fsync_waits_for_store() {
+            return Ok(false);
+        }
+        Ok(self.tree().begin_fsync(file)?)
+    }
+
+    /// Makes durable here what was acknowledged so far.
+    pub fn flush_disk(&self) -> Result<()> {
+        Ok(self.tree().sync()?)
+    }
+
     /// Makes the names of a directory durable; waits as [`fsync`](Self::fsync) does.
-    pub fn fsync_dir(&self, ino: Ino, wait: Wait, flush: Flush) -> Result<()> {
-        let here = flush == Flush::Here && !self.fsync_waits_for_store();
-        match wait {
-            _ if is_outside(ino) => Ok(()),
-            Wait::No if !here => Err(WorkError::WouldBlock.into()),
-            _ => Ok(self.workspace.fsync_dir()?),
+    pub fn fsync_dir(&self, ino: Ino, wait: Wait) -> Result<()> {
+        match (is_outside(ino), wait) {
+            (true, _) => Ok(()),
+            (false, Wait::No) => Err(WorkError::WouldBlock.into()),
+            (false, Wait::Yes) => Ok(self.workspace.fsync_dir()?),
         }
     }
 

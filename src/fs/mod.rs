@@ -48,9 +48,7 @@ pub use access::{Access, AccessLog};
 pub use control::{OWN_FILES, Unfinished};
 pub use error::FsError;
 pub use file_system::Fs;
-pub use types::{
-    Caching, FallocateMode, Flush, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space,
-};
+pub use types::{Caching, FallocateMode, FsOptions, Handle, Line, Listing, Named, OpenHow, Opened, Shown, Space};
 
 /// The result of an operation of this room.
 pub type Result<T> = std::result::Result<T, FsError>;

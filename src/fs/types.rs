@@ -74,15 +74,6 @@ pub enum Caching {
     Talk,
 }
 
-/// Where the disk may be flushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// On the thread that asks.
-    Here,
-    /// On one that may wait.
-    Elsewhere,
-}
-
 /// What `fallocate` is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FallocateMode {

@@ -23,7 +23,7 @@ use super::convert::{
 use super::counters::Operation;
 use super::serve::{Server, guarded, refuse, refuse_logged};
 use crate::base::limits::NAME_LEN_MAX;
-use crate::fs::{Caching, Flush, Fs, FsError, Handle, Listing, Named, Opened, Shown, Space};
+use crate::fs::{Caching, Fs, FsError, Handle, Listing, Named, Opened, Shown, Space};
 use crate::worktree::{Caller, Changes, NewNode, Wait, WorkError};
 
 /// The largest write in one request; the kernel takes no more.
@@ -438,11 +438,8 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, request: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let asked = self.server.asked(Operation::Fsync, request, node, None);
-        // To hand it to another thread would take about as long as the disk does.
-        let turn = self.server.near.enter_syncing();
-        let flush = if turn.is_some() { Flush::Here } else { Flush::Elsewhere };
-        self.server.serve(asked, reply, move |fs, wait| fs.fsync(ino(node), wait, flush), empty);
-        drop(turn);
+        let begin = |fs: &Fs| fs.begin_fsync(Some(ino(node)));
+        self.server.sync(asked, reply, begin, move |fs, wait| fs.fsync(ino(node), wait));
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -465,10 +462,8 @@ impl Filesystem for Adapter {
 
     fn fsyncdir(&self, request: &Request, node: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let asked = self.server.asked(Operation::Fsyncdir, request, node, None);
-        let turn = self.server.near.enter_syncing();
-        let flush = if turn.is_some() { Flush::Here } else { Flush::Elsewhere };
-        self.server.serve(asked, reply, move |fs, wait| fs.fsync_dir(ino(node), wait, flush), empty);
-        drop(turn);
+        let begin = |fs: &Fs| fs.begin_fsync(None);
+        self.server.sync(asked, reply, begin, move |fs, wait| fs.fsync_dir(ino(node), wait));
     }
 
     fn statfs(&self, request: &Request, node: INodeNo, reply: ReplyStatfs) {

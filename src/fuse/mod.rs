@@ -4,8 +4,9 @@
 //! library. Decides nothing about files.
 //!
 //! Invariants:
-//! - a session thread answers from memory; what may wait for the disk or the store goes to a bounded
-//!   pool and is answered by a deadline, whatever happens to it;
+//! - a session thread answers from memory, but for one at a time that reads from the local disk or flushes it; what
+//!   else may wait for the disk or the store goes to a bounded pool and is answered by a deadline, whatever happens to
+//!   it;
 //! - a handler that panics answers EIO and is logged, and the mount lives on;
 //! - invalidations are sent by a thread of their own, which holds no lock and answers no request;
 //! - only a mount of ours is ever unmounted: it is told by its device number;

@@ -10,6 +10,9 @@ use super::pool::Job;
 /// least; what is beyond that goes to a pool and is done side by side.
 const JOBS_MAX: usize = 2;
 
+/// A turn does so many: its thread has others to serve, too.
+const JOBS_OF_TURN_MAX: usize = 8;
+
 /// The right to wait for the local disk on a session thread.
 #[derive(Default)]
 pub(super) struct Near(Mutex<State>);
@@ -32,7 +35,8 @@ impl Near {
         self.enter(true)
     }
 
-    /// The right to sync, which is nothing for a reader to wait for; `None` while another thread has the right.
+    /// The right to sync, with which nothing is left to a thread: a read would wait for the sync. `None` while another
+    /// thread has the right.
     pub(super) fn enter_syncing(&self) -> Option<Turn<'_>> {
         self.enter(false)
     }
@@ -56,9 +60,10 @@ impl Near {
         Ok(())
     }
 
-    /// The next job; without one the right is free again.
-    fn next(&self) -> Option<Job> {
+    /// The next job, after `done` of them; without one the right is free again.
+    fn next(&self, done: usize) -> Option<Job> {
         let mut state = self.0.lock();
+        state.is_reading &= done < JOBS_OF_TURN_MAX;
         let job = state.jobs.pop_front();
         state.is_taken = job.is_some();
         job
@@ -67,8 +72,10 @@ impl Near {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        while let Some(job) = self.0.next() {
+        let mut done = 0;
+        while let Some(job) = self.0.next(done) {
             job();
+            done += 1;
         }
     }
 }
@@ -100,5 +107,24 @@ mod tests {
         drop(turn);
         assert_eq!(done.load(Ordering::SeqCst), JOBS_MAX);
         assert!(near.enter_syncing().is_some(), "the right is free again");
+    }
+
+    /// Leaves another like itself, for ever.
+    fn leave_more(near: &Arc<Near>, done: &Arc<AtomicUsize>) -> Job {
+        let (near, done) = (near.clone(), done.clone());
+        Box::new(move || {
+            done.fetch_add(1, Ordering::SeqCst);
+            near.leave(leave_more(&near, &done)).ok();
+        })
+    }
+
+    #[test]
+    fn a_turn_ends_however_much_is_left_to_it() {
+        let (near, done) = (Arc::new(Near::default()), Arc::new(AtomicUsize::new(0)));
+        let turn = near.enter_reading().unwrap();
+        assert!(near.leave(leave_more(&near, &done)).is_ok());
+        drop(turn);
+        assert!((JOBS_OF_TURN_MAX..JOBS_OF_TURN_MAX + JOBS_MAX).contains(&done.load(Ordering::SeqCst)), "{done:?}");
+        assert!(near.enter_reading().is_some());
     }
 }

@@ -252,6 +252,31 @@ impl Server {
         self.put_off_to(|job| submit(job).is_ok(), self.deadline, asked, reply, (work, answer, |_: &Fs| {}));
     }
 
+    /// Serves a request that the disk be flushed. When `begin` says that it takes no longer than the disk does, and no
+    /// other thread waits for the disk, that happens here: to wake another thread for it, and be woken, takes as long.
+    pub(super) fn sync(
+        &self,
+        asked: Asked,
+        reply: ReplyEmpty,
+        begin: impl FnOnce(&Fs) -> Result<bool>,
+        work: impl Fn(&Fs, Wait) -> Result<()> + Send + 'static,
+    ) {
+        guarded(asked.operation, || {
+            let turn = self.near.enter_syncing();
+            let is_short = turn.is_some() && !self.has_left.load(Ordering::Relaxed) && begin(&self.fs).unwrap_or(false);
+            if !is_short {
+                drop(turn);
+                return self.serve(asked, reply, work, |_, reply, ()| reply.ok());
+            }
+            let here = |job: Job| {
+                job();
+                true
+            };
+            let steps = (|fs: &Fs| fs.flush_disk(), |_: &Fs, reply: ReplyEmpty, ()| reply.ok(), |_: &Fs| {});
+            self.put_off_to(here, self.deadline, asked, reply, steps);
+        });
+    }
+
     /// Has `submit` run the three steps of a request, the first of them until the deadline.
     fn put_off_to<R: Refuse, T: GiveBack>(
         &self,

@@ -207,6 +207,12 @@ impl Journal {
         Position { segment: state.segment, offset: state.len }
     }
 
+    /// How much a sync would have to write; without bound when a segment was begun since the last.
+    pub(super) fn unsynced_len(&self) -> u64 {
+        let (synced, end) = (self.sync_state.lock().synced, self.end());
+        if synced.segment == end.segment { end.offset.saturating_sub(synced.offset) } else { u64::MAX }
+    }
+
     /// Makes everything before `upto` durable. Callers that wait share one flush.
     pub(super) fn sync(&self, upto: Position) -> Result<()> {
         let mut sync = self.sync_state.lock();
@@ -351,9 +357,14 @@ impl State {
     fn clear_ahead(&mut self) {
         self.flushes = self.flushes.saturating_add(1);
         if self.flushes >= CLEAR_FLUSHES_MIN && self.cleared < self.len + CLEAR_LEN_MIN {
-            // Where it fails, the next frame makes the file longer, or says what is wrong.
-            self.file.write_at(&[0; CLEAR_LEN], self.len).ok();
             self.cleared = self.len + CLEAR_LEN as u64;
+            // Without them the next frames make the file longer, or say what is wrong.
+            if self.file.write_at(&[0; CLEAR_LEN], self.len).is_err() {
+                self.flushes = 0;
+                if self.file.set_len(self.len).is_ok() {
+                    self.cleared = self.len;
+                }
+            }
         }
     }
 }

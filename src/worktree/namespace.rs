@@ -3,6 +3,7 @@
 use super::attr::{Changes, FileKind, NewNode, SetTime};
 use super::extents::PieceData;
 use super::inode::{File, Inode, Layer, Node};
+use super::journal::Position;
 use super::live::{Wait, Worktree};
 use super::record::{AttrSet, Bytes, Node as NodeRecord, Record};
 use super::table::{Attempt, DirItem, Table};
@@ -42,6 +43,8 @@ const S_IXGRP: u16 = 0o0010;
 const LISTED_TOGETHER: usize = 1024;
 /// As ext4.
 const LINKS_MAX: u32 = 65_000;
+/// To write so much takes a disk no longer than to be asked for anything.
+const SHORT_SYNC_LEN_MAX: u64 = 1024 * 1024;
 
 /// The mode after the bits that lend rights were taken.
 pub(super) fn without_privileges(mode: u16) -> u16 {
@@ -372,6 +375,24 @@ impl Worktree {
 
     /// Makes everything about an inode durable that was acknowledged; a file's content is published.
     pub fn fsync(&self, ino: Ino, wait: Wait) -> Result<()> {
+        let end = self.publish_for_sync(ino, wait)?;
+        self.journal.sync(end)
+    }
+
+    /// Does of an [`fsync`](Self::fsync) (of all names, without a file) what needs no waiting; true when what is left to
+    /// [`sync`](Self::sync) is so little that it takes about as long as the disk needs for anything.
+    pub fn begin_fsync(&self, file: Option<Ino>) -> Result<bool> {
+        if !self.is_calm() {
+            return Ok(false);
+        }
+        if let Some(ino) = file {
+            self.publish_for_sync(ino, Wait::No)?;
+        }
+        Ok(self.journal.unsynced_len() <= SHORT_SYNC_LEN_MAX)
+    }
+
+    /// Publishes the content of a file; says up to where the journal has to be synced for all about the inode.
+    fn publish_for_sync(&self, ino: Ino, wait: Wait) -> Result<Position> {
         let (end, published) = self.run(wait, |table| {
             let inode = table.get(ino)?;
             let dirty = matches!(&inode.node, Node::File(file) if file.is_dirty() || !file.is_published());
@@ -390,16 +411,7 @@ impl Worktree {
         if published {
             self.wake();
         }
-        self.journal.sync(end)
-    }
-
-    /// As [`fsync`](Self::fsync) on a thread that has more to do: gives up with [`WorkError::WouldBlock`] where that
-    /// would take longer than a flush of the disk.
-    pub fn fsync_soon(&self, ino: Ino) -> Result<()> {
-        if !self.is_calm() {
-            return Err(WorkError::WouldBlock);
-        }
-        self.fsync(ino, Wait::No)
+        Ok(end)
     }
 
     /// Makes everything acknowledged so far durable.

@@ -9,6 +9,7 @@ pub mod guard;
 mod kernel_cache;
 mod lifecycle;
 mod listings;
+mod near;
 mod permissions;
 mod programs;
 mod races;

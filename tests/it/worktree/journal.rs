@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kura::base::disk::OpenMode;
-use kura::base::sim_disk::{Crash, SimDisk};
+use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::version::entry::Ino;
 use kura::worktree::{JournalError, NewNode, Wait, WorkError};
 
@@ -85,6 +85,30 @@ fn zeros_ahead_of_a_journal_that_is_flushed_often_are_no_damage_and_hide_none() 
     assert!(segments(&rig).iter().all(|(_, len)| *len < 64 * 1024), "{:?}", segments(&rig));
     drop(tree);
     assert!(live(&rig.open().unwrap()) == before);
+}
+
+#[test]
+fn a_disk_without_room_for_zeros_loses_nothing() {
+    for room in (200..9000).step_by(400) {
+        let (rig, sim) = Rig::new(4);
+        let tree = rig.open().unwrap();
+        let ino = super::create(&tree, "log").ino;
+        sim.fail_writes_with(libc::ENOSPC, room);
+        let refused = (0..40_u32).filter(|round| {
+            let written = tree.write(ino, 0, &round.to_le_bytes(), 0, Wait::Yes);
+            written.and_then(|()| tree.fsync(ino, Wait::Yes)).is_err()
+        });
+        assert!(refused.count() > 0, "{room}");
+        sim.allow_writes();
+        for round in 40..60_u32 {
+            write(&tree, ino, 0, &round.to_le_bytes());
+            tree.fsync(ino, Wait::Yes).unwrap();
+        }
+        let before = live(&tree);
+        drop(tree);
+        let sim = sim.reopen(Crash::PowerCut { keep: Keep::None });
+        assert!(live(&rig.after(sim).open().unwrap()) == before, "{room}");
+    }
 }
 
 #[test]
