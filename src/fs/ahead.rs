@@ -1,4 +1,4 @@
-//! Reading ahead: the kernel asks for 128 or 256 KiB at a time, so whoever reads a file in order, or
+//! Reading ahead: the kernel asks for 128 or 384 KiB at a time, so whoever reads a file in order, or
 //! the files of a directory one after another, is recognized here.
 
 use std::num::NonZeroUsize;

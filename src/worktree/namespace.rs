@@ -379,8 +379,8 @@ impl Worktree {
         self.journal.sync(end)
     }
 
-    /// Does of an [`fsync`](Self::fsync) (of all names, without a file) what needs no waiting; true when what is left to
-    /// [`sync`](Self::sync) is so little that it takes about as long as the disk needs for anything.
+    /// Does of an [`fsync`](Self::fsync) (of all names, without a file) what needs no waiting; true when what is left
+    /// to [`sync`](Self::sync) is so little that it takes about as long as the disk needs for anything.
     pub fn begin_fsync(&self, file: Option<Ino>) -> Result<bool> {
         if !self.is_calm() {
             return Ok(false);
