@@ -15,6 +15,9 @@ use crate::store::StoreError;
 
 /// Longer files go up in parts of this length, in bytes.
 const PART_LEN: u64 = 64 << 20;
+/// A server puts parts together so many times as fast as the slowest line carries them. For a long file that takes
+/// minutes, in which it says nothing.
+const JOINING_SPEED: u64 = 256;
 
 /// What went wrong, as far as it matters to whoever asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +204,8 @@ impl Bucket {
             let upload = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
             let request = client.complete_multipart_upload().bucket(self.bucket()).key(self.full(key));
             let request = request.upload_id(&id).multipart_upload(upload).set_if_match(etag);
+            let settings = self.0.inner.patience(usize::try_from(len / JOINING_SPEED).unwrap_or(usize::MAX), 1);
+            let request = request.customize().config_override(settings);
             self.wait(async { request.send().await.map(|done| done.e_tag).map_err(|error| failed(&error)) })
         });
         if done.is_err() {
