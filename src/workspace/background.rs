@@ -21,7 +21,7 @@ use crate::worktree::{Checkpoint, Reason, Wait};
 
 /// How often the version timer looks, at most.
 const TICK_MS: u64 = 250;
-/// Files are closed in bursts. Absorbed together they cost less, and what was closed is in the journal.
+/// Files are closed in bursts. Absorbed together they cost less, and their bytes are in the journal.
 const ABSORB_PACE_MS: u64 = 25;
 /// Wait after content could not be absorbed, and at first after no version could be recorded.
 const ABSORB_RETRY_MS: u64 = 2_000;
@@ -158,14 +158,24 @@ impl Workspace {
     fn keep_absorbing(&self) {
         while !self.background.is_stopping() {
             self.tree().wait_for_work(Duration::from_secs(1));
-            if self.tree().is_calm() && !self.background.pause(Duration::from_millis(ABSORB_PACE_MS)) {
+            self.tree().note_closed();
+            if self.tree().is_calm() && !self.pause_absorbing(ABSORB_PACE_MS) {
                 return;
             }
             let absorbed = self.tree().stage_ample().and(self.tree().absorb_all());
-            if absorbed.is_err() && !self.background.pause(Duration::from_millis(ABSORB_RETRY_MS)) {
+            if absorbed.is_err() && !self.pause_absorbing(ABSORB_RETRY_MS) {
                 return;
             }
         }
+    }
+
+    /// Pauses, and tells the journal meanwhile what was closed; false when it is time to end.
+    fn pause_absorbing(&self, time_ms: u64) -> bool {
+        (0..time_ms / ABSORB_PACE_MS).all(|_| {
+            let goes_on = self.background.pause(Duration::from_millis(ABSORB_PACE_MS));
+            self.tree().note_closed();
+            goes_on
+        })
     }
 
     /// Hashes large files that were edited. Where that would fetch all of a file from far away, it is left.

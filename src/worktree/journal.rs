@@ -153,9 +153,14 @@ impl Journal {
 
     /// Appends one frame with these records; they are in the system's hands when this returns.
     pub(super) fn append(&self, records: &[Record]) -> Result<(FrameRef, Position)> {
+        self.append_after(&[], records)
+    }
+
+    /// As [`append`](Self::append), with the records of `before` ahead of the others.
+    pub(super) fn append_after(&self, before: &[Record], records: &[Record]) -> Result<(FrameRef, Position)> {
         let mut state = self.state.lock();
         let mut frame = std::mem::take(&mut state.frame);
-        let appended = self.append_frame(&mut state, records, &mut frame);
+        let appended = self.append_frame(&mut state, (before, records), &mut frame);
         if frame.capacity() <= FRAME_KEPT_MAX {
             state.frame = frame;
         }
@@ -163,13 +168,18 @@ impl Journal {
     }
 
     /// Makes the frame in `frame`, which may hold anything, and writes it.
-    fn append_frame(&self, state: &mut State, records: &[Record], frame: &mut Vec<u8>) -> Result<(FrameRef, Position)> {
+    fn append_frame(
+        &self,
+        state: &mut State,
+        (before, records): (&[Record], &[Record]),
+        frame: &mut Vec<u8>,
+    ) -> Result<(FrameRef, Position)> {
         if let Some(failed) = &state.failed {
             return Err(failed.clone().into());
         }
         frame.clear();
         frame.resize(FRAME_HEADER_LEN + SEAL_FRONT_LEN, 0);
-        record::encode_onto(records, frame);
+        record::encode_onto(before, records, frame);
         if frame.len() + TAG_LEN > FRAME_LEN_MAX {
             return Err(WorkError::TooLarge);
         }

@@ -223,30 +223,30 @@ impl Worktree {
         Ok(end)
     }
 
-    /// Journals records that somebody else applies, after what a replay needs to find their inodes.
-    /// Bytes of layers may go ahead in frames of their own; from the first other record on, they
+    /// Journals records that somebody else applies, after what closes left to be journaled and what a replay needs to
+    /// find their inodes. Bytes of layers may go ahead in frames of their own; from the first other record on, they
     /// are in one frame.
     pub(super) fn append(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
         self.append_all(table, records).inspect_err(|error| self.note_full(error))
     }
 
     fn append_all(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
-        let places = table.places(records);
-        if !places.is_empty() {
-            self.journal.append(&places)?;
-            table.note_placed(&places);
-        }
+        let closed = table.closed_records();
+        let mut before = table.places(closed.iter().chain(records));
+        before.extend_from_slice(&closed);
         let (mut from, mut len) = (0, 0);
         for (index, record) in records.iter().enumerate().take_while(|(_, record)| record.is_bytes()) {
             if let Record::Write { data, .. } = record {
                 if len > FRAME_BYTES_MAX {
-                    self.journal.append(&records[from..index])?;
+                    self.journal.append_after(&before, &records[from..index])?;
+                    table.note_told(&std::mem::take(&mut before));
                     (from, len) = (index, 0);
                 }
                 len += data.0.len();
             }
         }
-        let appended = self.journal.append(&records[from..])?;
+        let appended = self.journal.append_after(&before, &records[from..])?;
+        table.note_told(&before);
         table.note_placed(records);
         Ok(appended)
     }
@@ -349,7 +349,8 @@ impl Worktree {
         })
     }
 
-    /// Closes a handle. The last writer's close publishes the file.
+    /// Closes a handle. The last writer's close publishes the file; the journal learns of it with the next change, or
+    /// from whoever absorbs.
     pub fn release(&self, ino: Ino, write: bool) {
         let frozen = {
             let mut table = self.table();
@@ -368,13 +369,15 @@ impl Worktree {
             if frozen {
                 table.note_layers(ino);
                 table.mark_published(ino);
+                table.closed.insert(ino);
             }
             table.reap(ino);
             frozen
         };
         if frozen {
-            if let Err(error) = self.note_complete(&[ino]) {
-                tracing::debug!("a kill may make a draft of inode {}, which was closed: {error}", ino.0);
+            // Who absorbs a large file has no time for it.
+            if self.absorbing.is_locked() {
+                self.note_closed();
             }
             self.wake();
         }

@@ -414,8 +414,9 @@ impl Worktree {
         Ok(end)
     }
 
-    /// Makes everything acknowledged so far durable.
+    /// Makes everything acknowledged so far durable, and what was closed as such where there is room to write that down.
     pub fn sync(&self) -> Result<()> {
+        self.note_closed();
         self.journal.sync(self.journal.end())
     }
 }

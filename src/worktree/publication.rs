@@ -27,7 +27,8 @@ impl Worktree {
     /// Absorbs all frozen layers; returns the first error after having tried every file.
     pub fn absorb_all(&self) -> Result<()> {
         let inos: Vec<Ino> = self.table().frozen.iter().copied().collect();
-        let mut outcome = self.note_complete(&inos);
+        self.note_closed();
+        let mut outcome = Ok(());
         for ino in inos {
             if let Err(error) = self.absorb_file(ino) {
                 tracing::warn!("the content of inode {} stays in the journal for now: {error}", ino.0);
@@ -40,6 +41,7 @@ impl Worktree {
 
     fn absorb_file(&self, ino: Ino) -> Result<()> {
         let _absorbing = self.absorbing.lock();
+        self.note_closed();
         let (base, layers) = {
             let table = self.table();
             let Some(inode) = table.find(ino).filter(|inode| inode.nlink > 0) else { return Ok(()) };
@@ -54,30 +56,16 @@ impl Worktree {
         self.install(ino, last, body, records)
     }
 
-    /// Absorbing comes later and takes a while. A kill before its end shall not make drafts of what was published and
-    /// is in the journal.
-    pub(super) fn note_complete(&self, inos: &[Ino]) -> Result<()> {
+    /// Tells the journal what was closed, unless it knows. Absorbing comes later and takes a while: a kill before its
+    /// end shall not make drafts of what was published and is in the journal.
+    pub fn note_closed(&self) {
         let mut table = self.table();
-        let mut records = Vec::new();
-        for ino in inos.iter().copied() {
-            let Some(Node::File(file)) = table.find(ino).map(|inode| &inode.node) else { continue };
-            let is_logged = file.frozen.iter().all(|layer| layer.extents.unlogged_len() == 0);
-            let new = file.frozen.iter().filter(|layer| is_logged && !layer.complete);
-            records.extend(new.map(|layer| Record::Complete { ino, layer: layer.id }));
+        // The records go ahead of whatever is appended.
+        if !table.closed_records().is_empty()
+            && let Err(error) = self.append(&mut table, &[])
+        {
+            tracing::debug!("a kill would make drafts of files that were closed: {error}");
         }
-        if records.is_empty() {
-            return Ok(());
-        }
-        self.append(&mut table, &records)?;
-        for record in &records {
-            let Record::Complete { ino, layer: id } = record else { continue };
-            let Some(Node::File(file)) = table.find_mut(*ino).map(|inode| &mut inode.node) else { continue };
-            file.frozen
-                .iter_mut()
-                .filter(|layer| layer.id == *id)
-                .for_each(|layer| Arc::make_mut(layer).complete = true);
-        }
-        Ok(())
     }
 
     /// Makes content of layers; the caller appends the records and registers them.
@@ -225,6 +213,7 @@ impl Worktree {
     /// Of a file without a name, which nothing publishes any more, all layers are.
     pub(super) fn stage(&self, ino: Ino) -> Result<()> {
         let _absorbing = self.absorbing.lock();
+        self.note_closed();
         let (base, layers, draft) = {
             let mut table = self.table();
             let Some(inode) = table.find_mut(ino) else { return Ok(()) };
@@ -274,7 +263,7 @@ impl Worktree {
         Ok(())
     }
 
-    /// Whether absorbing may wait a little: all that was closed is in the journal, and little is dirty.
+    /// Whether absorbing may wait a little: the bytes of all that was closed are in the journal, and little is dirty.
     pub fn is_calm(&self) -> bool {
         self.dirty_bytes.load(Ordering::Relaxed) < STAGE_LEN_MIN
     }

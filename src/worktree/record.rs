@@ -1,5 +1,6 @@
 //! Journal records. Replaying a record applies it by the same code that applied it first.
 
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
@@ -139,11 +140,22 @@ pub(super) struct AttrSet {
     pub(super) ctime: Timestamp,
 }
 
-/// Appends the encoded records to a buffer.
-pub(super) fn encode_onto(records: &[Record], out: &mut Vec<u8>) {
-    out.reserve(records.iter().map(Record::bytes_len).sum());
-    postcard::serialize_with_flavor(records, Onto(out))
+/// Appends the encoded records to a buffer: those of `before`, and then `records`, as one list.
+pub(super) fn encode_onto(before: &[Record], records: &[Record], out: &mut Vec<u8>) {
+    out.reserve(before.iter().chain(records).map(Record::bytes_len).sum());
+    postcard::serialize_with_flavor(&List(before, records), Onto(out))
         .unwrap_or_else(|_| unreachable!("our own plain types always encode"));
+}
+
+/// Two slices that are encoded as one list.
+struct List<'a>(&'a [Record], &'a [Record]);
+
+impl Serialize for List<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len() + self.1.len()))?;
+        self.0.iter().chain(self.1).try_for_each(|record| list.serialize_element(record))?;
+        list.end()
+    }
 }
 
 /// Appends what is encoded to a buffer.

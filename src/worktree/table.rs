@@ -1,6 +1,7 @@
 //! The table of inodes: what is in memory of the tree, what is dirty, what must be loaded.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::cookies::KeptCookies;
 use super::inode::{Children, Directory, Inode, Node};
@@ -111,6 +112,8 @@ pub(super) struct Table {
     pub(super) staging: HashSet<Ino>,
     /// Files with drafts.
     pub(super) drafts: HashSet<Ino>,
+    /// Files that were closed, of which the journal may not know that yet.
+    pub(super) closed: HashSet<Ino>,
     pub(super) links: TreeRef,
     pub(super) counts: Totals,
     /// High half of new inode numbers: this client's.
@@ -154,6 +157,7 @@ impl Table {
             dirty_root: false,
             frozen: HashSet::new(),
             drafts: HashSet::new(),
+            closed: HashSet::new(),
             staging: HashSet::new(),
             links,
             counts,
@@ -433,15 +437,15 @@ impl Table {
 
     /// What a replay has to be told of, so that it finds the inodes that `records` name: each of
     /// them, and the directories above.
-    pub(super) fn places(&self, records: &[Record]) -> Vec<Record> {
+    pub(super) fn places<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Vec<Record> {
         let mut places = Vec::new();
         let mut seen = HashSet::new();
-        for ino in records.iter().flat_map(Record::inodes) {
+        for ino in records.into_iter().flat_map(Record::inodes) {
             let mut at = ino;
             while at != Ino::ROOT && !self.placed.contains(&at) && seen.insert(at) {
                 let Some(inode) = self.inodes.get(&at) else { break };
                 let parent = inode.home.as_ref().map(|(parent, _)| *parent);
-                if parent.is_some() || inode.linked {
+                if parent.is_some() || (inode.linked && inode.nlink > 0) {
                     places.push(Record::Place { ino: at, parent });
                 }
                 let Some(parent) = parent else { break };
@@ -459,6 +463,32 @@ impl Table {
             Record::Graft { inode, .. } => Some(inode.ino),
             _ => None,
         }));
+    }
+
+    /// What the journal has not been told of files that were closed. Content that it does not have is told of with
+    /// its bytes.
+    pub(super) fn closed_records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for ino in self.closed.iter().copied() {
+            let Some(inode) = self.inodes.get(&ino).filter(|inode| inode.nlink > 0) else { continue };
+            let Node::File(file) = &inode.node else { continue };
+            let logged = file.frozen.iter().take_while(|layer| layer.extents.unlogged_len() == 0);
+            let new = logged.filter(|layer| !layer.complete);
+            records.extend(new.map(|layer| Record::Complete { ino, layer: layer.id }));
+        }
+        records
+    }
+
+    /// Notes that the journal has [places](Self::places) and [what was closed](Self::closed_records).
+    pub(super) fn note_told(&mut self, records: &[Record]) {
+        self.note_placed(records);
+        self.closed.clear();
+        for record in records {
+            let Record::Complete { ino, layer: id } = record else { continue };
+            let Some(Node::File(file)) = self.inodes.get_mut(ino).map(|inode| &mut inode.node) else { continue };
+            let told = file.frozen.iter_mut().filter(|layer| layer.id == *id);
+            told.for_each(|layer| Arc::make_mut(layer).complete = true);
+        }
     }
 
     /// All names of these inodes in the directories that are in memory.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kura::base::disk::OpenMode;
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::version::entry::Ino;
-use kura::worktree::{JournalError, NewNode, Wait, WorkError};
+use kura::worktree::{JournalError, NewNode, Wait, WorkError, XattrMode};
 
 use super::{CALLER, checkpoint, save, write};
 use crate::rig::{Rig, live};
@@ -109,6 +109,30 @@ fn a_disk_without_room_for_zeros_loses_nothing() {
         let sim = sim.reopen(Crash::PowerCut { keep: Keep::None });
         assert!(live(&rig.after(sim).open().unwrap()) == before, "{room}");
     }
+}
+
+#[test]
+fn a_new_file_costs_two_writes_and_a_change_of_an_old_one_costs_one() {
+    const FILES: u64 = 20;
+    let (rig, sim) = Rig::new(4);
+    let tree = rig.open().unwrap();
+    let names: Vec<String> = (0..FILES).map(|number| format!("file{number}")).collect();
+    let before = sim.steps();
+    for name in &names {
+        let ino = super::create(&tree, name).ino;
+        write(&tree, ino, 0, b"bytes");
+        tree.log(ino, Wait::Yes).unwrap();
+        tree.release(ino, true);
+    }
+    assert_eq!(sim.steps() - before, 2 * FILES, "the name, with the close before it, and the bytes");
+    checkpoint(&tree);
+    let inos: Vec<Ino> =
+        names.iter().map(|name| tree.lookup(Ino::ROOT, name.as_bytes(), Wait::Yes).unwrap().ino).collect();
+    let before = sim.steps();
+    for ino in inos {
+        tree.setxattr(ino, b"user.mark", b"value", XattrMode::Set, Wait::Yes).unwrap();
+    }
+    assert_eq!(sim.steps() - before, FILES, "where the file is found, and the change of it");
 }
 
 #[test]
