@@ -51,19 +51,23 @@ impl Table {
     pub(super) fn joined_records(&self) -> Vec<Record> {
         let mut aliases: Vec<&Inode> = self.aliases.iter().filter_map(|ino| self.find(*ino)).collect();
         aliases.sort_by_key(|inode| inode.ino);
-        let graft = |inode: &Inode| {
-            let (parent, name) = inode.home.clone()?;
-            let published = inode.file().ok().and_then(|file| file.published.as_ref());
-            let entry = Box::new(inode.to_entry(published));
-            Some(Record::Graft { parent, name: name.to_vec(), inode: entry, published: true })
-        };
-        let mut records: Vec<Record> = aliases.into_iter().filter_map(graft).collect();
+        let mut records: Vec<Record> = aliases.into_iter().filter_map(Inode::alias_graft).collect();
         let mut contests: Vec<(&Ino, &Contest)> = self.contests.iter().collect();
         contests.sort_by_key(|(ino, _)| **ino);
         let contest =
             |(ino, contest): (&Ino, &Contest)| Record::Contest { ino: *ino, contest: Some(Box::new(contest.clone())) };
         records.extend(contests.into_iter().map(contest));
         records
+    }
+}
+
+impl Inode {
+    /// The record that gives an inode with another number than the newest version has for it its name.
+    pub(super) fn alias_graft(&self) -> Option<Record> {
+        let (parent, name) = self.home.clone()?;
+        let published = self.file().ok().and_then(|file| file.published.as_ref());
+        let inode = Box::new(self.to_entry(published));
+        Some(Record::Graft { parent, name: name.to_vec(), inode, published: true })
     }
 }
 
@@ -338,4 +342,48 @@ fn set_attributes(inode: &mut Inode, entry: &Entry) {
     (inode.uid, inode.gid) = (entry.uid, entry.gid);
     (inode.atime, inode.mtime, inode.ctime) = (entry.atime, entry.mtime, entry.ctime);
     inode.xattrs = (!entry.xattrs.is_empty()).then(|| Box::new(entry.xattrs.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::FileId;
+    use crate::version::entry::Xattrs;
+    use crate::version::tree::TreeRef;
+    use crate::worktree::table::Totals;
+
+    fn entry(ino: u64, body: Body) -> Entry {
+        let time = Timestamp::default();
+        Entry {
+            ino: Ino(ino),
+            file_id: FileId([0; 16]),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            xattrs: Xattrs::default(),
+            body,
+        }
+    }
+
+    #[test]
+    fn an_inode_that_gets_another_number_while_names_are_loaded_is_told_to_the_journal_before_what_is_done_to_it() {
+        let root = entry(Ino::ROOT.0, Body::Directory { names: TreeRef::default(), subdirs: 0 });
+        let root = Inode::from_entry(root, 1, false, None);
+        let mut table = Table::new(root, TreeRef::default(), Totals::default(), 1);
+        let file = entry(77, Body::File(FileBody::default()));
+        // It lost its name while it was open, and others gave it back.
+        table.insert(Inode::from_entry(file.clone(), 0, false, None));
+        table.install_names(Ino::ROOT, vec![(b"file"[..].into(), file)]);
+        let Ok(Some(ino)) = table.child(Ino::ROOT, b"file") else { panic!("the name is there") };
+        assert_ne!(ino, Ino(77));
+        let change = Record::Complete { ino, layer: 0 };
+        let told = table.places([&change]);
+        let [Record::Graft { parent: Ino::ROOT, name, inode, published: true }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((&name[..], inode.ino), (&b"file"[..], ino));
+        table.note_told(&told);
+        assert!(table.places([&change]).is_empty(), "it is told once");
+    }
 }

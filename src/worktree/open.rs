@@ -11,7 +11,7 @@ use super::absorb::local_blob;
 use super::checkpoint::CheckpointState;
 use super::inode::{Inode, Node};
 use super::journal::{End, FrameRef, Journal, OnDamage, Replay, Start};
-use super::live::{Worktree, WorktreeParts};
+use super::live::{LOADS_MAX, Worktree, WorktreeParts};
 use super::load::load;
 use super::local_blobs::{BlobMap, LocalBlobs, LocalPlace};
 use super::pages::NewPages;
@@ -341,14 +341,17 @@ fn recover(
 }
 
 fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: &Path) -> Result<()> {
-    loop {
+    let misfit = |what: &str| {
+        let reason = format!("a record of {what}: {}", record.word());
+        Err(JournalError::Misfit { path: dir.to_owned(), reason }.into())
+    };
+    for _ in 0..LOADS_MAX {
         match table.apply(record) {
             Ok(()) => return Ok(()),
             // Content of a file that was unlinked while open has nowhere to go.
             Err(Stop::Failed(WorkError::NotFound)) if concerns_content(record) => return Ok(()),
             Err(Stop::Failed(WorkError::NotFound)) => {
-                let reason = format!("a record of an unknown name or inode: {}", record.word());
-                return Err(JournalError::Misfit { path: dir.to_owned(), reason }.into());
+                return misfit("an unknown name or inode");
             }
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Held) => return Err(WorkError::WouldBlock),
@@ -358,6 +361,7 @@ fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: 
             }
         }
     }
+    misfit("an inode that is not where it should be")
 }
 
 fn concerns_content(record: &Record) -> bool {

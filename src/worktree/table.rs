@@ -438,20 +438,24 @@ impl Table {
     /// What a replay has to be told of, so that it finds the inodes that `records` name: each of
     /// them, and the directories above.
     pub(super) fn places<'a>(&self, records: impl IntoIterator<Item = &'a Record>) -> Vec<Record> {
-        let mut places = Vec::new();
+        let (mut places, mut grafts) = (Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         for ino in records.into_iter().flat_map(Record::inodes) {
             let mut at = ino;
             while at != Ino::ROOT && !self.placed.contains(&at) && seen.insert(at) {
                 let Some(inode) = self.inodes.get(&at) else { break };
                 let parent = inode.home.as_ref().map(|(parent, _)| *parent);
-                if parent.is_some() || (inode.linked && inode.nlink > 0) {
+                if self.aliases.contains(&at) {
+                    // It came with the names of its directory, after the segment began.
+                    grafts.extend(inode.alias_graft());
+                } else if parent.is_some() || (inode.linked && inode.nlink > 0) {
                     places.push(Record::Place { ino: at, parent });
                 }
                 let Some(parent) = parent else { break };
                 at = parent;
             }
         }
+        places.append(&mut grafts);
         places
     }
 

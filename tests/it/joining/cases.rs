@@ -184,6 +184,45 @@ fn who_reads_a_file_goes_on_reading_what_was_opened() {
 }
 
 #[test]
+fn a_file_that_came_back_while_it_was_open_is_another_one_and_survives_a_kill() {
+    let rig = Rig::new();
+    let a = rig.open("a");
+    mkdir(&a, "d");
+    write(&a, "d/f", b"base of f");
+    for number in 0..50 {
+        mkdir(&a, &format!("other{number}"));
+        write(&a, &format!("other{number}/file"), b"content");
+    }
+    publish(&a);
+    let mut options = rig.options("b");
+    options.limits.inodes_max = 1;
+    let b = rig.try_open(options).unwrap();
+    let file = ino(&b, "d/f");
+    b.tree().open(file, false, false, 0, Wait::Yes).unwrap();
+    remove(&b, "d/f");
+    publish(&b);
+    // Who edited it keeps it, under its number.
+    write(&a, "d/f", b"edit of f");
+    publish(&a);
+    // What was used longest ago leaves memory.
+    live(&b);
+    assert!(b.pull().unwrap());
+    let back = ino(&b, "d/f");
+    assert_ne!(back, file);
+    assert_eq!(b.tree().read(file, 0, 100, Wait::Yes).unwrap(), b"base of f");
+    b.tree().open(back, true, false, 0, Wait::Yes).unwrap();
+    b.tree().write(back, 0, b"EDIT", 0, Wait::Yes).unwrap();
+    b.tree().fsync(back, Wait::Yes).unwrap();
+    drop(b);
+    let b = rig.open("b");
+    assert_eq!(read(&b, "d/f"), b"EDIT of f");
+    publish(&b);
+    a.pull().unwrap();
+    assert_eq!(read(&a, "d/f"), b"EDIT of f");
+    assert_eq!(live(&a), live(&b));
+}
+
+#[test]
 fn a_name_that_is_being_made_here_keeps_its_file() {
     let (rig, a, b) = two();
     let tree = b.tree();
