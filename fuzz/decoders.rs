@@ -8,26 +8,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kura::apps::batch::{self, FilePath, Glob, Job, Journal, PatchOp};
-use kura::apps::profile::LockFile;
+use kura::apps::profile::{LockFile, check_manifest};
+use kura::apps::release::{Anchor, Channel, Package, check_proposal};
 use kura::apps::sealed::{Header, Settings, ShareIds, check_object, take_secrets};
-use kura::base::clock::Timestamp;
-use kura::base::disk::{Disk, replace_file};
+use kura::base::clock::{ManualClock, Timestamp};
+use kura::base::disk::{Disk, read_file, replace_file};
 use kura::base::ids::{BlobId, PackId, RunId, SlotId, VersionId, WorkspaceId};
 use kura::base::sim_disk::SimDisk;
-use kura::blob::{BlobKind, ChunkRef, Location, PackBuilder, Place, RunRef, codec, location, pack, run};
+use kura::blob::{
+    BlobKind, Blobs, BlobsConfig, ChunkRef, Location, Outbox, PackBuilder, Place, RunRef, codec, location, pack, run,
+};
 use kura::crypto::slots::{
     Capabilities, Credential, KdfParams, NewSlot, RecoveryCode, Secret, create_workspace, read_header, slot_facts,
     unlock,
 };
 use kura::crypto::{Keys, Kind, envelope_epoch};
-use kura::store::{MemoryStore, ObjectKey, StoreUrl};
-use kura::sync::{ClientMemory, Condemned, Name};
-use kura::version::entry::{Entry, LinkRecord};
+use kura::store::{MemoryStore, ObjectKey, ObjectStore, PutCondition, StoreUrl};
+use kura::sync::{ClientMemory, Condemned, LeaseParts, Leases, Name, Term};
+use kura::version::entry::{Body, Entry, Ino, LinkRecord};
 use kura::version::head::{CollectionState, Head};
-use kura::version::index::IndexRecord;
+use kura::version::index::{Counts, IndexRecord};
 use kura::version::tree::{PageIo, TreeRef};
 use kura::workspace::{InitOptions, OpenOptions, Workspace};
-use kura::worktree::{Base, Caller, NewNode, Queued, Wait};
+use kura::worktree::{
+    Base, Caller, Changes, Limits, NewNode, Queued, RenameMode, Wait, WorkError, Worktree, WorktreeParts, XattrMode,
+};
 
 /// Decodes bytes, whatever they are, and does not panic.
 type Decode = dyn Fn(&[u8]);
@@ -56,10 +61,21 @@ impl Decoder {
 pub fn decoders() -> Vec<Decoder> {
     let keys = Keys::ephemeral(WorkspaceId::random());
     let base = some_base();
-    [key_objects(), objects(&keys), records(&keys, &base), pages(), local_files(&keys, &base), texts(), applications()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        key_objects(),
+        objects(&keys),
+        records(&keys, &base),
+        pages(),
+        local_files(&keys, &base),
+        vec![journal(&keys)],
+        locks(&keys),
+        texts(),
+        applications(),
+        releases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn key_objects() -> Vec<Decoder> {
@@ -321,6 +337,137 @@ fn local_files(keys: &Keys, base: &Base) -> Vec<Decoder> {
     ]
 }
 
+/// A live tree in `/local`, on a workspace in which nothing is.
+fn tree_on(disk: &SimDisk, keys: &Keys, base: &Base) -> Result<Worktree, WorkError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let outbox = Arc::new(Outbox::open(disk.clone(), PathBuf::from("/local/outbox"))?);
+    let (store, memory_limit_bytes) = (Arc::new(MemoryStore::new()), 1 << 20);
+    let blobs = BlobsConfig { store, keys: keys.clone(), outbox: outbox.clone(), cache: None, memory_limit_bytes };
+    let parts = WorktreeParts {
+        disk,
+        dir: PathBuf::from("/local"),
+        keys: keys.clone(),
+        blobs: Arc::new(Blobs::new(blobs)),
+        outbox,
+        clock: Arc::new(ManualClock::new(Timestamp::from_unix_ns(1))),
+        author: base.index.author.clone(),
+        limits: Limits::default(),
+        read_only: false,
+    };
+    Worktree::recover(parts, || Ok(base.clone()), false)
+}
+
+/// The base of a workspace in which nothing is.
+fn empty_base() -> Base {
+    let mut base = some_base();
+    let empty = Body::Directory { names: TreeRef::default(), subdirs: 0 };
+    (base.index.root.dir.body, base.index.counts) = (empty, Counts::default());
+    (base.runs, base.refs) = (Vec::new(), TreeRef::default());
+    Base { first_segment: 1, journal_chain: [0; 16], queue_sequence: 0, next_ino: 0, ..base }
+}
+
+/// What a frame of the journal is bound to: the journal, the segment, its place in it, and the frame before.
+fn journal_identity(base: &Base, number: u64, previous: &[u8]) -> Vec<u8> {
+    [&base.journal_id[..], &1_u64.to_le_bytes(), &number.to_le_bytes(), previous].concat()
+}
+
+/// What a tree writes to its journal while all kinds of things are done, as one list of records.
+fn some_records(keys: &Keys, base: &Base) -> Vec<u8> {
+    const TAG_LEN: usize = 16;
+    let disk = SimDisk::new(1);
+    let (tree, me, root) = (tree_on(&disk, keys, base).unwrap(), Caller { uid: 0, gid: 0 }, Ino::ROOT);
+    let dir = tree.make(root, b"dir", &NewNode::Directory, 0o755, me, false, Wait::Yes).unwrap().ino;
+    let file = tree.make(dir, b"file", &NewNode::File, 0o644, me, true, Wait::Yes).unwrap().ino;
+    tree.write(file, 0, b"some bytes", 0, Wait::Yes).unwrap();
+    tree.fsync(file, Wait::Yes).unwrap();
+    tree.write(file, 4, b"more", 0, Wait::Yes).unwrap();
+    tree.fallocate(file, 6, 100, true, false, 0, Wait::Yes).unwrap();
+    tree.log(file, Wait::Yes).unwrap();
+    tree.release(file, true);
+    tree.link(file, root, b"link", Wait::Yes).unwrap();
+    tree.setxattr(file, b"user.name", b"value", XattrMode::Set, Wait::Yes).unwrap();
+    tree.absorb_all().unwrap();
+    tree.rename((dir, b"file"), (root, b"renamed"), RenameMode::Replace, Wait::Yes).unwrap();
+    let changes = Changes { size: Some(7), mode: Some(0o600), ..Changes::default() };
+    tree.setattr(file, &changes, 0, Wait::Yes).unwrap();
+    tree.unlink(root, b"link", Wait::Yes).unwrap();
+    tree.rmdir(root, b"dir", Wait::Yes).unwrap();
+    let segment = read_file(&disk, Path::new("/local/journal/0000000000000001"), 1 << 20).unwrap();
+    let (mut rest, mut previous, mut count, mut records) = (&segment[..], [0; TAG_LEN].to_vec(), 0, Vec::new());
+    for number in 0.. {
+        let Some((len, behind)) = rest.split_first_chunk() else { break };
+        let (sealed, behind) = behind.split_at(u32::from_le_bytes(*len) as usize);
+        let plain = keys.open(Kind::Journal, &journal_identity(base, number, &previous), sealed).unwrap();
+        (rest, previous) = (behind, sealed[sealed.len() - TAG_LEN..].to_vec());
+        // Few records are in a frame: their number is one byte.
+        count += plain[0];
+        records.extend_from_slice(&plain[1..]);
+    }
+    assert!((10..0x80).contains(&count));
+    records.insert(0, count);
+    records
+}
+
+fn journal(keys: &Keys) -> Decoder {
+    let (keys, base) = (keys.clone(), empty_base());
+    let sample = some_records(&keys, &base);
+    Decoder::new("journal", sample, move |bytes| {
+        let sealed = keys.seal(Kind::Journal, &journal_identity(&base, 0, &[0; 16]), bytes);
+        let frame = [&(sealed.len() as u32).to_le_bytes()[..], sealed.as_bytes()].concat();
+        let disk = disk_with(Path::new("/local/journal/0000000000000001"), &frame);
+        drop(tree_on(&disk, &keys, &base));
+    })
+}
+
+/// What clients write about locks: in the store, and each for itself.
+fn locks(keys: &Keys) -> Vec<Decoder> {
+    let dir = PathBuf::from("/local");
+    let tree = Arc::new(tree_on(&SimDisk::new(1), keys, &empty_base()).unwrap());
+    let open = {
+        let (keys, dir) = (keys.clone(), dir.clone());
+        move |store: &Arc<MemoryStore>, disk: SimDisk| {
+            disk.create_dir_all(&dir).unwrap();
+            let disk: Arc<dyn Disk> = Arc::new(disk);
+            let (memory, _) = ClientMemory::open(disk.clone(), &dir, keys.clone(), None).unwrap();
+            let parts = LeaseParts {
+                store: store.clone(),
+                keys: keys.clone(),
+                tree: tree.clone(),
+                disk,
+                dir: dir.clone(),
+                clock: Arc::new(ManualClock::new(Timestamp::from_unix_ns(1))),
+                memory: Arc::new(memory),
+                host: "host".to_owned(),
+                user: "user".to_owned(),
+                conditional_writes: true,
+            };
+            Leases::open(parts, |_| ())
+        }
+    };
+    let (store, disk) = (Arc::new(MemoryStore::new()), SimDisk::new(1));
+    let leases = open(&store, disk.clone()).unwrap();
+    leases.acquire(b"a/path", Term::Kept, false).unwrap();
+    let mut names = Vec::new();
+    store.list("", &mut |info| names.push(info.key)).unwrap();
+    let name = names.remove(0);
+    let lease = keys.open(Kind::Lease, name.as_str().as_bytes(), &store.get(&name).unwrap().bytes).unwrap();
+    let held = read_file(&disk, &dir.join("leases"), 1 << 20).unwrap();
+    let held = keys.open(Kind::Local, b"leases", &held).unwrap();
+    let (k1, k2, open_here) = (keys.clone(), keys.clone(), open.clone());
+    vec![
+        Decoder::new("lease", lease, move |bytes| {
+            let store = Arc::new(MemoryStore::new());
+            let sealed = k1.seal(Kind::Lease, name.as_str().as_bytes(), bytes);
+            store.put(&name, &sealed, PutCondition::Always).unwrap();
+            drop(open(&store, SimDisk::new(1)).unwrap().refresh());
+        }),
+        Decoder::new("held-locks", held, move |bytes| {
+            let disk = disk_with(&dir.join("leases"), k2.seal(Kind::Local, b"leases", bytes).as_bytes());
+            drop(open_here(&Arc::new(MemoryStore::new()), disk));
+        }),
+    ]
+}
+
 fn texts() -> Vec<Decoder> {
     let request = br#"{"op": "diff", "from": "latest~1", "to": "latest", "path": "a/b", "patch": true}"#;
     let as_text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -394,5 +541,50 @@ fn applications() -> Vec<Decoder> {
             check_object(bytes).ok();
             drop(take_secrets(bytes));
         }),
+    ]
+}
+
+/// What other people sign, or hand over.
+fn releases() -> Vec<Decoder> {
+    let package =
+        br#"{"name": "tool", "version": "1.2.0", "type": "security", "changes": ["mended"], "from": ">=1.0.0",
+        "floor": "why", "dependencies": {"base": "^1"}, "conflicts": {"old": "*"}, "files": [{"path": "bin/tool",
+        "mode": 493, "size": 3, "integrity": "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}],
+        "checks": [{"name": "runs", "command": ["bin/tool"], "timeout_ms": 1000}]}"#;
+    let channel = br#"{"name": "stable", "packages": {"tool": [{"version": "1.2.0", "bps": 500, "rings": ["early"],
+        "steps": [{"bps": 10000, "min_samples": 5, "min_soak_s": 60, "success_bps_min": 9900, "failures_max": 1}],
+        "since": "2026-01-01T00:00:00Z"}]}, "min_epoch": {"tool": 1},
+        "windows": [{"tz": "Europe/Berlin", "days": ["mon"], "start": "22:00", "end": "04:00"}]}"#;
+    let roles = ["root", "snapshot", "targets", "timestamp"].map(|role| {
+        let id = "ab".repeat(32);
+        format!(r#""{role}": {{"keyids": ["{id}"], "threshold": 1}}"#)
+    });
+    let root = format!(
+        r#"{{"signed": {{"_type": "root", "spec_version": "1.0.0", "consistent_snapshot": true, "version": 1,
+        "expires": "2030-01-01T00:00:00Z", "keys": {{}}, "roles": {{{}}}}}, "signatures": []}}"#,
+        roles.join(", ")
+    );
+    let key = "A".repeat(43) + "=";
+    let anchor = format!(
+        r#"{{"format": 1, "channel": "stable", "channel_key": "{key}", "store_key": "{key}", "root": {root}}}"#
+    );
+    let proposal = format!(r#"{{"format": 1, "root": {root}}}"#);
+    let manifest = br#"{"name": "tools", "version": "1.0", "provider": "us", "description": "what it is",
+        "files": ["a/b", {"path": "c", "mode": "644"}]}"#;
+    let understood = [
+        Package::parse(package, "tool", &"1.2.0".parse().unwrap()).map(drop),
+        Channel::parse(channel, "stable").map(drop),
+        Anchor::parse(anchor.as_bytes(), "file").map(drop),
+        check_proposal(proposal.as_bytes(), "file"),
+    ];
+    assert!(understood.iter().all(Result::is_ok) && check_manifest(manifest, "tools").is_ok(), "{understood:?}");
+    vec![
+        Decoder::new("release-package", package, |bytes| {
+            drop(Package::parse(bytes, "tool", &"1.2.0".parse().unwrap()))
+        }),
+        Decoder::new("release-channel", channel, |bytes| drop(Channel::parse(bytes, "stable"))),
+        Decoder::new("release-anchor", anchor, |bytes| drop(Anchor::parse(bytes, "file"))),
+        Decoder::new("release-proposal", proposal, |bytes| drop(check_proposal(bytes, "file"))),
+        Decoder::new("profile-manifest", manifest, |bytes| drop(check_manifest(bytes, "tools"))),
     ]
 }

@@ -414,7 +414,7 @@ impl Worktree {
         Ok(end)
     }
 
-    /// Makes everything acknowledged so far durable, and what was closed as such where there is room to write that down.
+    /// Makes everything acknowledged so far durable; that files were closed, where there is room to write it down.
     pub fn sync(&self) -> Result<()> {
         self.note_closed();
         self.journal.sync(self.journal.end())

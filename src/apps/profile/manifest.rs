@@ -66,6 +66,11 @@ fn octal<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Resu
     mode.map(Some).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no mode such as `644`")))
 }
 
+/// Whether these bytes are the manifest of a profile of this name.
+pub fn check_manifest(bytes: &[u8], name: &str) -> Result<()> {
+    Manifest::parse(bytes, name, MANIFEST_NAME).map(|_| ())
+}
+
 /// Whether a name is one that a profile or provider can have.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

@@ -30,7 +30,7 @@ mod verify;
 
 pub use error::{Conflict, ProfileError, Result};
 pub use lockfile::{CONFIG_PATH, Entry, LOCK_PATH, LockFile};
-pub use manifest::{MANIFEST_NAME, check_name};
+pub use manifest::{MANIFEST_NAME, check_manifest, check_name};
 pub use phases::{Counters, Phase, counters};
 pub use request::{Drift, FileReport, Install, Installed, Outcome, Place, Reply, Request, Take, Verified};
 

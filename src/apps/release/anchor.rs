@@ -38,8 +38,13 @@ impl Anchor {
         let name = path.display().to_string();
         let bytes = read_file(&RealDisk, path, LEN_MAX)
             .map_err(|error| ReleaseError::unread("file of trust", &name, &error))?;
+        Self::parse(&bytes, &name)
+    }
+
+    /// Understands one that was read from the file `name`.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
         let damaged = |reason: String| ReleaseError::Damaged { object: format!("the file of trust {name}"), reason };
-        let anchor: Anchor = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let anchor: Anchor = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if anchor.format != FORMAT {
             return Err(damaged(format!("it has form {}, and this program knows {FORMAT}", anchor.format)));
         }

@@ -174,7 +174,7 @@ pub struct Client<'a> {
 
 impl Channel {
     /// Reads a signed channel.
-    pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Self> {
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
         let bad = |reason: String| ReleaseError::Damaged { object: format!("channel `{name}`"), reason };
         let channel: Channel = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         if channel.name != name {

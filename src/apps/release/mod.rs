@@ -63,6 +63,7 @@ pub use keys::{Thresholds, keygen};
 pub use lock::Installed;
 pub use notify::Notify;
 pub use package::{Check, File, Package, UpdateType, check_name};
+pub use proposal::check_proposal;
 pub use repository::{Access, DirRepository, Repository, open as open_repository};
 pub use request::{Change, Decision, Doing, Done, Listed, Plan, Reply, Request, Rollout, Signing, Standing};
 pub use rollout::{Feedback, Outcome, Totals, Verdict, carry_out, judge};

@@ -133,7 +133,7 @@ pub fn check_name(what: &'static str, name: &str) -> Result<()> {
 
 impl Package {
     /// Reads a signed description, which must be that of this package and version.
-    pub(super) fn parse(bytes: &[u8], name: &str, version: &Version) -> Result<Self> {
+    pub fn parse(bytes: &[u8], name: &str, version: &Version) -> Result<Self> {
         let bad = |problem: String| ReleaseError::BadPackage {
             package: format!("{name} {version}"),
             problems: vec![problem],

@@ -40,6 +40,11 @@ pub(super) struct Proposal {
     files: BTreeMap<String, String>,
 }
 
+/// Whether bytes from the file `path` are something to be signed.
+pub fn check_proposal(bytes: &[u8], path: &str) -> Result<()> {
+    Proposal::parse(bytes, path).map(|_| ())
+}
+
 fn unsigned<T: Role>(role: T) -> Signed<T> {
     Signed { signed: role, signatures: Vec::new() }
 }
@@ -58,11 +63,15 @@ impl Proposal {
 
     /// Reads one, from wherever it was.
     pub(super) fn read(path: &str) -> Result<Self> {
-        let damaged =
-            |reason: String| ReleaseError::Damaged { object: format!("what is to be signed in {path}"), reason };
         let bytes = read_file(&RealDisk, Path::new(path), LEN_MAX)
             .map_err(|error| ReleaseError::unread("file to be signed", path, &error))?;
-        let proposal: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        Self::parse(&bytes, path)
+    }
+
+    fn parse(bytes: &[u8], path: &str) -> Result<Self> {
+        let damaged =
+            |reason: String| ReleaseError::Damaged { object: format!("what is to be signed in {path}"), reason };
+        let proposal: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if proposal.format != FORMAT {
             return Err(damaged(format!("it has form {}, and this program knows {FORMAT}", proposal.format)));
         }
