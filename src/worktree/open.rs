@@ -350,9 +350,7 @@ fn replay_record(pages: &NewPages<'_>, table: &mut Table, record: &Record, dir: 
             Ok(()) => return Ok(()),
             // Content of a file that was unlinked while open has nowhere to go.
             Err(Stop::Failed(WorkError::NotFound)) if concerns_content(record) => return Ok(()),
-            Err(Stop::Failed(WorkError::NotFound)) => {
-                return misfit("an unknown name or inode");
-            }
+            Err(Stop::Failed(WorkError::NotFound)) => return misfit("an unknown name or inode"),
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Held) => return Err(WorkError::WouldBlock),
             Err(Stop::Need(need)) => {

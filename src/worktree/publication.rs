@@ -27,7 +27,6 @@ impl Worktree {
     /// Absorbs all frozen layers; returns the first error after having tried every file.
     pub fn absorb_all(&self) -> Result<()> {
         let inos: Vec<Ino> = self.table().frozen.iter().copied().collect();
-        self.note_closed();
         let mut outcome = Ok(());
         for ino in inos {
             if let Err(error) = self.absorb_file(ino) {

@@ -201,7 +201,7 @@ fn a_file_that_came_back_while_it_was_open_is_another_one_and_survives_a_kill() 
     b.tree().open(file, false, false, 0, Wait::Yes).unwrap();
     remove(&b, "d/f");
     publish(&b);
-    // Who edited it keeps it, under its number.
+    // An edit outweighs a removal.
     write(&a, "d/f", b"edit of f");
     publish(&a);
     // What was used longest ago leaves memory.
