@@ -245,7 +245,8 @@ fn read_config_file() -> Result<ConfigFile, Failure> {
     parse_config(&text).map(|values| ConfigFile { values, path: path.clone() }).map_err(|reason| failed(&reason))
 }
 
-fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
+/// The values of a configuration file; else what is wrong with it, with its line where there is one.
+pub fn parse_config(text: &str) -> Result<BTreeMap<String, String>, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
         format!("line {line}: {}", error.message())

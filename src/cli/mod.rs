@@ -60,6 +60,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::control::{Exit, Failure};
 use config::Config;
+pub use config::parse_config;
+pub use mounts::Record as MountRecord;
 use output::Output;
 
 /// An encrypted, versioned workspace in S3 or a local directory, mounted as an ordinary directory.

@@ -60,7 +60,7 @@ pub use error::WorkspaceError;
 pub use forget::ForgetReport;
 pub use keep::is_known;
 pub use maintain::Maintenance;
-pub use near::Fetching;
+pub use near::{Fetching, decode_pins};
 pub use opened::Workspace;
 pub use options::{CredentialSource, Fsync, InitOptions, InitReport, Intervals, Notice, OpenOptions};
 pub use place::is_inside;

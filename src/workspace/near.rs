@@ -105,6 +105,11 @@ impl PageIo for Noting<'_> {
     }
 }
 
+/// The paths that a list of what is pinned names, once it is opened; `None` when it is none.
+pub fn decode_pins(plain: &[u8]) -> Option<Vec<Vec<u8>>> {
+    postcard::from_bytes(plain).ok()
+}
+
 impl Workspace {
     /// Refuses paths that a version does not have.
     pub fn check_present(&self, version: VersionId, paths: &[Vec<u8>]) -> Result<()> {
@@ -262,7 +267,7 @@ impl Workspace {
             Err(error) if error.kind() == ErrorKind::NotFound => return,
             Err(_) => None,
         };
-        match read.and_then(|plain| postcard::from_bytes(&plain).ok()) {
+        match read.and_then(|plain| decode_pins(&plain)) {
             Some(pins) => *self.near.pins.lock() = pins,
             None => tracing::warn!("{}: cannot be read, so nothing is pinned", path.display()),
         }

@@ -4,7 +4,7 @@
 //! many random changes; `fuzz/run` searches for new ways through each decoder. `KURA_WRITE_CORPUS=1` begins a corpus for
 //! decoders that have none.
 
-#[path = "../../fuzz/decoders.rs"]
+#[path = "../../fuzz/decoders/mod.rs"]
 mod table;
 
 use std::path::{Path, PathBuf};

@@ -63,6 +63,7 @@ pub use filesystem::{
     Sameness, WalkOptions, check_unchanged,
 };
 pub use ftp::{FtpAddress, FtpFiles, FtpSecurity};
+pub use ftp_listing::{Line, facts_line, list_line};
 pub use glob::Glob;
 pub use job::{Commit, JOB_LEN_MAX, Job, RunOptions, Source, unquoted};
 pub use journal::{Intent, Journal};
@@ -70,14 +71,15 @@ pub use json::PatchOp;
 pub use key_value::{DiskKeyValue, EachValue, KeyValue, MemoryKeyValue};
 pub use local::LocalFiles;
 pub use memory::MemoryFiles;
+pub use multistatus::{Resource, Unreadable, read as read_multistatus};
 pub use process::{LineEnding, Processing, Processor};
-pub use redis::RedisKeyValue;
+pub use redis::{Answer, RedisKeyValue, read_answer};
 pub use report::{FileFailure, Progress, RunReport, Tell};
 pub use retry::{Breaker, Retrier, RetryPolicy};
 pub use s3::S3Files;
-pub use sftp::SftpFiles;
+pub use sftp::{SftpFiles, read_names};
 pub use source::{open, open_memory};
-pub use ssh::{PASSWORD_VAR, SshAddress};
+pub use ssh::{PASSWORD_VAR, SshAddress, extensions};
 pub use status::{Attempt, Completed, Failed, Remembered, StatusMemory};
 pub use url::Url;
 pub use walk::{Kind, Listed, walk_tree};

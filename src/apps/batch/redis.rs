@@ -15,6 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const VALUE_LEN_MAX: usize = 1 << 20;
 const VALUES_MAX: usize = 1 << 16;
 const LINE_LEN_MAX: u64 = 64 * 1024;
+/// Deepest nesting of an answer, and most bytes that it takes in memory.
+const DEPTH_MAX: u32 = 4;
+const ANSWER_LEN_MAX: usize = 64 << 20;
 const SCAN_COUNT: &[u8] = b"500";
 const TRIES_MAX: u32 = 3;
 
@@ -29,11 +32,16 @@ pub struct RedisKeyValue {
 
 const PREFIX: &[u8] = b"kura:";
 
-enum Answer {
+/// What a Redis server answers.
+#[derive(Debug)]
+pub enum Answer {
     /// A number or word that only says that it was done.
     Done,
+    /// What went wrong there.
     Error(String),
+    /// A value, if there is one.
     Bytes(Option<Vec<u8>>),
+    /// Several answers.
     Many(Vec<Answer>),
 }
 
@@ -117,40 +125,12 @@ impl RedisKeyValue {
         stream.get_mut().write_all(&request).map_err(|error| self.failed(error))?;
         let mut answers = Vec::with_capacity(commands.len());
         for _ in commands {
-            match self.answer(stream, 0)? {
+            match read_answer(stream).map_err(|reason| self.failed(reason))? {
                 Answer::Error(words) => return Err(self.failed(words)),
                 answer => answers.push(answer),
             }
         }
         Ok(answers)
-    }
-
-    fn answer(&self, stream: &mut BufReader<TcpStream>, depth: u32) -> Result<Answer> {
-        let nonsense = || self.failed("the answer makes no sense");
-        let mut line = Vec::new();
-        stream.take(LINE_LEN_MAX).read_until(b'\n', &mut line).map_err(|error| self.failed(error))?;
-        let line = line.strip_suffix(b"\r\n").ok_or_else(|| self.failed("the connection was lost"))?;
-        let (kind, rest) = line.split_first().ok_or_else(nonsense)?;
-        let text = || std::str::from_utf8(rest).map_err(|_| nonsense());
-        let number = || text()?.parse::<i64>().map_err(|_| nonsense());
-        let bounded = |number: i64, max: usize| usize::try_from(number).ok().filter(|len| *len <= max);
-        match kind {
-            b'+' | b':' => Ok(Answer::Done),
-            b'-' => Ok(Answer::Error(text()?.to_owned())),
-            b'$' if number()? < 0 => Ok(Answer::Bytes(None)),
-            b'$' => {
-                let len = bounded(number()?, VALUE_LEN_MAX).ok_or_else(nonsense)?;
-                let mut bytes = vec![0; len + 2];
-                stream.read_exact(&mut bytes).map_err(|error| self.failed(error))?;
-                bytes.truncate(len);
-                Ok(Answer::Bytes(Some(bytes)))
-            }
-            b'*' if depth < 4 => {
-                let count = bounded(number()?.max(0), VALUES_MAX).ok_or_else(nonsense)?;
-                (0..count).map(|_| self.answer(stream, depth + 1)).collect::<Result<_>>().map(Answer::Many)
-            }
-            _ => Err(nonsense()),
-        }
     }
 
     fn values(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
@@ -171,6 +151,50 @@ impl RedisKeyValue {
 
 fn full(key: &[u8]) -> Vec<u8> {
     [PREFIX, key].concat()
+}
+
+/// Reads one answer; else why it cannot be read.
+pub fn read_answer(stream: &mut impl BufRead) -> std::result::Result<Answer, String> {
+    answer_in(stream, 0, &mut ANSWER_LEN_MAX.clone())
+}
+
+/// Reads an answer within another, of which `left` bytes may still be taken.
+fn answer_in(stream: &mut impl BufRead, depth: u32, left: &mut usize) -> std::result::Result<Answer, String> {
+    let nonsense = || "the answer makes no sense".to_owned();
+    let failed = |error: std::io::Error| error.to_string();
+    let mut line = Vec::new();
+    stream.take(LINE_LEN_MAX).read_until(b'\n', &mut line).map_err(failed)?;
+    let line = line.strip_suffix(b"\r\n").ok_or("the connection was lost")?;
+    let (kind, rest) = line.split_first().ok_or_else(nonsense)?;
+    let text = || std::str::from_utf8(rest).map_err(|_| nonsense());
+    let number = || text()?.parse::<i64>().map_err(|_| nonsense());
+    let bounded = |number: i64, max: usize| usize::try_from(number).ok().filter(|len| *len <= max);
+    let mut take = |len: usize| {
+        *left = left.checked_sub(len).ok_or("the answer is too long")?;
+        Ok::<_, String>(())
+    };
+    take(size_of::<Answer>() + line.len())?;
+    match kind {
+        b'+' | b':' => Ok(Answer::Done),
+        b'-' => Ok(Answer::Error(text()?.to_owned())),
+        b'$' if number()? < 0 => Ok(Answer::Bytes(None)),
+        b'$' => {
+            let len = bounded(number()?, VALUE_LEN_MAX).ok_or_else(nonsense)?;
+            take(len)?;
+            let mut bytes = vec![0; len + 2];
+            stream.read_exact(&mut bytes).map_err(failed)?;
+            bytes.truncate(len);
+            Ok(Answer::Bytes(Some(bytes)))
+        }
+        b'*' if depth < DEPTH_MAX => {
+            let count = bounded(number()?.max(0), VALUES_MAX).ok_or_else(nonsense)?;
+            (0..count)
+                .map(|_| answer_in(stream, depth + 1, left))
+                .collect::<std::result::Result<_, _>>()
+                .map(Answer::Many)
+        }
+        _ => Err(nonsense()),
+    }
 }
 
 impl KeyValue for RedisKeyValue {
@@ -218,8 +242,10 @@ impl KeyValue for RedisKeyValue {
                 found.into_iter().filter_map(|key| if let Answer::Bytes(key) = key { key } else { None }).collect();
             if !keys.is_empty() {
                 for (key, value) in keys.iter().zip(self.values(&keys)?) {
+                    let name =
+                        key.strip_prefix(PREFIX).ok_or_else(|| self.failed("it names what was not asked for"))?;
                     if let Some(value) = value
-                        && !each(&key[PREFIX.len()..], value)?
+                        && !each(name, value)?
                     {
                         return Ok(());
                     }

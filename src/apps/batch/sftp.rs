@@ -87,7 +87,7 @@ impl SftpFiles {
                         Err(error) => return Err(error),
                     }
                 }
-                names(&body, &mut found).ok_or_else(|| ssh.nonsense())?;
+                read_names(&body, &mut found).ok_or_else(|| ssh.nonsense())?;
                 if found.len() > ENTRIES_MAX {
                     return Err(BatchError::file(Code::Protocol, shown.clone(), "the directory has too many names"));
                 }
@@ -183,7 +183,8 @@ impl Attrs {
     }
 }
 
-fn names(body: &[u8], found: &mut Vec<Listed>) -> Option<()> {
+/// Reads the names of a directory, or of a part of it, from the answer to `READDIR`.
+pub fn read_names(body: &[u8], found: &mut Vec<Listed>) -> Option<()> {
     let mut fields = Fields(body);
     for _ in 0..fields.u32()? {
         let name = fields.bytes()?.to_vec();

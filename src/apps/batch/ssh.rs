@@ -12,6 +12,8 @@ use super::error::{BatchError, Code, Result};
 
 /// Longest packet that is taken, in bytes.
 const PACKET_LEN_MAX: usize = 1 << 20;
+/// Answers that may come before they are waited for; no more requests are under way at once.
+const EARLY_MAX: usize = 64;
 
 /// The environment variable through which `ssh` hands a password to the program that prints it.
 pub const PASSWORD_VAR: &str = "KURA_SSH_PASSWORD";
@@ -95,6 +97,16 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The names of the extensions that a server greets with, if it speaks version 3 or a later one.
+pub fn extensions(greeting: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (mut fields, mut found) = (Fields(greeting), Vec::new());
+    fields.u32().filter(|version| *version >= 3)?;
+    while let (Some(name), Some(_)) = (fields.bytes(), fields.bytes()) {
+        found.push(name.to_vec());
+    }
+    Some(found)
+}
+
 /// Appends bytes with their length before them.
 pub fn put_bytes(packet: &mut Vec<u8>, bytes: &[u8]) {
     packet.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -161,13 +173,7 @@ impl Ssh {
         let sent = self.to.write_all(&[0, 0, 0, 5, kind::INIT, 0, 0, 0, 3]).and_then(|()| self.to.flush());
         sent.map_err(|_| self.lost())?;
         let (what, packet) = self.packet()?;
-        let mut fields = Fields(&packet);
-        if what != kind::VERSION || fields.u32().is_none_or(|version| version < 3) {
-            return Err(self.nonsense());
-        }
-        while let (Some(name), Some(_)) = (fields.bytes(), fields.bytes()) {
-            self.extensions.push(name.to_vec());
-        }
+        self.extensions = extensions(&packet).filter(|_| what == kind::VERSION).ok_or_else(|| self.nonsense())?;
         Ok(())
     }
 
@@ -199,6 +205,9 @@ impl Ssh {
             let rest = packet[4..].to_vec();
             if found == id {
                 return Ok((what, rest));
+            }
+            if self.early.len() == EARLY_MAX {
+                return Err(self.nonsense());
             }
             self.early.insert(found, (what, rest));
         }

@@ -194,7 +194,8 @@ fn unfit(path: &'static str) -> impl Fn(WorkspaceError) -> ProfileError {
     }
 }
 
-pub(super) fn check_config(bytes: &[u8]) -> Result<()> {
+/// Whether bytes are a list of profiles and their settings that this program understands.
+pub fn check_config(bytes: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {

@@ -29,7 +29,7 @@ mod uninstall;
 mod verify;
 
 pub use error::{Conflict, ProfileError, Result};
-pub use lockfile::{CONFIG_PATH, Entry, LOCK_PATH, LockFile};
+pub use lockfile::{CONFIG_PATH, Entry, LOCK_PATH, LockFile, check_config};
 pub use manifest::{MANIFEST_NAME, check_manifest, check_name};
 pub use phases::{Counters, Phase, counters};
 pub use request::{Drift, FileReport, Install, Installed, Outcome, Place, Reply, Request, Take, Verified};

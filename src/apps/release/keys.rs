@@ -108,10 +108,14 @@ pub(super) fn person(dir: &Path, to: &Path) -> Result<(String, String)> {
 impl Person {
     /// Reads what somebody gave away.
     pub(super) fn read(path: &str) -> Result<Self> {
-        let damaged = |reason: String| ReleaseError::Damaged { object: format!("the public keys in {path}"), reason };
         let bytes = read_file(&RealDisk, Path::new(path), KEY_LEN_MAX)
             .map_err(|error| ReleaseError::unread("file with public keys", path, &error))?;
-        let person: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        Self::parse(&bytes, path)
+    }
+
+    pub(super) fn parse(bytes: &[u8], path: &str) -> Result<Self> {
+        let damaged = |reason: String| ReleaseError::Damaged { object: format!("the public keys in {path}"), reason };
+        let person: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         match person.format {
             FORMAT => Ok(person),
             other => Err(damaged(format!("it has form {other}, and this program knows {FORMAT}"))),

@@ -44,6 +44,21 @@ pub struct Installed {
     pub dirs: Vec<String>,
 }
 
+impl Installed {
+    /// Reads what is said of the package `name`.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
+        let one: Self = serde_json::from_slice(bytes).map_err(|error| damaged(name, error.to_string()))?;
+        if one.name != name {
+            return Err(damaged(name, format!("it is about `{}`", one.name)));
+        }
+        let sidecars = one.sidecars.iter().map(|sidecar| &sidecar.path);
+        for path in one.files.iter().map(|file| &file.path).chain(sidecars).chain(&one.dirs) {
+            check_path(path).map_err(|fault| damaged(name, format!("`{}`: {fault}", path.escape_debug())))?;
+        }
+        Ok(one)
+    }
+}
+
 fn path(name: &str) -> String {
     format!("{LOCK_DIR}/{name}.json")
 }
@@ -66,14 +81,7 @@ pub(super) fn installed(workspace: &Workspace, record: &IndexRecord) -> Result<V
             return Err(damaged(name, "it is too long".to_owned()));
         }
         let bytes = workspace.read_file(&body, 0, usize::try_from(body.size).unwrap_or(usize::MAX))?;
-        let one: Installed = serde_json::from_slice(&bytes).map_err(|error| damaged(name, error.to_string()))?;
-        if one.name != name {
-            return Err(damaged(name, format!("it is about `{}`", one.name)));
-        }
-        for path in one.files.iter().map(|file| &file.path).chain(&one.dirs) {
-            check_path(path).map_err(|fault| damaged(name, format!("`{}`: {fault}", path.escape_debug())))?;
-        }
-        found.push(one);
+        found.push(Installed::parse(&bytes, name)?);
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)

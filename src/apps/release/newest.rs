@@ -30,7 +30,7 @@ pub(super) struct Versions {
 /// What is known of a repository.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Known {
+pub(super) struct Known {
     /// The highest that were seen there, or signed for it.
     newest: Versions,
     /// Digests of the lists that were put there, and that no statement names yet.
@@ -38,7 +38,7 @@ struct Known {
     begun: Vec<String>,
 }
 
-type All = BTreeMap<String, Known>;
+pub(super) type All = BTreeMap<String, Known>;
 
 impl std::fmt::Display for Versions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,9 +52,13 @@ impl Versions {
     }
 }
 
+pub(super) fn parse(bytes: &[u8], dir: &str) -> Result<All> {
+    serde_json::from_slice(bytes).map_err(|error| bad(dir, format!("{KNOWN}: {error}")))
+}
+
 fn read(dir: &str) -> Result<All> {
     match read_file(&RealDisk, &Path::new(dir).join(KNOWN), LEN_MAX) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| bad(dir, format!("{KNOWN}: {error}"))),
+        Ok(bytes) => parse(&bytes, dir),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(All::new()),
         Err(error) => Err(bad_file(dir, KNOWN, error)),
     }

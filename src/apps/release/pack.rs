@@ -21,7 +21,7 @@ const PIECE_LEN: usize = 1 << 20;
 /// `package.json` as its author writes it: without digests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Draft {
+pub(super) struct Draft {
     name: String,
     version: Version,
     #[serde(rename = "type")]
@@ -46,13 +46,23 @@ struct Draft {
     checks: Vec<Check>,
 }
 
+impl Draft {
+    pub(super) fn parse(bytes: &[u8], dir: &str) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| bad(dir, format!("package.json: {error}")))
+    }
+}
+
+fn bad(dir: &str, problem: String) -> ReleaseError {
+    ReleaseError::BadPackage { package: dir.to_owned(), problems: vec![problem] }
+}
+
 /// Reads a package directory: `package.json`, and below `files` what is installed.
 pub(super) fn pack(dir: &str) -> Result<Package> {
-    let bad = |problem: String| ReleaseError::BadPackage { package: dir.to_owned(), problems: vec![problem] };
+    let bad = |problem: String| bad(dir, problem);
     let len_max = usize::try_from(PACKAGE_LEN_MAX).unwrap_or(usize::MAX);
     let bytes = read_file(&RealDisk, &Path::new(dir).join("package.json"), len_max)
         .map_err(|error| bad(format!("package.json: {error}")))?;
-    let draft: Draft = serde_json::from_slice(&bytes).map_err(|error| bad(format!("package.json: {error}")))?;
+    let draft = Draft::parse(&bytes, dir)?;
     let top = Path::new(dir).join(FILES);
     let mut files = Vec::new();
     for (path, mode) in list(&top).map_err(|error| bad(error.to_string()))? {

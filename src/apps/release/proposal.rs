@@ -40,11 +40,6 @@ pub(super) struct Proposal {
     files: BTreeMap<String, String>,
 }
 
-/// Whether bytes from the file `path` are something to be signed.
-pub fn check_proposal(bytes: &[u8], path: &str) -> Result<()> {
-    Proposal::parse(bytes, path).map(|_| ())
-}
-
 fn unsigned<T: Role>(role: T) -> Signed<T> {
     Signed { signed: role, signatures: Vec::new() }
 }
@@ -68,7 +63,7 @@ impl Proposal {
         Self::parse(&bytes, path)
     }
 
-    fn parse(bytes: &[u8], path: &str) -> Result<Self> {
+    pub(super) fn parse(bytes: &[u8], path: &str) -> Result<Self> {
         let damaged =
             |reason: String| ReleaseError::Damaged { object: format!("what is to be signed in {path}"), reason };
         let proposal: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;

@@ -179,17 +179,11 @@ impl<'a> Desk<'a> {
 
     /// The offer of a version that was cleaned up.
     fn archived(&self, channel: &str, package: &str, version: &Version) -> Result<Option<Offer>> {
-        #[derive(serde::Deserialize)]
-        struct Archived {
-            offer: Offer,
-        }
         let name = archive_name(channel, package, version);
         let Some(sealed) = self.repository.get(&name, ARCHIVED_LEN_MAX)? else { return Ok(None) };
-        let damaged = |reason: String| ReleaseError::Damaged { object: name.clone(), reason };
         let bytes = self.signer.channel_key(channel)?.open(&name, &sealed);
-        let bytes = bytes.ok_or_else(|| damaged("it was not sealed with the key of its channel".to_owned()))?;
-        let archived: Archived = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        Ok(Some(archived.offer))
+        let bytes = bytes.ok_or_else(|| damaged(&name, "it was not sealed with the key of its channel"))?;
+        Ok(Some(Archived::parse(&bytes, &name)?.offer))
     }
 
     /// Changes the rollout of a version.
@@ -368,6 +362,22 @@ impl<'a> Desk<'a> {
             names.iter().try_for_each(|name| self.repository.remove(name))?;
         }
         Ok(names)
+    }
+}
+
+fn damaged(object: &str, reason: impl ToString) -> ReleaseError {
+    ReleaseError::Damaged { object: object.to_owned(), reason: reason.to_string() }
+}
+
+/// What is kept of a version that was cleaned up, as far as it is read.
+#[derive(serde::Deserialize)]
+pub(super) struct Archived {
+    offer: Offer,
+}
+
+impl Archived {
+    pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| damaged(name, error))
     }
 }
 

@@ -73,10 +73,14 @@ impl Memory {
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let name = dir.display().to_string();
         match read_file(&RealDisk, &dir.join(SIGNED), LEN_MAX) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| bad(&name, format!("{SIGNED}: {error}"))),
+            Ok(bytes) => Self::parse(&bytes, &name),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(bad(&name, format!("{SIGNED}: {error}"))),
         }
+    }
+
+    pub(super) fn parse(bytes: &[u8], dir: &str) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| bad(dir, format!("{SIGNED}: {error}")))
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<()> {

@@ -40,6 +40,7 @@ mod within;
 mod write;
 
 pub use bytes::{Bytes, Memory};
+pub use content::Head as DocumentHead;
 pub use error::{Result, SealedError};
 pub use file::{
     Outcome, Place, Prepared, Verified, add_document, change_password, create_file, init_file, read_document,
@@ -53,7 +54,7 @@ pub use lock::{
     LOCK_TIMEOUT_MS, Machine, Operation, Swept, TempResources, WORK_DIR, cleanup_stale_temp_files,
     create_temp_resources, safe_remove_file, work_dir,
 };
-pub use open::Damage;
+pub use open::{Damage, Description};
 pub use process::{ProcessMark, Processes, SystemProcesses};
 pub use request::{NewDocument, RequestSecrets, SecretDigest, named_operation, take_secrets};
 pub use rewrite::{Document, NewAccess, NewIds, Written, update, update_into};

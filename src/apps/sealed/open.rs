@@ -42,7 +42,8 @@ impl Description {
         bytes
     }
 
-    fn decode(bytes: &[u8; DESCRIPTION_LEN], ids: usize) -> Option<Self> {
+    /// Reads the stored form of one of `ids` slots; `None` when it makes no sense.
+    pub fn decode(bytes: &[u8; DESCRIPTION_LEN], ids: usize) -> Option<Self> {
         let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let mut generation = [0; 16];
         generation.copy_from_slice(&bytes[..16]);

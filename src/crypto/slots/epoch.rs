@@ -182,13 +182,24 @@ impl Epoch {
         let identity = roster_identity(self.number, &self.entries);
         let place = Place { workspace: self.workspace, kind: Kind::Epoch, epoch: self.number, identity: &identity };
         let plaintext = Zeroizing::new(place.open(&place.cipher(epoch_key), &self.roster).ok()?);
-        let (body, rest): (RosterBody, _) = postcard::take_from_bytes(&plaintext).ok()?;
+        Roster::decode(self.number, header_digest, &plaintext)
+    }
+}
+
+/// Whether bytes are the opened roster of epoch `number`, in a workspace whose header has this digest.
+pub fn check_roster(number: u32, header_digest: Sha256, plaintext: &[u8]) -> bool {
+    Roster::decode(number, header_digest, plaintext).is_some()
+}
+
+impl Roster {
+    fn decode(number: u32, header_digest: Sha256, plaintext: &[u8]) -> Option<Self> {
+        let (body, rest): (RosterBody, _) = postcard::take_from_bytes(plaintext).ok()?;
         let whole = rest.is_empty()
             && body.header_digest == header_digest.0
             && body.members.len() <= MEMBERS_MAX
-            && body.older_keys.len() == self.number as usize
+            && body.older_keys.len() == number as usize
             && body.older_keys.len() < EPOCHS_MAX;
-        whole.then(|| Roster {
+        whole.then(|| Self {
             members: body
                 .members
                 .iter()

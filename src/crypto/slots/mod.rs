@@ -17,7 +17,7 @@ mod secret;
 mod slot;
 mod unlock;
 
-pub use epoch::Member;
+pub use epoch::{Member, check_roster};
 pub use header::{Capabilities, WorkspaceHeader};
 pub use recovery::{BadRecoveryCode, RecoveryCode};
 pub use secret::{Credential, CredentialKind, Secret};

@@ -1,8 +1,10 @@
 //! The memory of what was processed: one suite for all places where it is kept.
 
+use std::io::{Read, Write};
+
 use kura::apps::batch::{
     Attempt, Completed, DiskKeyValue, Failed, FileInfo, FilePath, KeyValue, MemoryKeyValue, Modified, RedisKeyValue,
-    StatusMemory,
+    StatusMemory, read_answer,
 };
 use kura::base::clock::Timestamp;
 use kura::base::disk::Disk;
@@ -178,6 +180,66 @@ fn in_redis_sealed() {
     );
     drop(server);
     assert!(store.get(&[b"x".to_vec()]).is_err());
+}
+
+/// A server that answers each request with the next of these.
+fn answering(answers: &[&'static [u8]]) -> RedisKeyValue {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}/0", listener.local_addr().unwrap());
+    let answers = [&[b"+OK\r\n".as_slice(), b"+PONG\r\n"], answers].concat();
+    std::thread::spawn(move || {
+        let Ok((mut stream, _)) = listener.accept() else { return };
+        for answer in answers {
+            let asked = stream.read(&mut [0; 65536]).unwrap_or(0);
+            if asked == 0 || stream.write_all(answer).is_err() {
+                return;
+            }
+        }
+    });
+    RedisKeyValue::open(&url, None).unwrap()
+}
+
+#[test]
+fn a_redis_server_that_answers_nonsense_is_an_error() {
+    let strange: [&[&[u8]]; 3] = [
+        // A name that is not ours, and shorter than what ours begin with.
+        &[b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\nx\r\n", b"*1\r\n$1\r\nv\r\n"],
+        &[b"*2\r\n$1\r\n0\r\n$1\r\nx\r\n"],
+        &[b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n"],
+    ];
+    for answers in strange {
+        let error = answering(answers).scan(b"error:", &mut |_, _| Ok(true)).unwrap_err().to_string();
+        assert!(error.contains("redis://127.0.0.1"), "{error}");
+    }
+}
+
+#[test]
+fn an_answer_of_a_redis_server_takes_memory_within_bounds() {
+    let value = [b"$1048576\r\n".as_slice(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
+    let mut count = 0;
+    let values = std::iter::repeat_with(|| {
+        count += 1;
+        &value[..]
+    });
+    let list = [b"*65536\r\n".as_slice()].into_iter().chain(values);
+    let answer = read_answer(&mut std::io::BufReader::new(Parts { rest: b"", parts: list }));
+    assert!(matches!(&answer, Err(reason) if reason == "the answer is too long"), "{}", answer.is_ok());
+    assert!(count < 70, "{count} MiB were taken");
+}
+
+/// What several parts hold, one after the other.
+struct Parts<'a, I> {
+    rest: &'a [u8],
+    parts: I,
+}
+
+impl<'a, I: Iterator<Item = &'a [u8]>> Read for Parts<'a, I> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.rest.is_empty() {
+            self.rest = self.parts.next().unwrap_or_default();
+        }
+        self.rest.read(buffer)
+    }
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -290,6 +290,33 @@ fn sftp_with_a_password() {
     assert_eq!(std::fs::read(server.files().join("a")).unwrap(), b"mark:x");
 }
 
+/// Greets, and answers under numbers that nobody asked with.
+const ANSWERS_ASTRAY: &str = r#"#!/bin/sh
+printf '\000\000\000\005\002\000\000\000\003'
+i=1
+while [ $i -le 200 ]; do
+  printf "\\000\\000\\000\\011\\145\\001\\000\\000\\$(printf %03o $i)\\000\\000\\000\\000"
+  i=$((i + 1))
+done
+sleep 60
+"#;
+
+#[test]
+fn an_sftp_server_that_answers_what_nobody_asked_is_left_before_its_answers_fill_memory() {
+    let home = crate::cli::support::Home::new();
+    let store = home.store("store");
+    let ssh = home.dir("programs").join("ssh");
+    std::fs::write(&ssh, ANSWERS_ASTRAY).unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let job = home.path("job.toml");
+    let text = "name = \"j\"\n[source]\nurl = \"sftp://me@host/dir\"\n[process]\nkind = \"regex\"\nfind = \"a\"\nwith = \"b\"\n";
+    std::fs::write(&job, text).unwrap();
+    let programs = format!("{}:{}", ssh.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = home.kura(["batch", "run"]);
+    let ended = crate::cli::support::run(command.arg(&job).env("KURA_STORE", &store).env("PATH", programs));
+    assert!(ended.code != Some(0) && ended.err.contains("makes no sense"), "{ended:?}");
+}
+
 #[test]
 fn connections_that_break_at_any_byte_process_every_file_once() {
     let (dav, ssh, ftp) = (servers::apache(""), servers::sshd(), servers::proftpd(false, ""));

@@ -1,0 +1,48 @@
+//! What servers of others answer, and what strangers seal with a shared key.
+
+use std::convert::Infallible;
+
+use kura::apps::batch::{extensions, facts_line, list_line, read_answer, read_multistatus, read_names};
+use kura::crypto::SharedKey;
+
+use super::Decoder;
+
+/// All of them.
+pub fn decoders() -> Vec<Decoder> {
+    let multistatus = br#"<?xml version="1.0"?><d:multistatus xmlns:d="DAV:"><d:response><d:href>/a%20b</d:href>
+        <d:propstat><d:prop><d:getcontentlength>5</d:getcontentlength><d:getetag>"x"</d:getetag>
+        <d:getlastmodified>Mon, 12 Jan 1998 09:25:56 GMT</d:getlastmodified><d:resourcetype/></d:prop>
+        <d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response></d:multistatus>"#;
+    let listing = "type=file;size=5;modify=20260101000000.5;unix.mode=0644; a name\n\
+                   -rw-r--r-- 1 user group 1234 Nov 5 13:46 name\n10-19-20  03:19PM  <DIR>  name\ntotal 5\n";
+    let (number, text) =
+        (|number: u32| number.to_be_bytes(), |text: &[u8]| [&(text.len() as u32).to_be_bytes()[..], text].concat());
+    // One name with its long form, and attributes: size, owners, mode and times.
+    let attrs = [&number(0xf)[..], &5_u64.to_be_bytes(), &[0; 8], &number(0o100_644), &[0; 8]].concat();
+    let names = [&number(1)[..], &text(b"name"), &text(b"-rw name"), &attrs].concat();
+    let greeting = [&number(3)[..], &text(b"posix-rename@openssh.com"), &text(b"1")].concat();
+    assert!(read_names(&names, &mut Vec::new()).is_some() && extensions(&greeting).is_some());
+    let shared = "A".repeat(43) + "=";
+    let key = SharedKey::from_text(&shared).unwrap();
+    let sealed = key.seal("name", b"text").into_bytes();
+    vec![
+        Decoder::new("webdav-multistatus", multistatus, |bytes| {
+            drop(read_multistatus(bytes, &mut |_| Ok::<_, Infallible>(())));
+        }),
+        Decoder::new("ftp-listing", listing, |bytes| {
+            for line in bytes.split(|byte| *byte == b'\n') {
+                drop((facts_line(line), list_line(line)));
+            }
+        }),
+        Decoder::new("sftp-names", names, |bytes| {
+            let mut found = Vec::new();
+            assert!(read_names(bytes, &mut found).is_none() || found.len() <= bytes.len());
+        }),
+        Decoder::new("sftp-greeting", greeting, |bytes| drop(extensions(bytes))),
+        Decoder::new("redis-answer", "*3\r\n$1\r\na\r\n$-1\r\n*1\r\n:5\r\n", |mut bytes| drop(read_answer(&mut bytes))),
+        Decoder::new("shared-envelope", sealed, move |bytes| drop(key.open("name", bytes))),
+        Decoder::new("shared-key", shared, |bytes| {
+            drop(SharedKey::from_text(&String::from_utf8_lossy(bytes)));
+        }),
+    ]
+}
