@@ -21,7 +21,7 @@ use kura::worktree::{
     Base, Caller, Changes, Limits, NewNode, Queued, RenameMode, Wait, WorkError, Worktree, WorktreeParts, XattrMode,
 };
 
-use super::{Decoder, disk_with, some_base, some_workspace};
+use super::{Decoder, Renewed, disk_with, some_base};
 
 /// All of them.
 pub fn decoders(keys: &Keys, base: &Base) -> Vec<Decoder> {
@@ -210,11 +210,11 @@ fn journal_marker(keys: &Keys) -> Decoder {
 
 /// What a mount remembers from one time to the next.
 fn remembered() -> Vec<Decoder> {
-    let workspace = some_workspace();
-    let (w1, w2) = (workspace.clone(), workspace);
+    let (of_jobs, of_ids) = (Renewed::new(), Renewed::new());
     let ask = move |known: &[u8]| {
-        w2.records("control").write("ids", known).unwrap();
-        let door = Dispatcher::new(w2.clone(), || ()).unwrap();
+        let workspace = of_ids.workspace();
+        workspace.records("control").write("ids", known).unwrap();
+        let door = Dispatcher::new(workspace, || ()).unwrap();
         door.answer(None, b"", br#"{"op": "revert", "version": "none", "id": "a"}"#).bytes
     };
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -233,8 +233,9 @@ fn remembered() -> Vec<Decoder> {
     assert!(serde_json::from_str::<MountRecord>(mount).is_ok());
     vec![
         Decoder::new("job-record", job, move |bytes| {
-            w1.records("jobs").write(id, bytes).unwrap();
-            let found = Dispatcher::new(w1.clone(), || ()).unwrap();
+            let workspace = of_jobs.workspace();
+            workspace.records("jobs").write(id, bytes).unwrap();
+            let found = Dispatcher::new(workspace, || ()).unwrap();
             found.answer(None, b"", br#"{"op": "jobs"}"#);
         }),
         Decoder::new("request-ids", ids, move |bytes| drop(ask(bytes))),

@@ -9,6 +9,7 @@ mod local;
 mod releases;
 mod servers;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -198,6 +199,24 @@ fn some_workspace() -> Arc<Workspace> {
         OpenOptions::new(StoreUrl::Dir("/store".into()), dir.join("state"), dir.join("cache"), credential);
     options.disk = Arc::new(SimDisk::new(1));
     Workspace::open_in(memory, options).unwrap()
+}
+
+/// A workspace that is made anew now and then: a simulated disk keeps every file that ever was.
+struct Renewed(RefCell<(usize, Arc<Workspace>)>);
+
+impl Renewed {
+    fn new() -> Self {
+        Self(RefCell::new((0, some_workspace())))
+    }
+
+    fn workspace(&self) -> Arc<Workspace> {
+        let (runs, workspace) = &mut *self.0.borrow_mut();
+        *runs += 1;
+        if *runs == 10_000 {
+            (*runs, *workspace) = (0, some_workspace());
+        }
+        workspace.clone()
+    }
 }
 
 /// A workspace's state after something was written: what records are made from.

@@ -3,7 +3,7 @@
 use kura::apps::profile::check_manifest;
 use kura::apps::release::{Anchor, Channel, Feedback, Form, Installed, Package, State, Totals, check_form};
 
-use super::{Decoder, some_workspace};
+use super::{Decoder, Renewed};
 
 /// All of them.
 pub fn decoders() -> Vec<Decoder> {
@@ -110,7 +110,6 @@ fn metadata() -> Vec<Decoder> {
 
 /// What a client remembers and tells.
 fn remembered() -> Vec<Decoder> {
-    let workspace = some_workspace();
     let mut state = State::default();
     state.note("2026-01-01T00:00:00Z", "installed", "tool", "1.2.0", "words");
     state.note("2026-01-01T00:00:01Z", "failed", "tool", "1.3.0", "more words");
@@ -122,15 +121,17 @@ fn remembered() -> Vec<Decoder> {
         "install_id": "i", "rollback": true, "dependencies": {"a": "^1"}, "files": [], "sidecars": [], "dirs": ["bin"]}"#;
     assert!(serde_json::from_slice::<Feedback>(feedback).is_ok());
     Installed::parse(installed, "tool").unwrap();
-    let (w1, w2) = (workspace.clone(), workspace);
+    let (of_state, of_events) = (Renewed::new(), Renewed::new());
     vec![
         Decoder::new("release-state", state, move |bytes| {
-            w1.records("releases").write("state", bytes).unwrap();
-            drop(State::read(&w1));
+            let workspace = of_state.workspace();
+            workspace.records("releases").write("state", bytes).unwrap();
+            drop(State::read(&workspace));
         }),
         Decoder::new("release-events", events, move |bytes| {
-            w2.records("releases").write("events-000000000002", bytes).unwrap();
-            drop(State::default().all_events(&w2));
+            let workspace = of_events.workspace();
+            workspace.records("releases").write("events-000000000002", bytes).unwrap();
+            drop(State::default().all_events(&workspace));
         }),
         Decoder::new("release-feedback", feedback, |bytes| {
             if let Ok(report) = serde_json::from_slice::<Feedback>(bytes) {
