@@ -1,5 +1,6 @@
 //! The objects that open a workspace, from the store or from the copies in the state directory.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -7,9 +8,9 @@ use super::init::{HEADER, key, put_checked};
 use super::{Result, WorkspaceError};
 use crate::base::disk::{Disk, RealDisk, read_file, replace_file};
 use crate::base::ids::{SlotId, WorkspaceId};
-use crate::crypto::slots::{OpenSlot, UnlockError, WorkspaceHeader, read_header};
+use crate::crypto::slots::{EPOCHS_MAX, OpenSlot, SLOT_RECORDS_MAX, UnlockError, WorkspaceHeader, read_header};
 use crate::crypto::{Keys, Sealed};
-use crate::store::{ObjectKey, ObjectStore, PutCondition, StoreError};
+use crate::store::{ObjectInfo, ObjectKey, ObjectStore, PutCondition, StoreError};
 use crate::sync::SyncError;
 use crate::version::index::sha256;
 
@@ -33,14 +34,8 @@ impl KeyObjects {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut slots = Vec::new();
-        for (name, bytes) in fetch_all(store, "keys/")? {
-            slots.extend(name.parse().ok().map(|id| (id, bytes)));
-        }
-        let mut epochs = Vec::new();
-        for (name, bytes) in fetch_all(store, "epochs/")? {
-            epochs.extend(epoch_number(&name).map(|number| (number, bytes)));
-        }
+        let slots = fetch_all(store, "keys/", SLOT_RECORDS_MAX, |name| name.parse().ok())?;
+        let epochs = fetch_all(store, "epochs/", EPOCHS_MAX, epoch_number)?;
         Ok(Self { header, slots, epochs })
     }
 
@@ -129,13 +124,37 @@ fn epoch_number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|number: &u32| number.to_string() == name)
 }
 
-fn fetch_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut keys: Vec<ObjectKey> = Vec::new();
-    store.list(prefix, &mut |info| keys.push(info.key))?;
+/// The objects right below a prefix, as many as there can be, by what their names say. What else the store lists is
+/// passed over: nothing is known of it yet.
+fn fetch_all<T: Ord>(
+    store: &dyn ObjectStore,
+    prefix: &str,
+    max: usize,
+    understand: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<(T, Vec<u8>)>> {
+    let invalid = |target: &str, reason: String| StoreError::Invalid { target: target.to_owned(), reason };
+    let too_long = |key: &ObjectKey| invalid(key.as_str(), format!("it is longer than {LEN_MAX} bytes"));
+    let (mut keys, mut too_many) = (BTreeMap::new(), false);
+    store.list(prefix, &mut |info| {
+        let Some(name) = info.key.as_str().strip_prefix(prefix).and_then(&understand) else { return };
+        too_many |= keys.len() >= max && !keys.contains_key(&name);
+        if !too_many {
+            keys.insert(name, info);
+        }
+    })?;
+    if too_many {
+        return Err(
+            invalid(prefix, format!("more than {max} objects are listed there; remove the strange ones")).into()
+        );
+    }
     let mut found = Vec::with_capacity(keys.len());
-    for key in keys {
+    for (name, ObjectInfo { key, len, .. }) in keys {
+        if len > LEN_MAX as u64 {
+            return Err(too_long(&key).into());
+        }
         match store.get(&key) {
-            Ok(object) => found.push((key.as_str()[prefix.len()..].to_owned(), object.bytes)),
+            Ok(object) if object.bytes.len() > LEN_MAX => return Err(too_long(&key).into()),
+            Ok(object) => found.push((name, object.bytes)),
             // Removed since it was listed.
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),

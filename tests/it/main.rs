@@ -27,6 +27,7 @@ mod iam;
 mod keys;
 mod joining;
 mod leaks;
+mod listings;
 mod locks;
 mod merging;
 mod model;

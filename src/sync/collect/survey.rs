@@ -38,7 +38,7 @@ pub struct Garbage {
 impl Garbage {
     /// Whether a collection is worth it: not for a few bytes in packs alone.
     pub(super) fn is_worth(&self, bytes_min: u64) -> bool {
-        self.has_more_than_packs || self.dead_bytes + self.sparse_bytes >= bytes_min
+        self.has_more_than_packs || self.dead_bytes.saturating_add(self.sparse_bytes) >= bytes_min
     }
 }
 
@@ -80,7 +80,8 @@ impl Collector {
                 let location = record.location()?;
                 match location.place {
                     Place::Pack { pack, .. } => {
-                        *living.packs.entry(pack).or_default() += u64::from(location.stored_len);
+                        let bytes = living.packs.entry(pack).or_default();
+                        *bytes = bytes.saturating_add(u64::from(location.stored_len));
                     }
                     Place::Object { generation } => drop(living.objects.insert(named(&record.id, generation))),
                 }
@@ -111,7 +112,7 @@ impl Collector {
             self.parts.store.list(prefix, &mut |info| {
                 let Some(name) = Name::of(&info.key) else { return };
                 garbage.objects += 1;
-                garbage.bytes += info.len;
+                garbage.bytes = garbage.bytes.saturating_add(info.len);
                 let is_final = |id: &uuid::Uuid| lists.values().any(|list| list.id == *id);
                 let verdict = match name {
                     Name::List(id) if is_final(&id) || needed.names_list(id) => None,
@@ -138,11 +139,11 @@ impl Garbage {
     fn note(&mut self, name: &Name, bytes: u64) {
         if let Name::Sparse(_) = name {
             self.sparse_packs += 1;
-            self.sparse_bytes += bytes;
+            self.sparse_bytes = self.sparse_bytes.saturating_add(bytes);
             return;
         }
         self.dead_objects += 1;
-        self.dead_bytes += bytes;
+        self.dead_bytes = self.dead_bytes.saturating_add(bytes);
         self.has_more_than_packs |= matches!(name, Name::Index(_) | Name::Object(..));
     }
 }

@@ -165,7 +165,7 @@ impl State {
         let page_len = self.page_len.load(Ordering::SeqCst);
         let objects = self.objects.lock();
         let mut found = objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
-        let contents: Vec<Object> = found
+        let mut contents: Vec<Object> = found
             .by_ref()
             .take(page_len)
             .map(|(key, bytes)| Object {
@@ -177,9 +177,11 @@ impl State {
             })
             .collect();
         let truncated = found.next().is_some();
+        let next = contents.last().and_then(|last| last.key.clone()).filter(|_| truncated);
+        contents.extend(self.strays.lock().iter().map(|key| Object { key: Some(key.clone()), ..Object::default() }));
         Ok(ListObjectsV2Output {
             is_truncated: Some(truncated),
-            next_continuation_token: contents.last().and_then(|last| last.key.clone()).filter(|_| truncated),
+            next_continuation_token: next,
             key_count: Some(contents.len() as i32),
             contents: Some(contents),
             ..ListObjectsV2Output::default()

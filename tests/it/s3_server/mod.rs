@@ -153,6 +153,11 @@ impl S3Server {
         self.state.objects.lock().clone()
     }
 
+    /// Names that every listing has, whatever was asked for.
+    pub fn set_strays(&self, names: &[&str]) {
+        *self.state.strays.lock() = names.iter().map(|name| (*name).to_owned()).collect();
+    }
+
     /// The most requests that were under way at the same time.
     pub fn most_at_once(&self) -> usize {
         self.state.most_at_once.load(Ordering::SeqCst)
@@ -173,6 +178,7 @@ impl Drop for S3Server {
 
 pub struct State {
     objects: Mutex<BTreeMap<String, Bytes>>,
+    strays: Mutex<Vec<String>>,
     uploads: Mutex<HashMap<String, BTreeMap<i32, Bytes>>>,
     uploads_begun: AtomicUsize,
     counts: Mutex<HashMap<&'static str, usize>>,
@@ -193,6 +199,7 @@ impl State {
     fn new() -> Self {
         Self {
             objects: Mutex::default(),
+            strays: Mutex::default(),
             uploads: Mutex::default(),
             uploads_begun: AtomicUsize::new(0),
             counts: Mutex::default(),
