@@ -7,6 +7,7 @@ mod command_line;
 mod crashes;
 mod fleet;
 mod lifecycle;
+mod numbers;
 mod places;
 mod publishers;
 mod races;

@@ -254,7 +254,7 @@ impl State {
         result: Outcome,
         time_ms: u64,
     ) {
-        self.counter += 1;
+        self.counter = self.counter.saturating_add(1);
         let client = workspace.id().to_string();
         let feedback = Feedback { client, counter: self.counter, result, time_ms, note: None };
         self.reports.retain(|report| report.package != name || report.version != *version);

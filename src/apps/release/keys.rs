@@ -189,10 +189,12 @@ fn new_root(
         true => Some(Signer::open(dir, expiry)?),
         false => None,
     };
+    let version = old.as_ref().map_or(Some(one(1)), |old| old.root().signed.version.checked_add(1));
+    let last = || bad(&name, "its root has the last number there is; make new keys in an empty directory");
     let mut root = Root {
         spec_version: SPEC_VERSION.to_owned(),
         consistent_snapshot: true,
-        version: one(old.as_ref().map_or(1, |old| old.root().signed.version.get() + 1)),
+        version: version.ok_or_else(last)?,
         expires: after(now, expiry.root_days),
         keys: HashMap::new(),
         roles: HashMap::new(),
@@ -319,7 +321,7 @@ pub(super) fn read_roots(dir: &Path) -> Result<Vec<(Signed<Root>, Vec<u8>)>> {
     };
     for (next, _) in &roots {
         let follows = |newest: &Signed<Root>| {
-            next.signed.version.get() == newest.signed.version.get() + 1
+            newest.signed.version.checked_add(1) == Some(next.signed.version)
                 && newest.signed.verify_role(next).is_ok()
                 && next.signed.verify_role(next).is_ok()
         };

@@ -202,7 +202,7 @@ fn remember(workspace: &Workspace, request: &Request) -> Result<Reply> {
             let (name, version) = one_release(packages)?;
             let is_it = |report: &&mut state::Report| report.package == name && report.version == version;
             let report = state.reports.iter_mut().find(is_it).ok_or(ReleaseError::NotInstalled { name })?;
-            state.counter += 1;
+            state.counter = state.counter.saturating_add(1);
             (report.feedback.counter, report.feedback.note, report.sent) = (state.counter, Some(cut(note)), false);
             let following = state.following()?.clone();
             let Following { repository, access, store_key, .. } = &following;
