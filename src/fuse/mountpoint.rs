@@ -131,13 +131,22 @@ fn refused(path: &Path, error: &io::Error) -> MountError {
 
 /// The mounts of this process's view, later ones last.
 fn mounts() -> io::Result<Vec<MountLine>> {
-    Ok(std::fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+    Ok(lines(&std::fs::read("/proc/self/mountinfo")?).collect())
+}
+
+/// The mounts in a list as the system writes it.
+fn lines(list: &[u8]) -> impl Iterator<Item = MountLine> {
+    list.split(|byte| *byte == b'\n').filter_map(parse_line)
 }
 
 /// Where kura workspaces are mounted, dead mounts included; none where the system's list cannot be read.
 pub fn mountpoints() -> Vec<PathBuf> {
-    let ours = |line: MountLine| (line.file_system == FILE_SYSTEM_TYPE).then_some(line.mountpoint);
-    mounts().unwrap_or_default().into_iter().filter_map(ours).collect()
+    std::fs::read("/proc/self/mountinfo").map(|list| mountpoints_in(&list)).unwrap_or_default()
+}
+
+/// Where kura workspaces are mounted by a list as the system writes it.
+pub fn mountpoints_in(list: &[u8]) -> Vec<PathBuf> {
+    lines(list).filter(|line| line.file_system == FILE_SYSTEM_TYPE).map(|line| line.mountpoint).collect()
 }
 
 fn parse_line(line: &[u8]) -> Option<MountLine> {
@@ -193,9 +202,7 @@ pub(super) fn is_here(device: &str) -> bool {
 pub(super) fn is_elsewhere(device: &str) -> bool {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let lists = processes.filter_map(|process| std::fs::read(process.path().join("mountinfo")).ok());
-    lists
-        .into_iter()
-        .any(|list| list.split(|byte| *byte == b'\n').filter_map(parse_line).any(|line| line.is_ours(device)))
+    lists.into_iter().any(|list| lines(&list).any(|line| line.is_ours(device)))
 }
 
 /// Cuts the connection of the mount with this device number through the kernel's control files, where there are any.
