@@ -54,7 +54,7 @@ pub use lock::{
     LOCK_TIMEOUT_MS, Machine, Operation, Swept, TempResources, WORK_DIR, cleanup_stale_temp_files,
     create_temp_resources, safe_remove_file, work_dir,
 };
-pub use open::{Damage, Description};
+pub use open::{Damage, Description, Opened, open as open_document};
 pub use process::{ProcessMark, Processes, SystemProcesses};
 pub use request::{NewDocument, RequestSecrets, SecretDigest, named_operation, take_secrets};
 pub use rewrite::{Document, NewAccess, NewIds, Written, update, update_into};
