@@ -9,7 +9,7 @@ use kura::base::disk::{Disk, read_file};
 use kura::base::sim_disk::SimDisk;
 use kura::blob::{Blobs, BlobsConfig, Outbox};
 use kura::cli::MountRecord;
-use kura::control::{Dispatcher, JobRecord};
+use kura::control::{Dispatcher, JobState};
 use kura::crypto::{Keys, Kind};
 use kura::store::{MemoryStore, ObjectStore, PutCondition};
 use kura::sync::{ClientMemory, LeaseParts, Leases, Term};
@@ -47,24 +47,45 @@ fn local_files(keys: &Keys, base: &Base) -> Vec<Decoder> {
     };
     let (k1, k2, k3) = (keys.clone(), keys.clone(), keys.clone());
     let (d1, d2, d3) = (dir.clone(), Queued::dir(&dir), dir.join("journal"));
+    let digest = "ab".repeat(32);
+    let intents = ["dir/file", "dir/other"]
+        .map(|path| format!(r#"{{"path": "{path}", "before": "{digest}", "after": "{digest}"}}"#))
+        .join("\n");
     vec![
-        Decoder::new("base", postcard::to_stdvec(base).unwrap(), move |bytes| {
+        Decoder::checked("base", postcard::to_stdvec(base).unwrap(), move |bytes| {
             let disk = disk_with(&Base::path(&d1), &seal(&k1, b"base", bytes));
-            drop(Base::read(&disk, &d1, &k1));
+            Base::read(&disk, &d1, &k1).is_ok_and(|base| base.is_some())
         }),
-        Decoder::new("queue-entry", postcard::to_stdvec(&queued).unwrap(), move |bytes| {
+        Decoder::checked("queue-entry", postcard::to_stdvec(&queued).unwrap(), move |bytes| {
             let identity = [b"queue".as_slice(), &1_u64.to_le_bytes()].concat();
             let disk = disk_with(&d2.join(format!("{:016x}", 1)), &seal(&k2, &identity, bytes));
-            drop(Queued::read(&disk, &d2, 1, &k2));
+            Queued::read(&disk, &d2, 1, &k2).is_ok()
         }),
         Decoder::new("client-memory", [[0; 16], [1; 16], [1; 16]].concat(), memory("client", b"client")),
         Decoder::new("refs-memory", vec![3, 0, 0, 1, 4], memory("refs", b"refs")),
         Decoder::new("unsettled-runs", vec![1; 20], memory("unsettled", b"unsettled")),
-        Decoder::new("batch-journal", vec![40; 60], move |bytes| {
-            let disk = disk_with(&d3, bytes);
-            drop(Journal::left(&disk, &d3, &k3, &mut |_| Ok(())));
+        Decoder::checked("batch-journal", intents, move |bytes| {
+            let (disk, mut count) = (disk_with(&d3, &batch_frames(&k3, bytes)), 0);
+            let read = Journal::left(&disk, &d3, &k3, &mut |_| {
+                count += 1;
+                Ok(())
+            });
+            read.is_ok() && count > 0
         }),
     ]
+}
+
+/// The journal of a batch in which each line is a frame.
+fn batch_frames(keys: &Keys, lines: &[u8]) -> Vec<u8> {
+    let id = [7; 16];
+    let mut file = id.to_vec();
+    for (line, number) in lines.split(|byte| *byte == b'\n').zip(0_u64..) {
+        let identity = [&b"batch journal\0"[..], &id, &number.to_le_bytes()].concat();
+        let sealed = keys.seal(Kind::App, &identity, line);
+        file.extend((sealed.len() as u32).to_le_bytes());
+        file.extend(sealed.as_bytes());
+    }
+    file
 }
 
 /// A live tree in `/local`, on a workspace in which nothing is.
@@ -141,11 +162,12 @@ fn some_records(keys: &Keys, base: &Base) -> Vec<u8> {
 fn journal(keys: &Keys) -> Decoder {
     let (keys, base) = (keys.clone(), empty_base());
     let sample = some_records(&keys, &base);
-    Decoder::new("journal", sample, move |bytes| {
+    Decoder::checked("journal", sample, move |bytes| {
         let sealed = keys.seal(Kind::Journal, &journal_identity(&base, 0, &[0; 16]), bytes);
         let frame = [&(sealed.len() as u32).to_le_bytes()[..], sealed.as_bytes()].concat();
         let disk = disk_with(Path::new("/local/journal/0000000000000001"), &frame);
-        drop(tree_on(&disk, &keys, &base));
+        // What was renamed last is there.
+        tree_on(&disk, &keys, &base).is_ok_and(|tree| tree.lookup(Ino::ROOT, b"renamed", Wait::Yes).is_ok())
     })
 }
 
@@ -185,15 +207,16 @@ fn locks(keys: &Keys) -> Vec<Decoder> {
     let held = keys.open(Kind::Local, b"leases", &held).unwrap();
     let (k1, k2, open_here) = (keys.clone(), keys.clone(), open.clone());
     vec![
-        Decoder::new("lease", lease, move |bytes| {
+        Decoder::checked("lease", lease, move |bytes| {
             let store = Arc::new(MemoryStore::new());
             let sealed = k1.seal(Kind::Lease, name.as_str().as_bytes(), bytes);
             store.put(&name, &sealed, PutCondition::Always).unwrap();
-            drop(open(&store, SimDisk::new(1)).unwrap().refresh());
+            let leases = open(&store, SimDisk::new(1)).unwrap();
+            leases.refresh().is_ok() && !leases.list().is_empty()
         }),
-        Decoder::new("held-locks", held, move |bytes| {
+        Decoder::checked("held-locks", held, move |bytes| {
             let disk = disk_with(&dir.join("leases"), k2.seal(Kind::Local, b"leases", bytes).as_bytes());
-            drop(open_here(&Arc::new(MemoryStore::new()), disk));
+            open_here(&Arc::new(MemoryStore::new()), disk).is_ok()
         }),
     ]
 }
@@ -219,27 +242,28 @@ fn remembered() -> Vec<Decoder> {
     };
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let reply = r#"{"ok": true, "code": "ok", "exit": 0, "message": "done", "data": {"n": 1}}"#;
+    let batch = r#"{"name": "prices", "source": {"url": "workspace:/in"}, "process": {"kind": "gzip"}}"#;
     let job = format!(
-        r#"{{"id": "{id}", "op": "batch", "request": {{"job": "x"}}, "state": "running",
+        r#"{{"id": "{id}", "op": "batch", "request": {{"job": {batch}}}, "state": "running",
         "submitted": "2026-01-01T00:00:00Z", "started": null, "finished": null,
         "progress": {{"done": 1, "total": 2, "what": "files"}}, "log": ["a line"], "result": {reply}}}"#
     );
     let ids =
         format!(r#"[{{"id": "a", "asked": "00", "reply": {reply}}}, {{"id": "b", "asked": "11", "reply": null}}]"#);
-    assert!(serde_json::from_str::<JobRecord>(&job).is_ok());
     let said = String::from_utf8(ask(ids.as_bytes())).unwrap();
     assert!(said.contains("was that of another request"), "{said}");
     let mount = r#"{"workspace": "w", "store": "/store", "mountpoint": "/mnt", "pid": 7}"#;
-    assert!(serde_json::from_str::<MountRecord>(mount).is_ok());
     vec![
-        Decoder::new("job-record", job, move |bytes| {
+        Decoder::checked("job-record", job, move |bytes| {
             let workspace = of_jobs.workspace();
             workspace.records("jobs").write(id, bytes).unwrap();
             let found = Dispatcher::new(workspace, || ()).unwrap();
+            // What ran is begun anew, but by nobody here.
             found.answer(None, b"", br#"{"op": "jobs"}"#);
+            found.jobs().all().iter().any(|job| job.state == JobState::Queued)
         }),
         Decoder::new("request-ids", ids, move |bytes| drop(ask(bytes))),
-        Decoder::new("pins", [&[2, 1][..], b"a", &[3], b"b/c"].concat(), |bytes| drop(decode_pins(bytes))),
-        Decoder::new("mount-record", mount, |bytes| drop(serde_json::from_slice::<MountRecord>(bytes))),
+        Decoder::checked("pins", [&[2, 1][..], b"a", &[3], b"b/c"].concat(), |bytes| decode_pins(bytes).is_some()),
+        Decoder::checked("mount-record", mount, |bytes| serde_json::from_slice::<MountRecord>(bytes).is_ok()),
     ]
 }

@@ -6,6 +6,7 @@
 
 mod apps;
 mod local;
+mod outside;
 mod releases;
 mod servers;
 
@@ -50,6 +51,16 @@ impl Decoder {
         Self { name, sample: sample.into(), decode: Box::new(decode) }
     }
 
+    /// One whose `decode` says whether it understood, as it has to of the sample.
+    fn checked(name: &'static str, sample: impl Into<Vec<u8>>, decode: impl Fn(&[u8]) -> bool + 'static) -> Self {
+        let sample = sample.into();
+        assert!(decode(&sample), "{name} does not understand its sample");
+        let decode = move |bytes: &[u8]| {
+            decode(bytes);
+        };
+        Self::new(name, sample, decode)
+    }
+
     /// Decodes bytes; what they mean does not matter, only that this returns.
     pub fn run(&self, bytes: &[u8]) {
         (self.decode)(bytes);
@@ -66,6 +77,7 @@ pub fn decoders() -> Vec<Decoder> {
         records(&keys, &base),
         pages(),
         local::decoders(&keys, &base),
+        outside::decoders(),
         apps::decoders(&keys),
         releases::decoders(),
         servers::decoders(),
@@ -100,22 +112,22 @@ fn key_objects() -> Vec<Decoder> {
     assert!(check_roster(1, Sha256([7; 32]), &roster));
     let code = RecoveryCode::generate().to_text().as_bytes().to_vec();
     vec![
-        Decoder::new("header", header, |bytes| drop(read_header(bytes))),
-        Decoder::new("slot", record.clone(), move |bytes| drop(slot_facts(slot, bytes))),
-        Decoder::new("slot-checked", &record[..record.len() - 32], move |bytes| {
-            drop(slot_facts(slot, &checked(bytes.to_vec())));
+        Decoder::checked("header", header, |bytes| read_header(bytes).is_ok()),
+        Decoder::checked("slot", record.clone(), move |bytes| slot_facts(slot, bytes).is_ok()),
+        Decoder::checked("slot-checked", &record[..record.len() - 32], move |bytes| {
+            slot_facts(slot, &checked(bytes.to_vec())).is_ok()
         }),
-        Decoder::new("epoch-checked", &epoch[..epoch.len() - 32], move |bytes| {
+        Decoder::checked("epoch-checked", &epoch[..epoch.len() - 32], move |bytes| {
             let epochs = [(0, checked(bytes.to_vec()))];
             let slots: [(SlotId, Vec<u8>); 1] = [(slot, known_slot.clone())];
-            drop(unlock(&known_header, &slots, &epochs, &secret()));
+            unlock(&known_header, &slots, &epochs, &secret()).is_ok()
         }),
         Decoder::new("roster", roster, |bytes| {
             if let Some((digest, _)) = bytes.split_first_chunk() {
                 check_roster(1, Sha256(*digest), bytes);
             }
         }),
-        Decoder::new("recovery-code", code, |bytes| drop(RecoveryCode::parse(&Secret::new(bytes.to_vec())))),
+        Decoder::checked("recovery-code", code, |bytes| RecoveryCode::parse(&Secret::new(bytes.to_vec())).is_ok()),
     ]
 }
 
@@ -152,13 +164,13 @@ fn objects(keys: &Keys) -> Vec<Decoder> {
     let sealed_pack = builder.finish();
     let (k1, k2, k3, k4, k5, k6) = (keys.clone(), keys.clone(), keys.clone(), keys.clone(), keys.clone(), keys.clone());
     vec![
-        Decoder::new("envelope", keys.seal(Kind::App, b"i", b"text").into_bytes(), move |bytes| {
-            drop(k1.open(Kind::App, b"i", bytes));
-            envelope_epoch(bytes);
+        Decoder::checked("envelope", keys.seal(Kind::App, b"i", b"text").into_bytes(), move |bytes| {
+            let opened = k1.open(Kind::App, b"i", bytes);
+            envelope_epoch(bytes).is_some() && opened.is_ok()
         }),
-        Decoder::new("blob", stored.into_bytes(), move |bytes| {
-            drop(codec::decode(&k2, BlobKind::Content, &chunk, bytes));
-            drop(codec::frame_layout(&k2, BlobKind::Content, &chunk, bytes, 300_000));
+        Decoder::checked("blob", stored.into_bytes(), move |bytes| {
+            let decoded = codec::decode(&k2, BlobKind::Content, &chunk, bytes).is_ok();
+            codec::frame_layout(&k2, BlobKind::Content, &chunk, bytes, 300_000).is_ok() && decoded
         }),
         Decoder::new("frame", [&(text.len() as u16).to_le_bytes()[..], &packed].concat(), move |bytes| {
             let Some((len, frame)) = bytes.split_first_chunk() else { return };
@@ -173,8 +185,8 @@ fn objects(keys: &Keys) -> Vec<Decoder> {
             }
             drop(codec::decode(&k4, BlobKind::Content, &chunk, table.as_bytes()));
         }),
-        Decoder::new("pack", sealed_pack.1.into_bytes(), move |bytes| {
-            drop(pack::read_directory(&k5, sealed_pack.0, bytes));
+        Decoder::checked("pack", sealed_pack.1.into_bytes(), move |bytes| {
+            pack::read_directory(&k5, sealed_pack.0, bytes).is_ok()
         }),
         Decoder::new("pack-directory", [&9_u64.to_le_bytes()[..], &[0; 80]].concat(), move |bytes| {
             let Some((trailer, directory)) = bytes.split_at_checked(8) else { return };
@@ -258,7 +270,7 @@ fn records(keys: &Keys, base: &Base) -> Vec<Decoder> {
     let names = vec![Name::Index(version), Name::Object(BlobId([5; 32]), 2), Name::Run(id)];
     let list = Condemned::new(1, base.index.time, None, names);
     let condemned = keys.open(Kind::Condemned, version.as_bytes(), list.seal(keys, version.0).as_bytes()).unwrap();
-    let entry = base.index.root.dir.encode();
+    let (entry, own) = (base.index.root.dir.encode(), base.index.id);
     let (k1, k2, k3) = (keys.clone(), keys.clone(), keys.clone());
     vec![
         Decoder::new("location-run", run, move |bytes| {
@@ -267,12 +279,12 @@ fn records(keys: &Keys, base: &Base) -> Vec<Decoder> {
                 (0..records.len()).for_each(|at| drop(records.location(at)));
             }
         }),
-        Decoder::new("head", postcard::to_stdvec(&head).unwrap(), move |bytes| {
-            drop(Head::open(&k2, k2.seal(Kind::Head, b"HEAD", bytes).as_bytes()));
+        Decoder::checked("head", postcard::to_stdvec(&head).unwrap(), move |bytes| {
+            Head::open(&k2, k2.seal(Kind::Head, b"HEAD", bytes).as_bytes()).is_ok()
         }),
-        Decoder::new("index-record", postcard::to_stdvec(&base.index).unwrap(), move |bytes| {
-            let sealed = k3.seal(Kind::Index, version.as_bytes(), bytes);
-            drop(IndexRecord::open(&k3, version, sealed.as_bytes()));
+        Decoder::checked("index-record", postcard::to_stdvec(&base.index).unwrap(), move |bytes| {
+            let sealed = k3.seal(Kind::Index, own.as_bytes(), bytes);
+            IndexRecord::open(&k3, own, sealed.as_bytes()).is_ok()
         }),
         Decoder::new("condemned", condemned, move |bytes| {
             if let Some(list) = Condemned::decode(bytes) {
@@ -285,8 +297,8 @@ fn records(keys: &Keys, base: &Base) -> Vec<Decoder> {
                 assert_eq!(Name::of(&name.key()), Some(name));
             }
         }),
-        Decoder::new("entry", entry.clone(), |bytes| drop(Entry::decode(bytes))),
-        Decoder::new("link-record", [&[2][..], &entry].concat(), |bytes| drop(LinkRecord::decode(bytes))),
+        Decoder::checked("entry", entry.clone(), |bytes| Entry::decode(bytes).is_ok()),
+        Decoder::checked("link-record", [&[2][..], &entry].concat(), |bytes| LinkRecord::decode(bytes).is_ok()),
     ]
 }
 

@@ -1,13 +1,19 @@
 //! What other people sign, or hand over, and what clients and publishers of releases remember.
 
+use std::collections::BTreeMap;
+
 use kura::apps::profile::check_manifest;
-use kura::apps::release::{Anchor, Channel, Feedback, Form, Installed, Package, State, Totals, check_form};
+use kura::apps::release::{
+    Anchor, Channel, Expiry, Feedback, Form, Installed, Package, Seen, State, Thresholds, Totals, Verdict, carry_out,
+    check_form, check_name, judge, keygen, solve,
+};
+use kura::base::clock::Timestamp;
 
 use super::{Decoder, Renewed};
 
 /// All of them.
 pub fn decoders() -> Vec<Decoder> {
-    [signed(), metadata(), remembered()].into_iter().flatten().collect()
+    [signed(), trusted(), metadata(), remembered()].into_iter().flatten().collect()
 }
 
 /// The root of a repository, which nobody signed.
@@ -31,7 +37,7 @@ fn signed() -> Vec<Decoder> {
         "mode": 493, "size": 3, "integrity": "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}],
         "checks": [{"name": "runs", "command": ["bin/tool"], "timeout_ms": 1000}]}"#;
     let channel = br#"{"name": "stable", "packages": {"tool": [{"version": "1.2.0", "bps": 500, "rings": ["early"],
-        "steps": [{"bps": 10000, "min_samples": 5, "min_soak_s": 60, "success_bps_min": 9900, "failures_max": 1}],
+        "steps": [{"bps": 500, "min_samples": 5, "min_soak_s": 60, "success_bps_min": 9900, "failures_max": 1}],
         "since": "2026-01-01T00:00:00Z"}]}, "min_epoch": {"tool": 1},
         "windows": [{"tz": "Europe/Berlin", "days": ["mon"], "start": "22:00", "end": "04:00"}]}"#;
     let root = root_text();
@@ -42,29 +48,83 @@ fn signed() -> Vec<Decoder> {
     let proposal = format!(r#"{{"format": 1, "root": {root}}}"#);
     let manifest = br#"{"name": "tools", "version": "1.0", "provider": "us", "description": "what it is",
         "files": ["a/b", {"path": "c", "mode": "644"}]}"#;
-    let understood = [
-        Package::parse(package, "tool", &"1.2.0".parse().unwrap()).map(drop),
-        Channel::parse(channel, "stable").map(drop),
-        Anchor::parse(anchor.as_bytes(), "file").map(drop),
-        check_form(Form::Proposal, proposal.as_bytes(), "file"),
-    ];
-    assert!(understood.iter().all(Result::is_ok) && check_manifest(manifest, "tools").is_ok(), "{understood:?}");
     vec![
-        Decoder::new("release-package", package, |bytes| {
-            drop(Package::parse(bytes, "tool", &"1.2.0".parse().unwrap()))
+        Decoder::checked("release-package", package, |bytes| {
+            Package::parse(bytes, "tool", &"1.2.0".parse().unwrap()).is_ok()
         }),
-        Decoder::new("release-channel", channel, |bytes| drop(Channel::parse(bytes, "stable"))),
-        Decoder::new("release-anchor", anchor, |bytes| drop(Anchor::parse(bytes, "file"))),
-        Decoder::new("release-proposal", proposal, |bytes| drop(check_form(Form::Proposal, bytes, "file"))),
-        Decoder::new("profile-manifest", manifest, |bytes| drop(check_manifest(bytes, "tools"))),
+        Decoder::checked("release-channel", channel, in_channel),
+        Decoder::checked("release-anchor", anchor, |bytes| Anchor::parse(bytes, "file").is_ok()),
+        Decoder::checked("release-proposal", proposal, |bytes| check_form(Form::Proposal, bytes, "file").is_ok()),
+        Decoder::checked("profile-manifest", manifest, |bytes| check_manifest(bytes, "tools").is_ok()),
+    ]
+}
+
+/// A channel, with all that is asked of it: when its windows are open, and what becomes of its rollouts.
+fn in_channel(bytes: &[u8]) -> bool {
+    let Ok(channel) = Channel::parse(bytes, "stable") else { return false };
+    let totals = Totals { installed: 90, failed: 1, rolled_back: 1, time_ms: 5 };
+    let (mut open, mut verdicts) = (0, 0);
+    // The ends of time, and four times of a week.
+    for seconds in [i64::MIN, 0, 1_767_600_000, 1_767_650_000, 1_767_700_000, 1_775_000_000, i64::MAX] {
+        let now = Timestamp::from_parts(seconds, 0);
+        open += channel.windows.iter().filter(|window| window.is_open(now)).count();
+        for offer in channel.packages.values().flatten() {
+            let verdict = judge(offer, &totals, now);
+            carry_out(&mut offer.clone(), verdict, "2026-01-01T00:00:00Z", "why");
+            verdicts += usize::from(verdict != Verdict::Hold);
+        }
+    }
+    open > 0 && verdicts > 0
+}
+
+/// What is wanted, and the packages there are; few of them, since finding out what fits may take long.
+fn solved(bytes: &[u8]) -> bool {
+    const PACKAGES_MAX: usize = 12;
+    let Ok((wanted, known)) = serde_json::from_slice::<(BTreeMap<String, _>, Vec<Package>)>(bytes) else {
+        return false;
+    };
+    let names = known.iter().flat_map(|package| package.dependencies.keys().chain([&package.name]));
+    if known.len() > PACKAGES_MAX || names.chain(wanted.keys()).any(|name| check_name("package", name).is_err()) {
+        return false;
+    }
+    let Ok(chosen) = solve(&wanted, &known) else { return false };
+    for (name, range) in &wanted {
+        assert!(range.matches(&chosen[name]), "{name} {} is not {range}", chosen[name]);
+    }
+    !chosen.is_empty()
+}
+
+/// What is believed of what is signed, and what is made of it.
+fn trusted() -> Vec<Decoder> {
+    let place = tempfile::tempdir().unwrap();
+    let (thresholds, now) = (Thresholds { keys: 1, threshold: 1 }, "2026-01-01T00:00:00Z".parse().unwrap());
+    keygen(place.path(), thresholds, Expiry::default(), now).unwrap();
+    let root = std::fs::read(place.path().join("root.json")).unwrap();
+    let package = |name: &str, version: &str, needs: &str| {
+        format!(
+            r#"{{"name": "{name}", "version": "{version}", "type": "feature", "files": [], "dependencies": {{{needs}}},
+            "conflicts": {{"old": "<2"}}}}"#
+        )
+    };
+    let known = [
+        package("tool", "1.2.0", r#""base": "^1.1""#),
+        package("tool", "1.3.0", r#""base": ">=2, <3.1""#),
+        package("base", "1.1.5", ""),
+        package("base", "2.0.0-rc.1", r#""gone": "*""#),
+    ];
+    let wanted = format!(r#"[{{"tool": "~1", "base": "1.1.*"}}, [{}]]"#, known.join(", "));
+    vec![
+        Decoder::checked("release-root-trust", root, |bytes| {
+            let root = serde_json::from_slice::<serde_json::Value>(bytes);
+            root.is_ok_and(|root| Seen::from_root(&root).is_ok())
+        }),
+        Decoder::checked("release-solver", wanted, solved),
     ]
 }
 
 /// A decoder of files of one form.
 fn of_form(name: &'static str, form: Form, sample: impl Into<Vec<u8>>) -> Decoder {
-    let sample = sample.into();
-    check_form(form, &sample, name).unwrap();
-    Decoder::new(name, sample, move |bytes| drop(check_form(form, bytes, name)))
+    Decoder::checked(name, sample, move |bytes| check_form(form, bytes, name).is_ok())
 }
 
 /// What somebody who controls a repository may put there.
@@ -119,25 +179,22 @@ fn remembered() -> Vec<Decoder> {
     let feedback = br#"{"client": "c", "counter": 3, "result": "installed", "time_ms": 5, "note": "fine"}"#;
     let installed = br#"{"name": "tool", "version": "1.2.0", "channel": "stable", "installed_at": "2026-01-01T00:00:00Z",
         "install_id": "i", "rollback": true, "dependencies": {"a": "^1"}, "files": [], "sidecars": [], "dirs": ["bin"]}"#;
-    assert!(serde_json::from_slice::<Feedback>(feedback).is_ok());
-    Installed::parse(installed, "tool").unwrap();
     let (of_state, of_events) = (Renewed::new(), Renewed::new());
     vec![
-        Decoder::new("release-state", state, move |bytes| {
+        Decoder::checked("release-state", state, move |bytes| {
             let workspace = of_state.workspace();
             workspace.records("releases").write("state", bytes).unwrap();
-            drop(State::read(&workspace));
+            State::read(&workspace).is_ok_and(|state| !state.events.is_empty())
         }),
-        Decoder::new("release-events", events, move |bytes| {
+        Decoder::checked("release-events", events, move |bytes| {
             let workspace = of_events.workspace();
             workspace.records("releases").write("events-000000000002", bytes).unwrap();
-            drop(State::default().all_events(&workspace));
+            State::default().all_events(&workspace).is_ok_and(|events| !events.is_empty())
         }),
-        Decoder::new("release-feedback", feedback, |bytes| {
-            if let Ok(report) = serde_json::from_slice::<Feedback>(bytes) {
-                Totals::of(&[report.clone(), Feedback { counter: 0, ..report }]);
-            }
+        Decoder::checked("release-feedback", feedback, |bytes| {
+            let Ok(report) = serde_json::from_slice::<Feedback>(bytes) else { return false };
+            Totals::of(&[report.clone(), Feedback { counter: 0, ..report }]).samples() > 0
         }),
-        Decoder::new("release-installed", installed, |bytes| drop(Installed::parse(bytes, "tool"))),
+        Decoder::checked("release-installed", installed, |bytes| Installed::parse(bytes, "tool").is_ok()),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use kura::apps::batch::{extensions, facts_line, list_line, read_answer, read_multistatus, read_names};
+use kura::apps::batch::{Line, extensions, facts_line, list_line, read_answer, read_multistatus, read_names};
 use kura::crypto::SharedKey;
 
 use super::Decoder;
@@ -21,28 +21,36 @@ pub fn decoders() -> Vec<Decoder> {
     let attrs = [&number(0xf)[..], &5_u64.to_be_bytes(), &[0; 8], &number(0o100_644), &[0; 8]].concat();
     let names = [&number(1)[..], &text(b"name"), &text(b"-rw name"), &attrs].concat();
     let greeting = [&number(3)[..], &text(b"posix-rename@openssh.com"), &text(b"1")].concat();
-    assert!(read_names(&names, &mut Vec::new()).is_some() && extensions(&greeting).is_some());
     let shared = "A".repeat(43) + "=";
     let key = SharedKey::from_text(&shared).unwrap();
     let sealed = key.seal("name", b"text").into_bytes();
     vec![
-        Decoder::new("webdav-multistatus", multistatus, |bytes| {
-            drop(read_multistatus(bytes, &mut |_| Ok::<_, Infallible>(())));
+        Decoder::checked("webdav-multistatus", multistatus, |bytes| {
+            let mut found = 0;
+            let read = read_multistatus(bytes, &mut |_| {
+                found += 1;
+                Ok::<_, Infallible>(())
+            });
+            read.is_ok() && found > 0
         }),
-        Decoder::new("ftp-listing", listing, |bytes| {
-            for line in bytes.split(|byte| *byte == b'\n') {
-                drop((facts_line(line), list_line(line)));
-            }
+        Decoder::checked("ftp-listing", listing, |bytes| {
+            let is_known = |line: &[u8]| {
+                let (facts, listed) = (facts_line(line), list_line(line));
+                !matches!(facts, Line::Unknown) || !matches!(listed, Line::Unknown)
+            };
+            bytes.split(|byte| *byte == b'\n').fold(true, |all, line| all & (line.is_empty() || is_known(line)))
         }),
-        Decoder::new("sftp-names", names, |bytes| {
+        Decoder::checked("sftp-names", names, |bytes| {
             let mut found = Vec::new();
-            assert!(read_names(bytes, &mut found).is_none() || found.len() <= bytes.len());
+            let read = read_names(bytes, &mut found);
+            assert!(read.is_none() || found.len() <= bytes.len());
+            read.is_some()
         }),
-        Decoder::new("sftp-greeting", greeting, |bytes| drop(extensions(bytes))),
-        Decoder::new("redis-answer", "*3\r\n$1\r\na\r\n$-1\r\n*1\r\n:5\r\n", |mut bytes| drop(read_answer(&mut bytes))),
-        Decoder::new("shared-envelope", sealed, move |bytes| drop(key.open("name", bytes))),
-        Decoder::new("shared-key", shared, |bytes| {
-            drop(SharedKey::from_text(&String::from_utf8_lossy(bytes)));
+        Decoder::checked("sftp-greeting", greeting, |bytes| extensions(bytes).is_some()),
+        Decoder::checked("redis-answer", "*3\r\n$1\r\na\r\n$-1\r\n*1\r\n:5\r\n", |mut bytes| {
+            read_answer(&mut bytes).is_ok()
         }),
+        Decoder::checked("shared-envelope", sealed, move |bytes| key.open("name", bytes).is_some()),
+        Decoder::checked("shared-key", shared, |bytes| SharedKey::from_text(&String::from_utf8_lossy(bytes)).is_some()),
     ]
 }
