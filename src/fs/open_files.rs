@@ -1,7 +1,8 @@
 //! Which files of the live tree are open, and which closes are still on their way.
 //!
 //! The kernel tells of a close twice: while the closer waits, for each descriptor, and later once for the file,
-//! which publishes it. Who asks for a version after a close waits for the second here.
+//! which publishes it. Who asks for a version after a close waits for the second here. Of a file that was made when it
+//! was opened only the second comes: it may be on its way as long as the file is open.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use crate::version::entry::Ino;
 
 /// The second word never comes as long as another process has a copy of the descriptor.
 const SETTLE_MAX: Duration = Duration::from_millis(200);
+/// For a file that was waited for so long, and that may be closed since.
+const SETTLE_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 pub(super) struct OpenFiles {
@@ -23,7 +26,7 @@ pub(super) struct OpenFiles {
 struct State {
     /// How often each file is open, for reading and for writing.
     open: HashMap<(Ino, bool), u32>,
-    /// Files of which a writer's descriptor was closed.
+    /// Files of which a writer's descriptor was closed, or may be.
     closing: HashMap<Ino, Closing>,
     /// Counts descriptors that were closed.
     last: u64,
@@ -33,6 +36,16 @@ struct Closing {
     descriptors: u32,
     /// The count at the first of them.
     since: u64,
+    /// Whether one of them may be open.
+    untold: bool,
+    /// Whether it was waited for in vain.
+    awaited: bool,
+}
+
+impl Closing {
+    fn new(since: u64, untold: bool) -> Self {
+        Self { descriptors: 0, since, untold, awaited: false }
+    }
 }
 
 impl OpenFiles {
@@ -45,13 +58,22 @@ impl OpenFiles {
         *self.state.lock().open.entry((ino, write)).or_default() += 1;
     }
 
+    /// A file was made and is open for writing; nobody will say that a descriptor is being closed.
+    pub(super) fn made(&self, ino: Ino) {
+        let mut state = self.state.lock();
+        *state.open.entry((ino, true)).or_default() += 1;
+        state.last += 1;
+        let since = state.last;
+        state.closing.entry(ino).or_insert(Closing::new(since, true)).descriptors += 1;
+    }
+
     /// A descriptor for writing is being closed; others for the same opening may be left.
     pub(super) fn closing(&self, ino: Ino) {
         let mut state = self.state.lock();
         state.last += 1;
         let since = state.last;
         if state.open.contains_key(&(ino, true)) {
-            state.closing.entry(ino).or_insert(Closing { descriptors: 0, since }).descriptors += 1;
+            state.closing.entry(ino).or_insert(Closing::new(since, false)).descriptors += 1;
         }
     }
 
@@ -88,16 +110,25 @@ impl OpenFiles {
     }
 
     /// Waits until the files that were closed before are published. One whose descriptor others keep is not
-    /// closed, and is waited for only once.
+    /// closed, and is waited for only once; one that nobody says is closed is not waited for as long again.
     pub(super) fn settle(&self) {
-        let end = Instant::now() + SETTLE_MAX;
+        let begun = Instant::now();
         let mut state = self.state.lock();
         let before = state.last;
-        while state.closing.values().any(|closing| closing.since <= before) {
+        loop {
+            let mut asked = state.closing.values().filter(|closing| closing.since <= before).peekable();
+            if asked.peek().is_none() {
+                return;
+            }
+            let end = begun + if asked.all(|closing| closing.awaited) { SETTLE_AGAIN } else { SETTLE_MAX };
             if self.released.wait_until(&mut state, end).timed_out() {
-                state.closing.retain(|_, closing| closing.since > before);
+                break;
             }
         }
+        state.closing.retain(|_, closing| {
+            closing.awaited |= closing.since <= before;
+            closing.since > before || closing.untold
+        });
     }
 }
 
