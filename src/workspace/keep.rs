@@ -15,6 +15,8 @@ use crate::version::index::sha256;
 
 /// Longest of these objects in bytes.
 const LEN_MAX: usize = 512 * 1024;
+/// Most of a kind: as many as there can be epochs.
+const OBJECTS_MAX: usize = 4096;
 
 /// `kura.json`, and what lies under `keys/` and `epochs/`.
 pub(super) struct KeyObjects {
@@ -33,14 +35,8 @@ impl KeyObjects {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut slots = Vec::new();
-        for (name, bytes) in fetch_all(store, "keys/")? {
-            slots.extend(name.parse().ok().map(|id| (id, bytes)));
-        }
-        let mut epochs = Vec::new();
-        for (name, bytes) in fetch_all(store, "epochs/")? {
-            epochs.extend(epoch_number(&name).map(|number| (number, bytes)));
-        }
+        let slots = fetch_all(store, "keys/", |name| name.parse().ok())?;
+        let epochs = fetch_all(store, "epochs/", epoch_number)?;
         Ok(Self { header, slots, epochs })
     }
 
@@ -129,13 +125,29 @@ fn epoch_number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|number: &u32| number.to_string() == name)
 }
 
-fn fetch_all(store: &dyn ObjectStore, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut keys: Vec<ObjectKey> = Vec::new();
-    store.list(prefix, &mut |info| keys.push(info.key))?;
-    let mut found = Vec::with_capacity(keys.len());
-    for key in keys {
+/// The objects below `prefix` whose names mean something. Nothing is known of the store yet: it may list anything.
+fn fetch_all<T>(store: &dyn ObjectStore, prefix: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<(T, Vec<u8>)>> {
+    let mut listed: Vec<(T, ObjectKey)> = Vec::new();
+    store.list(prefix, &mut |info| {
+        let name = info.key.as_str().strip_prefix(prefix).and_then(&read);
+        if let Some(name) = name.filter(|_| listed.len() <= OBJECTS_MAX) {
+            listed.push((name, info.key));
+        }
+    })?;
+    let bad = |target: String, reason: &str| StoreError::Invalid { target, reason: reason.to_owned() };
+    if listed.len() > OBJECTS_MAX {
+        let target = format!("{prefix} in {}", store.address());
+        return Err(bad(target, "it holds more objects than a workspace has keys").into());
+    }
+    let mut found = Vec::with_capacity(listed.len());
+    for (name, key) in listed {
         match store.get(&key) {
-            Ok(object) => found.push((key.as_str()[prefix.len()..].to_owned(), object.bytes)),
+            Ok(object) if object.bytes.len() > LEN_MAX => {
+                return Err(
+                    bad(format!("{key} in {}", store.address()), "it is too long for what it should hold").into()
+                );
+            }
+            Ok(object) => found.push((name, object.bytes)),
             // Removed since it was listed.
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),

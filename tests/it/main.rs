@@ -28,6 +28,7 @@ mod keys;
 mod joining;
 mod leaks;
 mod locks;
+mod lying;
 mod merging;
 mod model;
 mod near;

@@ -192,7 +192,7 @@ fn new_root(
     let mut root = Root {
         spec_version: SPEC_VERSION.to_owned(),
         consistent_snapshot: true,
-        version: one(old.as_ref().map_or(1, |old| old.root().signed.version.get() + 1)),
+        version: one(old.as_ref().map_or(1, |old| old.root().signed.version.get().saturating_add(1))),
         expires: after(now, expiry.root_days),
         keys: HashMap::new(),
         roles: HashMap::new(),
@@ -319,7 +319,7 @@ pub(super) fn read_roots(dir: &Path) -> Result<Vec<(Signed<Root>, Vec<u8>)>> {
     };
     for (next, _) in &roots {
         let follows = |newest: &Signed<Root>| {
-            next.signed.version.get() == newest.signed.version.get() + 1
+            newest.signed.version.get().checked_add(1) == Some(next.signed.version.get())
                 && newest.signed.verify_role(next).is_ok()
                 && next.signed.verify_role(next).is_ok()
         };

@@ -139,7 +139,8 @@ fn damaged(reason: impl ToString) -> ReleaseError {
 }
 
 fn check_chain(events: &[Event]) -> Result<()> {
-    let follows = |pair: &[Event]| pair[1].number == pair[0].number + 1 && pair[1].before == pair[0].digest();
+    let follows =
+        |pair: &[Event]| pair[0].number.checked_add(1) == Some(pair[1].number) && pair[1].before == pair[0].digest();
     let begins = events.first().is_none_or(|first| first.number != 1 || first.before.is_empty());
     if !begins || !events.windows(2).all(follows) {
         return Err(damaged("what happened does not follow from what happened before"));
@@ -202,7 +203,7 @@ impl State {
     /// Writes down what happened, for [`write`](Self::write).
     pub fn note(&mut self, time: &str, what: &str, package: &str, version: &str, detail: &str) {
         let (number, before) = match self.events.last() {
-            Some(last) => (last.number + 1, last.digest()),
+            Some(last) => (last.number.saturating_add(1), last.digest()),
             None => (1, String::new()),
         };
         self.events.push(Event {

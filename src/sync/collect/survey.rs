@@ -111,7 +111,7 @@ impl Collector {
             self.parts.store.list(prefix, &mut |info| {
                 let Some(name) = Name::of(&info.key) else { return };
                 garbage.objects += 1;
-                garbage.bytes += info.len;
+                garbage.bytes = garbage.bytes.saturating_add(info.len);
                 let is_final = |id: &uuid::Uuid| lists.values().any(|list| list.id == *id);
                 let verdict = match name {
                     Name::List(id) if is_final(&id) || needed.names_list(id) => None,
