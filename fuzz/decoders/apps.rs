@@ -8,24 +8,26 @@ use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use kura::apps::batch::{
-    self, BacklogReader, BacklogWriter, EachValue, FileInfo, FilePath, Glob, Job, KeyValue, PatchOp, ScanReport,
-    StatusMemory,
+    self, BacklogReader, BacklogWriter, Connections, EachValue, FileInfo, FilePath, Glob, Job, KeyValue, PatchOp,
+    Processing, Processor, ScanReport, StatusMemory,
 };
 use kura::apps::profile::{LockFile, check_config};
 use kura::apps::sealed::{
     Description, DocumentHead, Header, LOCK_TIMEOUT_MS, Machine, Operation, Settings, ShareIds, SystemProcesses,
-    check_object, create_temp_resources, take_secrets,
+    check_object, create_temp_resources, init_file, take_secrets, verify_file,
 };
 use kura::base::clock::{ManualClock, Timestamp};
-use kura::base::disk::read_file;
+use kura::base::disk::{Disk, read_file};
 use kura::base::ids::{BlobId, SlotId, VersionId};
 use kura::base::sim_disk::SimDisk;
 use kura::cli::parse_config;
 use kura::crypto::document::RootKey;
 use kura::crypto::{Keys, Kind};
+use kura::fuse::mountpoint_in;
 use kura::store::StoreUrl;
+use kura::workspace::is_time;
 
-use super::{Decoder, disk_with};
+use super::{Decoder, disk_with, some_workspace};
 
 /// All of them.
 pub fn decoders(keys: &Keys) -> Vec<Decoder> {
@@ -34,6 +36,14 @@ pub fn decoders(keys: &Keys) -> Vec<Decoder> {
 
 fn texts() -> Vec<Decoder> {
     let request = br#"{"op": "diff", "from": "latest~1", "to": "latest", "path": "a/b", "patch": true}"#;
+    let job_request = br#"{"op": "batch", "job": {"name": "j", "source": {"url": "workspace:/in"},
+        "process": {"kind": "replace", "find": "a", "with": "b"}}}"#;
+    assert!(kura::control::understands(None, b"", job_request));
+    let mountinfo = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - fuse.kura kura rw,user_id=0,group_id=0";
+    assert_eq!(mountpoint_in(mountinfo), Some("/mnt 2".into()));
+    let workspace = some_workspace();
+    workspace.snapshot(None, Some("before".to_owned())).unwrap();
+    assert!(workspace.select("before").is_ok() && is_time("10m ago"));
     let as_text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     vec![
         Decoder::new("request", request, |bytes| {
@@ -46,6 +56,25 @@ fn texts() -> Vec<Decoder> {
                 kura::control::understands(Some(command), b"d", bytes);
             }
         }),
+        Decoder::new("job-request", job_request, |bytes| {
+            for command in ["batch", "update", "profile", "release", "export", "import"] {
+                kura::control::understands(Some(command), b"d", bytes);
+            }
+            kura::control::understands(None, b"", bytes);
+        }),
+        Decoder::new("mountinfo", mountinfo, |bytes| {
+            bytes.split(|byte| *byte == b'\n').for_each(|line| drop(mountpoint_in(line)));
+        }),
+        Decoder::new(
+            "version-reference",
+            "latest~1\n10m ago\n2026-11-21T10:00+01:00\nbefore\nyesterday",
+            move |bytes| {
+                for line in as_text(bytes).lines() {
+                    drop(workspace.select(line));
+                    is_time(line);
+                }
+            },
+        ),
         Decoder::new(
             "store-address",
             b"s3://bucket/prefix?region=r&endpoint=http://h:1&path_style=true",
@@ -76,17 +105,30 @@ fn applications() -> Vec<Decoder> {
     let as_text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let job = "name = \"prices\"\n[source]\nurl = \"s3://b/p?region=r\"\n[walk]\ninclude = [\"**/*.csv\"]\n[process]\n\
                kind = \"regex\"\nfind = \"(a|b)*c\"\nwith = \"$1\"\n[run]\nworkers = 8\n";
-    let lock = br#"{"version": 1, "profiles": []}"#;
+    let integrity = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    let lock = format!(
+        r#"{{"lockfileVersion": 1, "profiles": [{{"name": "p", "version": "1", "installed_at": "2026-01-01T00:00:00Z",
+        "install_id": "i", "integrity": "{integrity}", "base_index": "b", "files": [{{"path": "a", "mode": 420, "size": 0,
+        "integrity": "{integrity}"}}], "sidecars": [], "dirs": ["d"]}}]}}"#
+    );
+    LockFile::parse(lock.as_bytes()).unwrap();
+    Job::parse(job).unwrap();
     let request = br#"{"file": "f", "ids": [3, 17], "password": "p\u00e4", "document": {"a": [1, 2.5e3, null]}}"#;
-    let config = br#"{"profilesVersion": 1, "profiles": {}}"#;
+    let config = br#"{"profilesVersion": 1, "profiles": []}"#;
+    check_config(config).unwrap();
     let patch = br#"[{"op": "add", "path": "/a/b~1c", "value": {"d": 1}}, {"op": "remove", "path": "/e"}]"#;
+    let patch_of_document =
+        br#"[{"op": "copy", "from": "", "path": "/a"}, {"op": "move", "from": "/a/b", "path": "/c"},
+        {"op": "replace", "path": "/a", "value": [1]}]"#;
+    let connections = "[connections.shop]\nurl = \"sftp://me@host/dir\"\nkey_file = \"/k\"\nunencrypted = false\n";
+    Connections::parse(connections).unwrap();
     let header = Header::new(&Settings::default()).unwrap().encode();
     vec![
         Decoder::new("batch-job", job, move |bytes| drop(Job::parse(&as_text(bytes)))),
         Decoder::new("glob", b"**/[a-c]?{x,y*}.csv\0dir/bx.csv", move |bytes| {
             let text = as_text(bytes);
             let (pattern, path) = text.split_once('\0').unwrap_or((&text, "a/b"));
-            if let Ok(glob) = Glob::new(pattern, true) {
+            for glob in [true, false].into_iter().filter_map(|dot| Glob::new(pattern, dot).ok()) {
                 glob.matches(path.as_bytes());
                 glob.matches_all_below(path.as_bytes());
             }
@@ -95,7 +137,15 @@ fn applications() -> Vec<Decoder> {
             drop(batch::Url::parse(&as_text(bytes)));
             drop(FilePath::new(bytes.to_vec()));
         }),
-        Decoder::new("json-patch", patch, |bytes| drop(serde_json::from_slice::<Vec<PatchOp>>(bytes))),
+        Decoder::new("json-patch", patch, |bytes| {
+            if let Ok(patch) = serde_json::from_slice(bytes) {
+                patched(patch, br#"{"a": {"b/c": [1, {"d": "x"}]}, "e": null}"#);
+            }
+        }),
+        Decoder::new("json-document", "{\n  \"a\": [1, 2.50, \"\\u00e4\"],\n  \"b\": {}\n}\n", move |bytes| {
+            patched(serde_json::from_slice(patch_of_document).unwrap(), bytes);
+        }),
+        Decoder::new("connections", connections, move |bytes| drop(Connections::parse(&as_text(bytes)))),
         Decoder::new("lock-file", lock, |bytes| drop(LockFile::parse(bytes))),
         Decoder::new("profile-config", config, |bytes| drop(check_config(bytes))),
         Decoder::new("sealed-header", header, |bytes| {
@@ -111,6 +161,13 @@ fn applications() -> Vec<Decoder> {
             drop(take_secrets(bytes));
         }),
     ]
+}
+
+/// Applies a patch to a document, as a batch does.
+fn patched(patch: Vec<PatchOp>, document: &[u8]) {
+    if let Ok(Processor::Whole(apply)) = (Processing::JsonPatch { patch }).prepare() {
+        drop(apply(document.to_vec()));
+    }
 }
 
 /// What lies sealed in a file of documents, and beside one.
@@ -133,7 +190,15 @@ fn documents() -> Vec<Decoder> {
     let taken = take(disk.clone()).unwrap();
     let record = read_file(&disk, &lock, 1 << 20).unwrap();
     drop(taken);
+    let (disk, whole) = (SimDisk::new(1), PathBuf::from("/docs/file"));
+    disk.create_dir_all(dir.parent().unwrap()).unwrap();
+    init_file(&machine(disk.clone()), &whole, &Settings { slots: 4, capacity: 128, ..Settings::default() }).unwrap();
+    let sealed = read_file(&disk, &whole, 4096).unwrap();
+    verify_file(&machine(disk), &whole, None).unwrap();
     vec![
+        Decoder::new("sealed-file", sealed, move |bytes| {
+            drop(verify_file(&machine(disk_with(&whole, bytes)), &whole, None));
+        }),
         Decoder::new("sealed-description", description, |bytes| {
             if let Some(bytes) = bytes.first_chunk() {
                 assert!(Description::decode(bytes, 5).is_none_or(|found| (2..=5).contains(&found.threshold)));
@@ -146,7 +211,12 @@ fn documents() -> Vec<Decoder> {
                 assert!(head.json_len() <= 4096 && *head.encode() == *bytes);
             }
         }),
-        Decoder::new("sealed-lock", record, move |bytes| drop(take(disk_with(&lock, bytes)))),
+        Decoder::new("sealed-lock", record, move |bytes| {
+            use sha2::Digest;
+            let body = &bytes[..bytes.len().min(80)];
+            let checked = [body, &sha2::Sha256::digest(body)[..8]].concat();
+            drop(take(disk_with(&lock, &checked)));
+        }),
     ]
 }
 

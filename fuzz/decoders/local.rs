@@ -47,6 +47,27 @@ fn local_files(keys: &Keys, base: &Base) -> Vec<Decoder> {
     };
     let (k1, k2, k3) = (keys.clone(), keys.clone(), keys.clone());
     let (d1, d2, d3) = (dir.clone(), Queued::dir(&dir), dir.join("journal"));
+    // A frame for each line, sealed as the journal of a batch seals it, and half of one.
+    let read_batch_journal = move |bytes: &[u8]| {
+        let mut file = vec![0; 16];
+        for (number, line) in (0_u64..).zip(bytes.split(|byte| *byte == b'\n')) {
+            let identity = [&b"batch journal\0"[..], &[0; 16], &number.to_le_bytes()].concat();
+            let sealed = k3.seal(Kind::App, &identity, line);
+            file.extend((sealed.len() as u32).to_le_bytes());
+            file.extend(sealed.as_bytes());
+        }
+        file.extend([40, 0, 0, 0, 1]);
+        let (disk, mut intents) = (disk_with(&d3, &file), 0);
+        let read = Journal::left(&disk, &d3, &k3, &mut |_| {
+            intents += 1;
+            Ok(())
+        });
+        read.map(|()| intents)
+    };
+    let digest = "ab".repeat(32);
+    let intent = format!(r#"{{"path": "dir/file", "before": "{digest}", "after": "{digest}"}}"#);
+    let batch_journal = format!("{intent}\n{intent}");
+    assert_eq!(read_batch_journal(batch_journal.as_bytes()).unwrap(), 2);
     vec![
         Decoder::new("base", postcard::to_stdvec(base).unwrap(), move |bytes| {
             let disk = disk_with(&Base::path(&d1), &seal(&k1, b"base", bytes));
@@ -60,10 +81,7 @@ fn local_files(keys: &Keys, base: &Base) -> Vec<Decoder> {
         Decoder::new("client-memory", [[0; 16], [1; 16], [1; 16]].concat(), memory("client", b"client")),
         Decoder::new("refs-memory", vec![3, 0, 0, 1, 4], memory("refs", b"refs")),
         Decoder::new("unsettled-runs", vec![1; 20], memory("unsettled", b"unsettled")),
-        Decoder::new("batch-journal", vec![40; 60], move |bytes| {
-            let disk = disk_with(&d3, bytes);
-            drop(Journal::left(&disk, &d3, &k3, &mut |_| Ok(())));
-        }),
+        Decoder::new("batch-journal", batch_journal, move |bytes| drop(read_batch_journal(bytes))),
     ]
 }
 
@@ -141,12 +159,15 @@ fn some_records(keys: &Keys, base: &Base) -> Vec<u8> {
 fn journal(keys: &Keys) -> Decoder {
     let (keys, base) = (keys.clone(), empty_base());
     let sample = some_records(&keys, &base);
-    Decoder::new("journal", sample, move |bytes| {
+    let replay = move |bytes: &[u8]| {
         let sealed = keys.seal(Kind::Journal, &journal_identity(&base, 0, &[0; 16]), bytes);
         let frame = [&(sealed.len() as u32).to_le_bytes()[..], sealed.as_bytes()].concat();
         let disk = disk_with(Path::new("/local/journal/0000000000000001"), &frame);
-        drop(tree_on(&disk, &keys, &base));
-    })
+        tree_on(&disk, &keys, &base)
+    };
+    let tree = replay(&sample).unwrap();
+    assert!(tree.lookup(Ino::ROOT, b"renamed", Wait::Yes).is_ok(), "the sample is replayed");
+    Decoder::new("journal", sample, move |bytes| drop(replay(bytes)))
 }
 
 /// What clients write about locks: in the store, and each for itself.
@@ -220,7 +241,8 @@ fn remembered() -> Vec<Decoder> {
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let reply = r#"{"ok": true, "code": "ok", "exit": 0, "message": "done", "data": {"n": 1}}"#;
     let job = format!(
-        r#"{{"id": "{id}", "op": "batch", "request": {{"job": "x"}}, "state": "running",
+        r#"{{"id": "{id}", "op": "batch", "request": {{"job": {{"name": "j", "source": {{"url": "workspace:/in"}},
+        "process": {{"kind": "replace", "find": "a", "with": "b"}}}}}}, "state": "running",
         "submitted": "2026-01-01T00:00:00Z", "started": null, "finished": null,
         "progress": {{"done": 1, "total": 2, "what": "files"}}, "log": ["a line"], "result": {reply}}}"#
     );

@@ -1,7 +1,13 @@
 //! What other people sign, or hand over, and what clients and publishers of releases remember.
 
+use std::collections::BTreeMap;
+
 use kura::apps::profile::check_manifest;
-use kura::apps::release::{Anchor, Channel, Feedback, Form, Installed, Package, State, Totals, check_form};
+use kura::apps::release::{
+    Anchor, Channel, Feedback, Form, Installed, Package, Seen, State, Totals, check_form, judge, solve,
+};
+use kura::base::clock::Timestamp;
+use semver::VersionReq;
 
 use super::{Decoder, Renewed};
 
@@ -42,6 +48,13 @@ fn signed() -> Vec<Decoder> {
     let proposal = format!(r#"{{"format": 1, "root": {root}}}"#);
     let manifest = br#"{"name": "tools", "version": "1.0", "provider": "us", "description": "what it is",
         "files": ["a/b", {"path": "c", "mode": "644"}]}"#;
+    let requirements = format!(
+        r#"[{{"tool": "^1", "base": "<3, >=1.0"}}, [{0}, {1}]]"#,
+        String::from_utf8_lossy(package),
+        r#"{"name": "base", "version": "1.4.0", "type": "bugfix", "changes": [], "files": []}"#
+    );
+    let (wanted, known) = serde_json::from_str::<(BTreeMap<String, VersionReq>, Vec<Package>)>(&requirements).unwrap();
+    assert_eq!(solve(&wanted, &known).unwrap().len(), 2);
     let understood = [
         Package::parse(package, "tool", &"1.2.0".parse().unwrap()).map(drop),
         Channel::parse(channel, "stable").map(drop),
@@ -53,7 +66,23 @@ fn signed() -> Vec<Decoder> {
         Decoder::new("release-package", package, |bytes| {
             drop(Package::parse(bytes, "tool", &"1.2.0".parse().unwrap()))
         }),
-        Decoder::new("release-channel", channel, |bytes| drop(Channel::parse(bytes, "stable"))),
+        Decoder::new("release-channel", channel, |bytes| {
+            let Ok(channel) = Channel::parse(bytes, "stable") else { return };
+            let now = Timestamp::from_unix_ns(1_790_000_000_000_000_000);
+            channel.windows.iter().for_each(|window| drop(window.is_open(now)));
+            let totals = Totals { installed: 7, failed: 1, rolled_back: 0, time_ms: 5 };
+            channel.packages.values().flatten().for_each(|offer| drop(judge(offer, &totals, now)));
+        }),
+        Decoder::new("release-root-trust", root_text(), |bytes| {
+            if let Ok(root) = serde_json::from_slice(bytes) {
+                drop(Seen::from_root(&root));
+            }
+        }),
+        Decoder::new("release-solver", requirements, |bytes| {
+            if let Ok((wanted, known)) = serde_json::from_slice::<(BTreeMap<String, VersionReq>, Vec<Package>)>(bytes) {
+                drop(solve(&wanted, &known));
+            }
+        }),
         Decoder::new("release-anchor", anchor, |bytes| drop(Anchor::parse(bytes, "file"))),
         Decoder::new("release-proposal", proposal, |bytes| drop(check_form(Form::Proposal, bytes, "file"))),
         Decoder::new("profile-manifest", manifest, |bytes| drop(check_manifest(bytes, "tools"))),

@@ -29,5 +29,5 @@ mod wipe;
 
 pub use counters::Operation;
 pub use mount::{MountOptions, Mounted, mount};
-pub use mountpoint::{MountError, Unmounted, mountpoints};
+pub use mountpoint::{MountError, Unmounted, mountpoint_in, mountpoints};
 pub use wipe::{LIE_OVER, TOKEN_LEN, lie_over};

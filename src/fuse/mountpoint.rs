@@ -140,6 +140,11 @@ pub fn mountpoints() -> Vec<PathBuf> {
     mounts().unwrap_or_default().into_iter().filter_map(ours).collect()
 }
 
+/// Where the mount that a line of `/proc/PID/mountinfo` tells of is, if it is one.
+pub fn mountpoint_in(line: &[u8]) -> Option<PathBuf> {
+    parse_line(line).map(|line| line.mountpoint)
+}
+
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     use std::os::unix::ffi::OsStringExt;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

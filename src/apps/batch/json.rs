@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Deepest nesting, of what is read and of what a patch makes.
 const DEPTH_MAX: usize = 128;
+/// What a value takes besides its text, in bytes.
+const VALUE_LEN: usize = size_of::<Json>();
 
 /// One operation of a patch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,33 +63,41 @@ enum Json {
 
 type Refused<T> = Result<T, String>;
 
-/// Applies a patch to a document. All of it, or an error.
-pub fn apply(document: &[u8], patch: &[PatchOp]) -> Refused<Vec<u8>> {
+/// Applies a patch to a document. All of it, or an error; so is a result, or copies together, of more than `len_max`
+/// bytes.
+pub fn apply(document: &[u8], patch: &[PatchOp], len_max: usize) -> Refused<Vec<u8>> {
     let text = std::str::from_utf8(document).map_err(|_| "it is not UTF-8".to_owned())?;
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
     let mut root = reader.value(0)?;
+    let mut room = len_max;
     for operation in patch {
-        step(&mut root, operation)?;
+        step(&mut root, operation, &mut room)?;
     }
     let mut out = String::with_capacity(text.len());
     let indent = text.lines().find_map(|line| {
         let inner = line.trim_start_matches([' ', '\t']);
         (inner.len() < line.len() && !inner.is_empty()).then(|| &line[..line.len() - inner.len()])
     });
-    root.write(&mut out, indent.filter(|_| text.trim().contains('\n')), 0);
+    root.write(&mut Out { text: &mut out, len_max }, indent.filter(|_| text.trim().contains('\n')), 0);
+    if out.len() > len_max {
+        return Err(format!("the result is longer than {len_max} bytes"));
+    }
     if text.ends_with('\n') {
         out.push('\n');
     }
     Ok(out.into_bytes())
 }
 
-fn step(root: &mut Json, operation: &PatchOp) -> Refused<()> {
+/// Does one operation; `room` is how much may still be copied.
+fn step(root: &mut Json, operation: &PatchOp, room: &mut usize) -> Refused<()> {
     match operation {
         PatchOp::Add { path, value } => add(root, path, value_of(value)?),
         PatchOp::Remove { path } => remove(root, path).map(drop),
         PatchOp::Replace { path, value } => {
-            *find(root, path)? = value_of(value)?;
+            let value = value_of(value)?;
+            check_depth(path, &value)?;
+            *find(root, path)? = value;
             Ok(())
         }
         PatchOp::Move { from, path } => {
@@ -97,12 +108,15 @@ fn step(root: &mut Json, operation: &PatchOp) -> Refused<()> {
             add(root, path, value)
         }
         PatchOp::Copy { from, path } => {
-            let value = find(root, from)?.clone();
+            let value = find(root, from)?;
+            let left = room.checked_sub(value.len());
+            *room = left.ok_or_else(|| format!("copying `{from}` to `{path}` makes the document too long"))?;
+            let value = value.clone();
             add(root, path, value)
         }
         PatchOp::Test { path, value } => {
             let mut text = String::new();
-            find(root, path)?.write(&mut text, None, 0);
+            find(root, path)?.write(&mut Out { text: &mut text, len_max: usize::MAX }, None, 0);
             let found: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             if found == *value { Ok(()) } else { Err(format!("`{path}` is not what the patch expects")) }
         }
@@ -157,7 +171,16 @@ fn parent_of(pointer: &str) -> Refused<(String, String)> {
     Ok((parent.to_owned(), last.clone()))
 }
 
+/// That a value is not nested too deeply where it is put.
+fn check_depth(pointer: &str, value: &Json) -> Refused<()> {
+    match tokens(pointer)?.len() + value.height() {
+        0..=DEPTH_MAX => Ok(()),
+        _ => Err(format!("what is put at `{pointer}` is nested too deeply")),
+    }
+}
+
 fn add(root: &mut Json, pointer: &str, value: Json) -> Refused<()> {
+    check_depth(pointer, &value)?;
     if pointer.is_empty() {
         *root = value;
         return Ok(());
@@ -274,42 +297,116 @@ impl Reader<'_> {
     }
 }
 
+/// A text that takes little more than `len_max` bytes; the rest is left out.
+struct Out<'a> {
+    text: &'a mut String,
+    len_max: usize,
+}
+
+impl Out<'_> {
+    fn push(&mut self, text: &str) {
+        if self.text.len() <= self.len_max {
+            self.text.push_str(text);
+        }
+    }
+}
+
 impl Json {
-    fn write(&self, out: &mut String, indent: Option<&str>, depth: usize) {
-        let line = |out: &mut String, depth: usize| {
+    /// How many levels of values are in it.
+    fn height(&self) -> usize {
+        let below = match self {
+            Json::Plain(_) => None,
+            Json::Array(items) => items.iter().map(Json::height).max(),
+            Json::Object(members) => members.iter().map(|(_, value)| value.height()).max(),
+        };
+        below.map_or(0, |below| below + 1)
+    }
+
+    /// What it takes in memory, about, in bytes.
+    fn len(&self) -> usize {
+        let inside: usize = match self {
+            Json::Plain(text) => text.len(),
+            Json::Array(items) => items.iter().map(Json::len).sum(),
+            Json::Object(members) => members.iter().map(|(name, value)| VALUE_LEN + name.len() + value.len()).sum(),
+        };
+        VALUE_LEN + inside
+    }
+
+    fn write(&self, out: &mut Out<'_>, indent: Option<&str>, depth: usize) {
+        let line = |out: &mut Out<'_>, depth: usize| {
             if let Some(indent) = indent {
-                out.push('\n');
-                out.push_str(&indent.repeat(depth));
+                out.push("\n");
+                (0..depth).for_each(|_| out.push(indent));
             }
         };
         match self {
-            Json::Plain(text) => out.push_str(text),
+            Json::Plain(text) => out.push(text),
             Json::Array(items) => {
-                out.push('[');
+                out.push("[");
                 for (number, item) in items.iter().enumerate() {
-                    out.push_str(if number > 0 { "," } else { "" });
+                    out.push(if number > 0 { "," } else { "" });
                     line(out, depth + 1);
                     item.write(out, indent, depth + 1);
                 }
                 if !items.is_empty() {
                     line(out, depth);
                 }
-                out.push(']');
+                out.push("]");
             }
             Json::Object(members) => {
-                out.push('{');
+                out.push("{");
                 for (number, (name, value)) in members.iter().enumerate() {
-                    out.push_str(if number > 0 { "," } else { "" });
+                    out.push(if number > 0 { "," } else { "" });
                     line(out, depth + 1);
-                    out.push_str(name);
-                    out.push_str(if indent.is_some() { ": " } else { ":" });
+                    out.push(name);
+                    out.push(if indent.is_some() { ": " } else { ":" });
                     value.write(out, indent, depth + 1);
                 }
                 if !members.is_empty() {
                     line(out, depth);
                 }
-                out.push('}');
+                out.push("}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patched(document: &str, patch: &str, len_max: usize) -> Refused<String> {
+        let patch: Vec<PatchOp> = serde_json::from_str(patch).unwrap();
+        apply(document.as_bytes(), &patch, len_max).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn a_patch_that_copies_the_document_into_itself_again_and_again_is_refused() {
+        let copies: Vec<String> =
+            (0..40).map(|number| format!(r#"{{"op": "copy", "from": "/a", "path": "/a/{number}"}}"#)).collect();
+        let error = patched(r#"{"a": {"b": "text"}}"#, &format!("[{}]", copies.join(",")), 1 << 20).unwrap_err();
+        assert!(error.starts_with("copying `/a` to `/a/") && error.ends_with("makes the document too long"), "{error}");
+    }
+
+    #[test]
+    fn a_patch_does_not_nest_a_document_more_deeply_than_one_is_read() {
+        let deeper = |count: usize| {
+            let once = r#"{"op": "add", "path": "/a", "value": {}}, {"op": "copy", "from": "/a", "path": "/a/b"}"#;
+            let path = |number: usize| format!("/a{}", "/b".repeat(number));
+            let more = (1..count)
+                .map(|number| format!(r#", {{"op": "add", "path": "{}", "value": {{"b": 1}}}}"#, path(number)));
+            patched("{}", &format!("[{once}{}]", more.collect::<String>()), 1 << 20)
+        };
+        assert!(deeper(120).is_ok());
+        let error = deeper(200).unwrap_err();
+        assert!(error.ends_with("is nested too deeply"), "{error}");
+    }
+
+    #[test]
+    fn an_indentation_that_makes_a_document_too_long_is_refused() {
+        let document = format!("[\n{}1{}]", " ".repeat(10_000), ", 1".repeat(1000));
+        let error = patched(&document, "[]", 1 << 20).unwrap_err();
+        assert_eq!(error, "the result is longer than 1048576 bytes");
+        assert!(patched(&document, "[]", 1 << 25).is_ok());
     }
 }

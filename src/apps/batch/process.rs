@@ -110,7 +110,7 @@ impl Processing {
                 let expression = regex::bytes::RegexBuilder::new(find).size_limit(8 << 20).build();
                 let expression = expression.map_err(|error| unusable(error.to_string()))?;
                 let with = with.clone().into_bytes();
-                Processor::Whole(Box::new(move |bytes| Ok(expression.replace_all(&bytes, &*with).into_owned())))
+                Processor::Whole(Box::new(move |bytes| replace_all(bytes, &expression, &with, RESULT_LEN_MAX)))
             }
             Processing::LineEndings { to } => Processor::LineEndings(*to),
             Processing::Reencode { from, to } => {
@@ -127,7 +127,7 @@ impl Processing {
             Processing::Gzip {} => Processor::Gzip,
             Processing::JsonPatch { patch } => {
                 let patch = patch.clone();
-                Processor::Whole(Box::new(move |bytes| json::apply(&bytes, &patch)))
+                Processor::Whole(Box::new(move |bytes| json::apply(&bytes, &patch, RESULT_LEN_MAX)))
             }
             Processing::Command(line) => {
                 line.check()?;
@@ -186,11 +186,45 @@ fn replace(bytes: Vec<u8>, find: &[u8], with: &[u8]) -> std::result::Result<Vec<
             out.push(rest[0]);
             rest = &rest[1..];
         }
-        if out.len() > RESULT_LEN_MAX {
-            return Err(format!("the result is longer than {RESULT_LEN_MAX} bytes"));
-        }
+        check_len(out.len(), RESULT_LEN_MAX)?;
     }
     out.extend_from_slice(rest);
+    Ok(out)
+}
+
+fn check_len(len: usize, len_max: usize) -> std::result::Result<(), String> {
+    if len > len_max { Err(format!("the result is longer than {len_max} bytes")) } else { Ok(()) }
+}
+
+/// Replaces what an expression finds; `$1` in `with` is its first group.
+fn replace_all(
+    bytes: Vec<u8>,
+    expression: &regex::bytes::Regex,
+    with: &[u8],
+    len_max: usize,
+) -> std::result::Result<Vec<u8>, String> {
+    let (mut out, mut end) = (Vec::new(), 0);
+    let groups = with.iter().filter(|byte| **byte == b'$').count();
+    if groups == 0 {
+        for found in expression.find_iter(&bytes) {
+            out.extend_from_slice(&bytes[end..found.start()]);
+            out.extend_from_slice(with);
+            end = found.end();
+            check_len(out.len(), len_max)?;
+        }
+    } else {
+        for found in expression.captures_iter(&bytes) {
+            let whole = found.get_match();
+            out.extend_from_slice(&bytes[end..whole.start()]);
+            check_len(out.len() + with.len() + groups.saturating_mul(whole.len()), len_max)?;
+            found.expand(with, &mut out);
+            end = whole.end();
+        }
+    }
+    if out.is_empty() && end == 0 {
+        return Ok(bytes);
+    }
+    out.extend_from_slice(&bytes[end..]);
     Ok(out)
 }
 
@@ -241,6 +275,38 @@ fn line_endings(from: &mut dyn Read, to: &mut dyn Write, ending: LineEnding) -> 
         to.write_all(&out)?;
         if count == 0 {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(text: &str, find: &str, with: &str, len_max: usize) -> std::result::Result<String, String> {
+        let expression = regex::bytes::Regex::new(find).unwrap();
+        let out = replace_all(text.as_bytes().to_vec(), &expression, with.as_bytes(), len_max)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn expressions_replace_as_the_library_does_and_within_bounds() {
+        for (text, find, with) in [
+            ("aXbXc", "X", "--"),
+            ("aXbXc", "(X)(b)", "$2${1}1"),
+            ("aXbXc", "", "-"),
+            ("abc", "x", "y"),
+            ("abc", "abc", ""),
+            ("", "a*", "z"),
+            ("price 5 €", r"(\d+)", "$$$1 $9"),
+        ] {
+            let expected = regex::Regex::new(find).unwrap().replace_all(text, with).into_owned();
+            assert_eq!(replaced(text, find, with, 1000).unwrap(), expected, "{text} {find} {with}");
+        }
+        let text = "a".repeat(1000);
+        for (find, with) in [("", "much more"), ("a", "$0$0$0$0"), ("a+", "$0$0$0$0"), ("a", "xyzxyz")] {
+            let error = replaced(&text, find, with, 3000).unwrap_err();
+            assert_eq!(error, "the result is longer than 3000 bytes", "{find} {with}");
         }
     }
 }

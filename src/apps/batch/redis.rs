@@ -19,6 +19,8 @@ const LINE_LEN_MAX: u64 = 64 * 1024;
 const DEPTH_MAX: u32 = 4;
 const ANSWER_LEN_MAX: usize = 64 << 20;
 const SCAN_COUNT: &[u8] = b"500";
+/// No memory has so many names that they take more answers.
+const SCAN_ROUNDS_MAX: u32 = 10_000_000;
 const TRIES_MAX: u32 = 3;
 
 /// A Redis server; names begin with those of kura, so that it may hold other things as well.
@@ -229,7 +231,7 @@ impl KeyValue for RedisKeyValue {
         let mut cursor = b"0".to_vec();
         // Prefixes are words and a colon, which no pattern of Redis takes for anything else.
         let pattern = [&full(prefix), &b"*"[..]].concat();
-        loop {
+        for _ in 0..SCAN_ROUNDS_MAX {
             let scan = [b"SCAN".to_vec(), cursor, b"MATCH".to_vec(), pattern.clone()];
             let command = [&scan[..], &[b"COUNT".to_vec(), SCAN_COUNT.to_vec()]].concat();
             let Some(Answer::Many(mut parts)) = self.ask(&[command])?.pop() else {
@@ -256,5 +258,6 @@ impl KeyValue for RedisKeyValue {
             }
             cursor = next;
         }
+        Err(self.failed("its names have no end"))
     }
 }

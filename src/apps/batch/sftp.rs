@@ -243,7 +243,9 @@ fn read_all(ssh: &mut Ssh, handle: &[u8], to: &mut dyn Write, target: &str) -> R
         if offset != written || is_over {
             continue;
         }
-        let data = Fields(&body).bytes().filter(|data| !data.is_empty()).ok_or_else(|| ssh.nonsense())?;
+        // More than was asked for would hide what follows.
+        let data = Fields(&body).bytes().filter(|data| (1..=PIECE_LEN as usize).contains(&data.len()));
+        let data = data.ok_or_else(|| ssh.nonsense())?;
         to.write_all(data).map_err(|error| BatchError::of_io("the work directory", &error))?;
         written += data.len() as u64;
         if data.len() < PIECE_LEN as usize {
