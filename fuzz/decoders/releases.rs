@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kura::apps::profile::check_manifest;
 use kura::apps::release::{
-    Anchor, Channel, Feedback, Form, Installed, Package, Seen, State, Totals, check_form, judge, solve,
+    Anchor, Channel, Feedback, Form, Installed, Offer, Package, Seen, State, Totals, Verdict, check_form, judge, solve,
 };
 use kura::base::clock::Timestamp;
 use semver::VersionReq;
@@ -69,9 +69,11 @@ fn signed() -> Vec<Decoder> {
         Decoder::new("release-channel", channel, |bytes| {
             let Ok(channel) = Channel::parse(bytes, "stable") else { return };
             let now = Timestamp::from_unix_ns(1_790_000_000_000_000_000);
-            channel.windows.iter().for_each(|window| drop(window.is_open(now)));
+            let open = channel.windows.iter().filter(|window| window.is_open(now)).count();
+            assert!(open <= channel.windows.len());
             let totals = Totals { installed: 7, failed: 1, rolled_back: 0, time_ms: 5 };
-            channel.packages.values().flatten().for_each(|offer| drop(judge(offer, &totals, now)));
+            let advances = |offer: &Offer| judge(offer, &totals, now) == Verdict::Advance;
+            assert!(channel.packages.values().flatten().all(|offer| !offer.steps.is_empty() || !advances(offer)));
         }),
         Decoder::new("release-root-trust", root_text(), |bytes| {
             if let Ok(root) = serde_json::from_slice(bytes) {
