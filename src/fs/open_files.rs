@@ -73,7 +73,9 @@ impl OpenFiles {
         state.last += 1;
         let since = state.last;
         if state.open.contains_key(&(ino, true)) {
-            state.closing.entry(ino).or_insert(Closing::new(since, false)).descriptors += 1;
+            let closing = state.closing.entry(ino).or_insert(Closing::new(since, false));
+            closing.descriptors += 1;
+            closing.awaited = false;
         }
     }
 
@@ -173,6 +175,21 @@ mod tests {
         files.closing(FILE);
         files.close(FILE, true, || released = true);
         assert!(released && files.state.lock().closing.is_empty(), "the last writer leaves nothing to wait for");
+    }
+
+    #[test]
+    fn a_file_that_was_made_may_be_closed_at_any_time_and_is_waited_for_less_the_second_time() {
+        let files = OpenFiles::default();
+        files.made(FILE);
+        files.settle();
+        assert!(files.state.lock().closing[&FILE].awaited, "it may be closed by the next time");
+        files.settle();
+        files.opened(FILE, true);
+        files.closing(FILE);
+        assert!(!files.state.lock().closing[&FILE].awaited, "who closes it says so");
+        files.close(FILE, true, || {});
+        files.close(FILE, true, || {});
+        assert!(files.state.lock().closing.is_empty() && files.take().is_empty());
     }
 
     #[test]
