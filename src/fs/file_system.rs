@@ -173,13 +173,12 @@ impl Fs {
         let tree = self.tree();
         match tree.make(parent, name, &NewNode::File, mode, caller, true, wait) {
             Ok(attr) => {
-                if how.write {
-                    return Ok((Named::live(attr), self.note_made(attr.ino)));
+                if !how.write {
+                    // Made open for writing; the handle is for reading alone.
+                    tree.open(attr.ino, false, false, caller.uid, wait)?;
+                    tree.release(attr.ino, true);
                 }
-                // Made open for writing; the handle is for reading alone.
-                tree.open(attr.ino, false, false, caller.uid, wait)?;
-                tree.release(attr.ino, true);
-                Ok((Named::live(attr), self.note_open(attr.ino, false)))
+                Ok((Named::live(attr), self.note_open(attr.ino, how.write)))
             }
             Err(WorkError::Exists) if !how.exclusive => {
                 let attr = tree.lookup(parent, name, wait)?;

@@ -26,11 +26,6 @@ impl Fs {
         Ok(self.note_open(ino, how.write))
     }
 
-    pub(super) fn note_made(&self, ino: Ino) -> Opened {
-        self.files.made(ino);
-        Opened { ino, handle: Handle::MADE, write: true, caching: Caching::Kept }
-    }
-
     pub(super) fn note_open(&self, ino: Ino, write: bool) -> Opened {
         self.files.opened(ino, write);
         Opened { ino, handle: Handle(0), write, caching: Caching::Kept }
@@ -55,21 +50,8 @@ impl Fs {
         if is_outside(opened.ino) {
             return self.outside.release(opened.handle);
         }
-        self.files.close(opened.ino, opened.write, || {
-            if opened.handle == Handle::MADE {
-                self.log_rest(opened.ino);
-            }
-            self.tree().release(opened.ino, opened.write);
-        });
+        self.files.close(opened.ino, opened.write, || self.tree().release(opened.ino, opened.write));
         None
-    }
-
-    /// Puts into the journal what writing left out of a large file, if that is little; the absorber has the rest.
-    fn log_rest(&self, ino: Ino) {
-        match self.tree().log(ino, Wait::No) {
-            Ok(()) | Err(WorkError::WouldBlock) => {}
-            Err(error) => tracing::warn!("{} was closed, and is not in the journal: {error}", self.describe(ino)),
-        }
     }
 
     /// Runs a request that its last close ended.
@@ -104,10 +86,7 @@ impl Fs {
         if is_outside(ino) {
             return self.outside.write(ino, handle, data, wait);
         }
-        match handle {
-            Handle::MADE => Ok(self.tree().write_logged(ino, offset, data, uid, wait)?),
-            _ => Ok(self.tree().write(ino, offset, data, uid, wait)?),
-        }
+        Ok(self.tree().write(ino, offset, data, uid, wait)?)
     }
 
     /// Makes a file durable and publishes its content; waits for the disk, and for the store where the workspace
@@ -184,7 +163,7 @@ impl Fs {
         while copied < len {
             let step = usize::try_from(len - copied).unwrap_or(COPY_STEP_BYTES).min(COPY_STEP_BYTES);
             let bytes = self.read(from.0, Handle(0), from.1 + copied, step, wait).and_then(|bytes| {
-                self.tree().write_logged(to.0, to.1 + copied, &bytes, uid, wait)?;
+                self.tree().write(to.0, to.1 + copied, &bytes, uid, wait)?;
                 Ok(bytes.len())
             });
             match bytes {

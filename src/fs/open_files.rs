@@ -1,8 +1,7 @@
 //! Which files of the live tree are open, and which closes are still on their way.
 //!
 //! The kernel tells of a close twice: while the closer waits, for each descriptor, and later once for the file,
-//! which publishes it. Who asks for a version after a close waits for the second here. Of a file that was made when it
-//! was opened only the second comes: it may be on its way as long as the file is open.
+//! which publishes it. Who asks for a version after a close waits for the second here.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,8 +12,6 @@ use crate::version::entry::Ino;
 
 /// The second word never comes as long as another process has a copy of the descriptor.
 const SETTLE_MAX: Duration = Duration::from_millis(200);
-/// For a file that was waited for so long, and that may be closed since.
-const SETTLE_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 pub(super) struct OpenFiles {
@@ -26,7 +23,7 @@ pub(super) struct OpenFiles {
 struct State {
     /// How often each file is open, for reading and for writing.
     open: HashMap<(Ino, bool), u32>,
-    /// Files of which a writer's descriptor was closed, or may be.
+    /// Files of which a writer's descriptor was closed.
     closing: HashMap<Ino, Closing>,
     /// Counts descriptors that were closed.
     last: u64,
@@ -36,16 +33,6 @@ struct Closing {
     descriptors: u32,
     /// The count at the first of them.
     since: u64,
-    /// Whether one of them may be open.
-    untold: bool,
-    /// Whether it was waited for in vain.
-    awaited: bool,
-}
-
-impl Closing {
-    fn new(since: u64, untold: bool) -> Self {
-        Self { descriptors: 0, since, untold, awaited: false }
-    }
 }
 
 impl OpenFiles {
@@ -58,24 +45,13 @@ impl OpenFiles {
         *self.state.lock().open.entry((ino, write)).or_default() += 1;
     }
 
-    /// A file was made and is open for writing; nobody will say that a descriptor is being closed.
-    pub(super) fn made(&self, ino: Ino) {
-        let mut state = self.state.lock();
-        *state.open.entry((ino, true)).or_default() += 1;
-        state.last += 1;
-        let since = state.last;
-        state.closing.entry(ino).or_insert(Closing::new(since, true)).descriptors += 1;
-    }
-
     /// A descriptor for writing is being closed; others for the same opening may be left.
     pub(super) fn closing(&self, ino: Ino) {
         let mut state = self.state.lock();
         state.last += 1;
         let since = state.last;
         if state.open.contains_key(&(ino, true)) {
-            let closing = state.closing.entry(ino).or_insert(Closing::new(since, false));
-            closing.descriptors += 1;
-            closing.awaited = false;
+            state.closing.entry(ino).or_insert(Closing { descriptors: 0, since }).descriptors += 1;
         }
     }
 
@@ -112,25 +88,16 @@ impl OpenFiles {
     }
 
     /// Waits until the files that were closed before are published. One whose descriptor others keep is not
-    /// closed, and is waited for only once; one that nobody says is closed is not waited for as long again.
+    /// closed, and is waited for only once.
     pub(super) fn settle(&self) {
-        let begun = Instant::now();
+        let end = Instant::now() + SETTLE_MAX;
         let mut state = self.state.lock();
         let before = state.last;
-        loop {
-            let mut asked = state.closing.values().filter(|closing| closing.since <= before).peekable();
-            if asked.peek().is_none() {
-                return;
-            }
-            let end = begun + if asked.all(|closing| closing.awaited) { SETTLE_AGAIN } else { SETTLE_MAX };
+        while state.closing.values().any(|closing| closing.since <= before) {
             if self.released.wait_until(&mut state, end).timed_out() {
-                break;
+                state.closing.retain(|_, closing| closing.since > before);
             }
         }
-        state.closing.retain(|_, closing| {
-            closing.awaited |= closing.since <= before;
-            closing.since > before || closing.untold
-        });
     }
 }
 
@@ -175,21 +142,6 @@ mod tests {
         files.closing(FILE);
         files.close(FILE, true, || released = true);
         assert!(released && files.state.lock().closing.is_empty(), "the last writer leaves nothing to wait for");
-    }
-
-    #[test]
-    fn a_file_that_was_made_may_be_closed_at_any_time_and_is_waited_for_less_the_second_time() {
-        let files = OpenFiles::default();
-        files.made(FILE);
-        files.settle();
-        assert!(files.state.lock().closing[&FILE].awaited, "it may be closed by the next time");
-        files.settle();
-        files.opened(FILE, true);
-        files.closing(FILE);
-        assert!(!files.state.lock().closing[&FILE].awaited, "who closes it says so");
-        files.close(FILE, true, || {});
-        files.close(FILE, true, || {});
-        assert!(files.state.lock().closing.is_empty() && files.take().is_empty());
     }
 
     #[test]

@@ -21,12 +21,6 @@ pub struct FsOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Handle(pub u64);
 
-impl Handle {
-    /// Of a file of the live tree that was made when it was opened. Its closes are not told, so the journal has what is
-    /// written to it before the writer goes on.
-    pub const MADE: Handle = Handle(1);
-}
-
 /// Attributes, and how long they stay right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {

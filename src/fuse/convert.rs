@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo, TimeOrNow};
 
 use crate::base::clock::Timestamp;
-use crate::fs::{Caching, FallocateMode, Handle, OpenHow, Opened};
+use crate::fs::{Caching, FallocateMode, OpenHow, Opened};
 use crate::version::entry::Ino;
 use crate::worktree::{Attr, FileKind, NewNode, RenameMode, SetTime, XattrMode};
 
@@ -119,10 +119,10 @@ pub(super) fn open_how(flags: i32, thread: u32) -> OpenHow {
     OpenHow { write: is_write(flags), truncate, exclusive, thread }
 }
 
-/// Only writers of files that were there tell of every close, so that what they wrote is kept before the close returns.
+/// Only writers tell of every close, so that what they wrote is kept before the close returns.
 pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
     match opened.caching {
-        Caching::Kept if opened.write && opened.handle != Handle::MADE => FopenFlags::FOPEN_KEEP_CACHE,
+        Caching::Kept if opened.write => FopenFlags::FOPEN_KEEP_CACHE,
         Caching::Kept => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         Caching::Never => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
         Caching::Stream => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM | FopenFlags::FOPEN_NOFLUSH,

@@ -1,42 +1,21 @@
 //! Changing the content of files: writing, cutting, punching holes.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::graft::Invalidation;
-use super::inode::{File, Inode};
+use super::inode::File;
 use super::live::{Wait, Worktree};
 use super::namespace::{frozen_records, mark_frozen_logged};
-use super::publication::STAGE_LEN_MIN;
-use super::record::{Bytes, Record};
+use super::record::Record;
 use super::table::{Attempt, Table};
 use super::{Result, WorkError};
 use crate::base::clock::Timestamp;
 use crate::base::limits::FILE_SIZE_MAX;
 use crate::version::entry::Ino;
 
-/// Whether bytes that are written to a file go to the journal at once: while it has a name, and is not so large that
-/// its content is absorbed before it is closed.
-fn is_logged_at_once(inode: &Inode, len: u64) -> bool {
-    let is_small = |file: &File| {
-        file.dirty_bytes() + len <= STAGE_LEN_MIN && file.draft.as_ref().is_none_or(|draft| draft.base.is_none())
-    };
-    inode.nlink > 0 && inode.file().is_ok_and(is_small)
-}
-
 impl Worktree {
     /// Writes all of `data` at `offset`.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], uid: u32, wait: Wait) -> Result<()> {
-        self.put(ino, (offset, data), uid, wait, false)
-    }
-
-    /// As [`write`](Self::write), for who does not tell of closes: the journal has the bytes when this returns, unless
-    /// the file is so large that its content is absorbed while it is written.
-    pub fn write_logged(&self, ino: Ino, offset: u64, data: &[u8], uid: u32, wait: Wait) -> Result<()> {
-        self.put(ino, (offset, data), uid, wait, true)
-    }
-
-    fn put(&self, ino: Ino, (offset, data): (u64, &[u8]), uid: u32, wait: Wait, log: bool) -> Result<()> {
         self.writable()?;
         let end =
             offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(WorkError::TooLarge)?;
@@ -48,13 +27,9 @@ impl Worktree {
             }
             self.drop_privileges(table, ino, uid)?;
             let now = self.now();
-            let log = log && is_logged_at_once(table.get(ino)?, data.len() as u64);
-            if log {
-                self.log_piece(table, ino, (offset, data), now)?;
-            }
             self.change_draft(table, ino, now, |file, draft_size| {
                 let draft = file.draft_mut(now);
-                draft.extents.write(offset, data, log);
+                draft.extents.write(offset, data, false);
                 *draft_size = (*draft_size).max(end);
             })
         })?;
@@ -62,22 +37,6 @@ impl Worktree {
         if dirty > self.dirty_bytes_ample() {
             self.wake();
         }
-        Ok(())
-    }
-
-    /// Hands bytes that are about to be written to the journal.
-    fn log_piece(&self, table: &mut Table, ino: Ino, (offset, data): (u64, &[u8]), now: Timestamp) -> Attempt<()> {
-        let file = table.get(ino)?.file()?;
-        if file.draft.is_none() {
-            table.check_unheld()?;
-        }
-        let layer = file.draft.as_ref().map_or(file.next_layer, |draft| draft.id);
-        let mut records = Vec::new();
-        // A record of a layer comes after all of the layers below it.
-        frozen_records(ino, file, &mut records);
-        records.push(Record::Write { ino, layer, offset, data: Bytes(Arc::new(data.to_vec())), time: now });
-        self.append(table, &records)?;
-        mark_frozen_logged(table, ino);
         Ok(())
     }
 

@@ -70,18 +70,18 @@ impl Extents {
         if data.is_empty() {
             return;
         }
-        if self.grow_last(offset, data, logged) {
+        if !logged && self.grow_last(offset, data) {
             return;
         }
         self.cut_out(offset, offset + data.len() as u64);
         self.insert(offset, Piece { data: PieceData::Bytes(Arc::new(data.to_vec())), logged });
     }
 
-    /// Appends to the piece that ends at `offset` when nothing lies behind it, and the journal has both or neither.
-    fn grow_last(&mut self, offset: u64, data: &[u8], logged: bool) -> bool {
+    /// Appends to the piece that ends at `offset` when nothing lies behind it.
+    fn grow_last(&mut self, offset: u64, data: &[u8]) -> bool {
         let Some((start, piece)) = self.pieces.iter_mut().next_back() else { return false };
         let PieceData::Bytes(bytes) = &mut piece.data else { return false };
-        if piece.logged != logged || *start + bytes.len() as u64 != offset || bytes.len() + data.len() > PIECE_LEN_MAX {
+        if piece.logged || *start + bytes.len() as u64 != offset || bytes.len() + data.len() > PIECE_LEN_MAX {
             return false;
         }
         let Some(bytes) = Arc::get_mut(bytes) else { return false };
@@ -90,9 +90,7 @@ impl Extents {
         }
         bytes.extend_from_slice(data);
         self.bytes += data.len() as u64;
-        if !logged {
-            self.unlogged += data.len() as u64;
-        }
+        self.unlogged += data.len() as u64;
         true
     }
 

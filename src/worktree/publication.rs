@@ -19,7 +19,7 @@ use crate::version::entry::{FileBody, Ino};
 
 /// A draft with more than this unlogged is staged as chunks instead of being written to the journal
 /// and then once more as chunks.
-pub(super) const STAGE_LEN_MIN: u64 = 8 * 1024 * 1024;
+const STAGE_LEN_MIN: u64 = 8 * 1024 * 1024;
 /// Bytes that are journaled without being put off.
 const LOGGED_AT_ONCE: u64 = 512 * 1024;
 

@@ -336,9 +336,7 @@ fn unmounting_is_refused_while_something_is_in_memory_alone() {
     let store = home.store("store");
     let disk = SmallDisk::new(home.dir("state"));
     let mount = home.mount(&store, "mnt");
-    // What is written to a new file is refused at once; to one that was there, it waits in memory for the close.
-    fs::write(mount.file("file"), "").unwrap();
-    let mut file = File::options().write(true).open(mount.file("file")).unwrap();
+    let mut file = File::create(mount.file("file")).unwrap();
     file.write_all(b"begin ").unwrap();
     file.sync_all().unwrap();
     let filler = disk.0.join("filler");

@@ -1,12 +1,10 @@
 //! Several at once.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-
-use kura::fuse;
 
 use super::guard::{Place, sh};
 
@@ -94,37 +92,6 @@ fn a_file_closed_before_a_snapshot_is_in_it() {
         let snapshot = mount.at(&format!(".kura/snapshots/s{round}"));
         fs::create_dir(&snapshot).unwrap();
         assert!(fs::read(snapshot.join("f")).unwrap() == content(round), "round {round}");
-    }
-    mount.end();
-}
-
-#[test]
-fn a_file_that_was_just_made_is_in_the_version_after_its_close() {
-    let place = Place::new();
-    let mount = place.mount();
-    let snapshot = |name: String| {
-        let at = mount.at(&format!(".kura/snapshots/{name}"));
-        fs::create_dir(&at).unwrap();
-        at
-    };
-    for round in 0..40 {
-        let name = format!("f{round}");
-        fs::write(mount.at(&name), content(round)).unwrap();
-        let version = snapshot(format!("s{round}"));
-        assert!(fs::read(version.join(&name)).unwrap() == content(round), "round {round}");
-    }
-    assert_eq!(mount.requests(fuse::Operation::Flush), 0, "nobody is asked to wait at a close");
-    // One that stays open is in none, however often one is asked for, and whole in the first after its close.
-    for round in 0..10 {
-        let name = format!("long{round}");
-        let mut file = fs::File::create(mount.at(&name)).unwrap();
-        file.write_all(b"half").unwrap();
-        for asked in 0..2 {
-            assert!(!snapshot(format!("h{round}.{asked}")).join(&name).exists(), "round {round}");
-        }
-        file.write_all(b" and half").unwrap();
-        drop(file);
-        assert_eq!(fs::read(snapshot(format!("w{round}")).join(&name)).unwrap(), b"half and half", "round {round}");
     }
     mount.end();
 }

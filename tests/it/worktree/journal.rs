@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kura::base::disk::OpenMode;
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::version::entry::Ino;
-use kura::worktree::{Changes, JournalError, NewNode, Wait, WorkError, Worktree, XattrMode};
+use kura::worktree::{JournalError, NewNode, Wait, WorkError, XattrMode};
 
 use super::{CALLER, checkpoint, save, write};
 use crate::rig::{Rig, live};
@@ -133,62 +133,6 @@ fn a_new_file_costs_two_writes_and_a_change_of_an_old_one_costs_one() {
         tree.setxattr(ino, b"user.mark", b"value", XattrMode::Set, Wait::Yes).unwrap();
     }
     assert_eq!(sim.steps() - before, FILES, "where the file is found, and the change of it");
-}
-
-/// Writes some of which wait for a close, and some of which do not; what the file then holds.
-fn write_in_turn(tree: &Worktree, ino: Ino, writes: u8) -> Vec<u8> {
-    let mut expected = Vec::new();
-    for number in 0..writes {
-        let (offset, bytes) = match number % 4 {
-            0 => (expected.len() / 2, vec![number; 300]),
-            _ => (expected.len(), vec![number; 50]),
-        };
-        match number % 5 {
-            3 => tree.write(ino, offset as u64, &bytes, 0, Wait::Yes).and_then(|()| tree.log(ino, Wait::Yes)).unwrap(),
-            _ => tree.write_logged(ino, offset as u64, &bytes, 0, Wait::Yes).unwrap(),
-        }
-        expected.resize(expected.len().max(offset + bytes.len()), 0);
-        expected[offset..offset + bytes.len()].copy_from_slice(&bytes);
-        if number == 30 {
-            let size = Changes { size: Some(100), ..Changes::default() };
-            tree.setattr(ino, &size, 0, Wait::Yes).unwrap();
-            expected.truncate(100);
-        }
-    }
-    expected
-}
-
-#[test]
-fn what_is_logged_as_it_is_written_outlives_a_kill_at_any_moment() {
-    for writes in 0..60 {
-        let (rig, sim) = Rig::new(4);
-        let tree = rig.open().unwrap();
-        let ino = super::create(&tree, "file").ino;
-        let expected = write_in_turn(&tree, ino, writes);
-        let found = |tree: &Worktree| tree.read(ino, 0, 1 << 20, Wait::Yes).unwrap();
-        assert!(found(&tree) == expected, "after {writes} writes");
-        drop(tree);
-        let tree = rig.after(sim.reopen(Crash::Kill)).open().unwrap();
-        tree.lookup(Ino::ROOT, b"file", Wait::Yes).unwrap();
-        assert!(found(&tree) == expected, "a kill after {writes} writes");
-    }
-}
-
-#[test]
-fn a_large_new_file_is_not_written_to_the_journal_as_a_whole() {
-    const MIB: usize = 1 << 20;
-    let (rig, _sim) = Rig::new(4);
-    let tree = rig.open().unwrap();
-    let ino = super::create(&tree, "file").ino;
-    for number in 0..24 {
-        tree.write_logged(ino, (number * MIB) as u64, &vec![number as u8; MIB], 0, Wait::Yes).unwrap();
-    }
-    let len: u64 = segments(&rig).iter().map(|(_, len)| len).sum();
-    assert!((8 * MIB as u64..9 * MIB as u64).contains(&len), "{len}");
-    tree.release(ino, true);
-    tree.absorb_all().unwrap();
-    let read = tree.read(ino, (23 * MIB) as u64, MIB, Wait::Yes).unwrap();
-    assert!(read == vec![23; MIB]);
 }
 
 #[test]
