@@ -39,6 +39,9 @@ fn texts() -> Vec<Decoder> {
     let job_request = br#"{"op": "batch", "job": {"name": "j", "source": {"url": "workspace:/in"},
         "process": {"kind": "replace", "find": "a", "with": "b"}}}"#;
     assert!(kura::control::understands(None, b"", job_request));
+    let line = b"--name before -m 'before \"the\" rewrite'\n";
+    assert!(kura::control::understands(Some("snapshot"), b"d", line));
+    assert!(kura::control::parse_duration_ms("90m").is_ok() && kura::control::parse_size("5GiB").is_ok());
     let mountinfo = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - fuse.kura kura rw,user_id=0,group_id=0";
     assert_eq!(mountpoint_in(mountinfo), Some("/mnt 2".into()));
     let workspace = some_workspace();
@@ -51,7 +54,7 @@ fn texts() -> Vec<Decoder> {
             kura::control::understands(None, b"", bytes);
             kura::control::understands(Some("restore"), b"d", bytes);
         }),
-        Decoder::new("request-line", b"--name before -m 'before \"the\" rewrite' a\\ b\n", |bytes| {
+        Decoder::new("request-line", line, |bytes| {
             for command in ["snapshot", "restore", "forget", "lock", "batch", "profile"] {
                 kura::control::understands(Some(command), b"d", bytes);
             }
@@ -92,7 +95,7 @@ fn texts() -> Vec<Decoder> {
         Decoder::new("config", "# words\ncache_size = \"5GiB\"\nfull_wait = 3\n", move |bytes| {
             drop(parse_config(&as_text(bytes)));
         }),
-        Decoder::new("quantities", b"1h30m 5GiB", move |bytes| {
+        Decoder::new("quantities", b"90m 5GiB", move |bytes| {
             for word in as_text(bytes).split(' ') {
                 drop(kura::control::parse_duration_ms(word));
                 drop(kura::control::parse_size(word));

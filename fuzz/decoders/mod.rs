@@ -258,8 +258,14 @@ fn records(keys: &Keys, base: &Base) -> Vec<Decoder> {
     let names = vec![Name::Index(version), Name::Object(BlobId([5; 32]), 2), Name::Run(id)];
     let list = Condemned::new(1, base.index.time, None, names);
     let condemned = keys.open(Kind::Condemned, version.as_bytes(), list.seal(keys, version.0).as_bytes()).unwrap();
-    let entry = base.index.root.dir.encode();
     let (k1, k2, k3) = (keys.clone(), keys.clone(), keys.clone());
+    let entry = base.index.root.dir.encode();
+    let (index, id_of_index) = (postcard::to_stdvec(&base.index).unwrap(), base.index.id);
+    let open_index = move |bytes: &[u8]| {
+        let sealed = k3.seal(Kind::Index, id_of_index.as_bytes(), bytes);
+        IndexRecord::open(&k3, id_of_index, sealed.as_bytes())
+    };
+    open_index(&index).unwrap();
     vec![
         Decoder::new("location-run", run, move |bytes| {
             let sealed = k1.seal(Kind::Locations, &run_identity, bytes);
@@ -270,10 +276,7 @@ fn records(keys: &Keys, base: &Base) -> Vec<Decoder> {
         Decoder::new("head", postcard::to_stdvec(&head).unwrap(), move |bytes| {
             drop(Head::open(&k2, k2.seal(Kind::Head, b"HEAD", bytes).as_bytes()));
         }),
-        Decoder::new("index-record", postcard::to_stdvec(&base.index).unwrap(), move |bytes| {
-            let sealed = k3.seal(Kind::Index, version.as_bytes(), bytes);
-            drop(IndexRecord::open(&k3, version, sealed.as_bytes()));
-        }),
+        Decoder::new("index-record", index, move |bytes| drop(open_index(bytes))),
         Decoder::new("condemned", condemned, move |bytes| {
             if let Some(list) = Condemned::decode(bytes) {
                 list.names().for_each(|name| assert!(list.contains(&name) && Name::of(&name.key()).is_some()));

@@ -189,10 +189,12 @@ fn new_root(
         true => Some(Signer::open(dir, expiry)?),
         false => None,
     };
+    let before = old.as_ref().map_or(0, |old| old.root().signed.version.get());
+    let version = before.checked_add(1).ok_or_else(|| bad(&name, "its root has the last number that there is"))?;
     let mut root = Root {
         spec_version: SPEC_VERSION.to_owned(),
         consistent_snapshot: true,
-        version: one(old.as_ref().map_or(1, |old| old.root().signed.version.get().saturating_add(1))),
+        version: one(version),
         expires: after(now, expiry.root_days),
         keys: HashMap::new(),
         roles: HashMap::new(),
