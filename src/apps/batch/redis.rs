@@ -19,8 +19,8 @@ const LINE_LEN_MAX: u64 = 64 * 1024;
 const DEPTH_MAX: u32 = 4;
 const ANSWER_LEN_MAX: usize = 64 << 20;
 const SCAN_COUNT: &[u8] = b"500";
-/// No memory has so many names that they take more answers.
-const SCAN_ROUNDS_MAX: u32 = 10_000_000;
+/// Most answers that a look through all names takes: enough for five thousand million of them.
+const SCANS_MAX: u32 = 10_000_000;
 const TRIES_MAX: u32 = 3;
 
 /// A Redis server; names begin with those of kura, so that it may hold other things as well.
@@ -157,8 +157,7 @@ fn full(key: &[u8]) -> Vec<u8> {
 
 /// Reads one answer; else why it cannot be read.
 pub fn read_answer(stream: &mut impl BufRead) -> std::result::Result<Answer, String> {
-    let mut left = ANSWER_LEN_MAX;
-    answer_in(stream, 0, &mut left)
+    answer_in(stream, 0, &mut ANSWER_LEN_MAX.clone())
 }
 
 /// Reads an answer within another, of which `left` bytes may still be taken.
@@ -232,8 +231,8 @@ impl KeyValue for RedisKeyValue {
         let mut cursor = b"0".to_vec();
         // Prefixes are words and a colon, which no pattern of Redis takes for anything else.
         let pattern = [&full(prefix), &b"*"[..]].concat();
-        for _ in 0..SCAN_ROUNDS_MAX {
-            let scan = [b"SCAN".to_vec(), cursor, b"MATCH".to_vec(), pattern.clone()];
+        for _ in 0..SCANS_MAX {
+            let scan = [b"SCAN".to_vec(), cursor.clone(), b"MATCH".to_vec(), pattern.clone()];
             let command = [&scan[..], &[b"COUNT".to_vec(), SCAN_COUNT.to_vec()]].concat();
             let Some(Answer::Many(mut parts)) = self.ask(&[command])?.pop() else {
                 return Err(self.failed("the answer makes no sense"));
@@ -257,8 +256,11 @@ impl KeyValue for RedisKeyValue {
             if next == b"0" {
                 return Ok(());
             }
+            if next == cursor {
+                return Err(self.failed("the server does not get on with naming what it holds"));
+            }
             cursor = next;
         }
-        Err(self.failed("its names have no end"))
+        Err(self.failed("the server does not end naming what it holds"))
     }
 }
