@@ -14,6 +14,7 @@ use kura::store::Bucket;
 
 use super::rig::{Rig, balanced, marking};
 use super::servers;
+use super::webdav::scripted;
 use crate::s3_server::{Fault, S3Server};
 
 /// A file system and the way round it.
@@ -149,6 +150,18 @@ impl Write for Tail {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+#[test]
+fn no_more_of_a_file_is_taken_than_an_s3_server_said_it_has() {
+    let endless = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}", "4\r\nmore\r\n".repeat(1000));
+    let port = scripted(vec![("GET", &*endless.leak())].leak());
+    let server = S3Server::start();
+    let mut config = server.config("in");
+    config.address.endpoint = Some(format!("http://127.0.0.1:{port}"));
+    let mut content = Vec::new();
+    let error = Bucket::open(config).unwrap().get("x", &mut content).unwrap_err();
+    assert!(content.is_empty() && error.reason.ends_with("bytes came of 0"), "{error:?}");
 }
 
 /// S3 takes 5 GiB in one request. That much is tried with `KURA_TEST_LONG=1`, which needs 12 GiB of memory; else as much

@@ -83,7 +83,7 @@ fn too_large_for_the_server_leaves_the_old_file() {
 }
 
 /// A server that answers every request of a method with the same text, and then hangs up.
-fn scripted(script: &'static [(&'static str, &'static str)]) -> u16 {
+pub(super) fn scripted(script: &'static [(&'static str, &'static str)]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
