@@ -24,6 +24,7 @@ use kura::cli::parse_config;
 use kura::crypto::document::RootKey;
 use kura::crypto::{Keys, Kind};
 use kura::store::StoreUrl;
+use serde_json::Value;
 
 use sha2::Digest;
 
@@ -43,7 +44,7 @@ fn texts() -> Vec<Decoder> {
             kura::control::understands(Some("restore"), b"d", bytes);
             kura::control::understands(None, b"", bytes)
         }),
-        Decoder::checked("request-line", b"a\\ b 'before \"the\" rewrite'\n", |bytes| {
+        Decoder::checked("request-line", b"--name before -m 'before \"the\" rewrite'\n", |bytes| {
             ["snapshot", "restore", "forget", "lock", "batch", "profile"]
                 .map(|command| kura::control::understands(Some(command), b"d", bytes))
                 .contains(&true)
@@ -64,7 +65,7 @@ fn texts() -> Vec<Decoder> {
         Decoder::checked("config", "# words\ncache_size = \"5GiB\"\nfull_wait = 3\n", move |bytes| {
             parse_config(&as_text(bytes)).is_ok()
         }),
-        Decoder::checked("quantities", b"30m 5GiB", move |bytes| {
+        Decoder::checked("quantities", b"90m 5GiB", move |bytes| {
             let (mut durations, mut sizes) = (0, 0);
             for word in as_text(bytes).split(' ') {
                 durations += u32::from(kura::control::parse_duration_ms(word).is_ok());
@@ -91,6 +92,8 @@ fn applications() -> Vec<Decoder> {
     let request = br#"{"file": "f", "ids": [3, 17], "password": "p\u00e4", "document": {"a": [1, 2.5e3, null]}}"#;
     let config = br#"{"profilesVersion": 1, "profiles": [{"name": "tools", "provider_id": "us"}]}"#;
     let patch = br#"[{"op": "add", "path": "/a/b~1c", "value": {"d": 1}}, {"op": "remove", "path": "/e"}]"#;
+    let patch_of_document = br#"[{"op": "copy", "from": "", "path": "/a/copy"}, {"op": "move", "from": "/a/b", "path": "/c"},
+        {"op": "replace", "path": "/a", "value": [1]}]"#;
     let header = Header::new(&Settings::default()).unwrap().encode();
     vec![
         Decoder::checked("batch-job", job, move |bytes| Job::parse(&as_text(bytes)).is_ok()),
@@ -109,7 +112,13 @@ fn applications() -> Vec<Decoder> {
             drop(FilePath::new(bytes.to_vec()));
             batch::Url::parse(&as_text(bytes)).is_ok()
         }),
-        Decoder::checked("json-patch", patch, patched),
+        Decoder::checked("json-patch", patch, |bytes| {
+            let document = br#"{"a": {"b/c": [1, 2.50, {"d": null}]}, "e": "text", "f": []}"#;
+            serde_json::from_slice(bytes).is_ok_and(|patch| patched(patch, document))
+        }),
+        Decoder::checked("json-document", "{\n  \"a\": {\"b\": [1, 2.50, \"\\u00e4\"]}\n}\n", move |bytes| {
+            patched(serde_json::from_slice(patch_of_document).unwrap(), bytes)
+        }),
         Decoder::checked("lock-file", lock, |bytes| LockFile::parse(bytes).is_ok()),
         Decoder::checked("profile-config", config, |bytes| check_config(bytes).is_ok()),
         Decoder::checked("sealed-header", header, |bytes| {
@@ -122,17 +131,11 @@ fn applications() -> Vec<Decoder> {
     ]
 }
 
-/// Applies a patch to a small document. Every copy may double it, so there are few of them.
-fn patched(bytes: &[u8]) -> bool {
-    const COPIES_MAX: usize = 8;
-    let Ok(patch) = serde_json::from_slice::<Vec<PatchOp>>(bytes) else { return false };
-    if patch.iter().filter(|step| matches!(step, PatchOp::Copy { .. })).count() > COPIES_MAX {
-        return false;
-    }
+/// Applies a patch to a document, as a batch does.
+fn patched(patch: Vec<PatchOp>, document: &[u8]) -> bool {
     let Ok(Processor::Whole(apply)) = (Processing::JsonPatch { patch }).prepare() else { return false };
-    let document = br#"{"a": {"b/c": [1, 2.50, {"d": null}]}, "e": "text", "f": []}"#;
     let Ok(made) = apply(document.to_vec()) else { return false };
-    serde_json::from_slice::<serde::de::IgnoredAny>(&made).is_ok()
+    serde_json::from_slice::<Value>(&made).is_ok()
 }
 
 /// Processes that all live, and are others than this one.

@@ -5,6 +5,7 @@
 //! altered: what somebody with the keys, or a mistake of ours, could write.
 
 mod apps;
+pub mod liar;
 mod local;
 mod outside;
 mod releases;
@@ -34,8 +35,8 @@ use kura::version::tree::{PageIo, TreeRef};
 use kura::workspace::{InitOptions, OpenOptions, Workspace};
 use kura::worktree::{Base, Caller, NewNode, Wait};
 
-/// Decodes bytes, whatever they are, and does not panic.
-type Decode = dyn Fn(&[u8]);
+/// Decodes bytes, whatever they are, and does not panic; tells whether it understood them.
+type Decode = dyn Fn(&[u8]) -> bool;
 
 /// One decoder.
 pub struct Decoder {
@@ -47,18 +48,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    fn new(name: &'static str, sample: impl Into<Vec<u8>>, decode: impl Fn(&[u8]) + 'static) -> Self {
-        Self { name, sample: sample.into(), decode: Box::new(decode) }
-    }
-
-    /// One whose `decode` says whether it understood, as it has to of the sample.
+    /// One that has to understand its sample.
     fn checked(name: &'static str, sample: impl Into<Vec<u8>>, decode: impl Fn(&[u8]) -> bool + 'static) -> Self {
         let sample = sample.into();
         assert!(decode(&sample), "{name} does not understand its sample");
-        let decode = move |bytes: &[u8]| {
-            decode(bytes);
-        };
-        Self::new(name, sample, decode)
+        Self { name, sample, decode: Box::new(decode) }
     }
 
     /// Decodes bytes; what they mean does not matter, only that this returns.
@@ -109,7 +103,6 @@ fn key_objects() -> Vec<Decoder> {
     // The digest of the header, one member, the keys of the one older epoch.
     let member = [&[5; 16][..], &[6; 32], &[5], b"label"].concat();
     let roster = [&[7; 32][..], &[1], &member, &[1], &[8; 32]].concat();
-    assert!(check_roster(1, Sha256([7; 32]), &roster));
     let code = RecoveryCode::generate().to_text().as_bytes().to_vec();
     vec![
         Decoder::checked("header", header, |bytes| read_header(bytes).is_ok()),
@@ -122,10 +115,8 @@ fn key_objects() -> Vec<Decoder> {
             let slots: [(SlotId, Vec<u8>); 1] = [(slot, known_slot.clone())];
             unlock(&known_header, &slots, &epochs, &secret()).is_ok()
         }),
-        Decoder::new("roster", roster, |bytes| {
-            if let Some((digest, _)) = bytes.split_first_chunk() {
-                check_roster(1, Sha256(*digest), bytes);
-            }
+        Decoder::checked("roster", roster, |bytes| {
+            bytes.split_first_chunk().is_some_and(|(digest, _)| check_roster(1, Sha256(*digest), bytes))
         }),
         Decoder::checked("recovery-code", code, |bytes| RecoveryCode::parse(&Secret::new(bytes.to_vec())).is_ok()),
     ]
@@ -162,6 +153,10 @@ fn objects(keys: &Keys) -> Vec<Decoder> {
     let mut builder = PackBuilder::new(keys.clone());
     builder.add(chunk.id, BlobKind::Content, chunk.len, &stored);
     let sealed_pack = builder.finish();
+    // One blob of five bytes, which are nine when they are decoded.
+    let directory = [&[3; 32][..], &5_u32.to_le_bytes(), &9_u32.to_le_bytes(), &[Kind::Content as u8]].concat();
+    let sealed_len = keys.seal(Kind::PackDirectory, pack_id.as_bytes(), &directory).len() as u32;
+    let trailer = [5_u32.to_le_bytes(), sealed_len.to_le_bytes()].concat();
     let (k1, k2, k3, k4, k5, k6) = (keys.clone(), keys.clone(), keys.clone(), keys.clone(), keys.clone(), keys.clone());
     vec![
         Decoder::checked("envelope", keys.seal(Kind::App, b"i", b"text").into_bytes(), move |bytes| {
@@ -172,29 +167,31 @@ fn objects(keys: &Keys) -> Vec<Decoder> {
             let decoded = codec::decode(&k2, BlobKind::Content, &chunk, bytes).is_ok();
             codec::frame_layout(&k2, BlobKind::Content, &chunk, bytes, 300_000).is_ok() && decoded
         }),
-        Decoder::new("frame", [&(text.len() as u16).to_le_bytes()[..], &packed].concat(), move |bytes| {
-            let Some((len, frame)) = bytes.split_first_chunk() else { return };
+        Decoder::checked("frame", [&(text.len() as u16).to_le_bytes()[..], &packed].concat(), move |bytes| {
+            let Some((len, frame)) = bytes.split_first_chunk() else { return false };
             let chunk = short(u16::from_le_bytes(*len));
             let sealed = k3.seal(Kind::Content, &frame_identity(&chunk, 0), frame);
-            drop(codec::decode(&k3, BlobKind::Content, &chunk, sealed.as_bytes()));
+            codec::decode(&k3, BlobKind::Content, &chunk, sealed.as_bytes()).is_ok()
         }),
-        Decoder::new("frame-table", table, move |bytes| {
+        Decoder::checked("frame-table", table, move |bytes| {
             let table = k4.seal(Kind::Content, &frame_identity(&chunk, u32::MAX), bytes);
-            if let Ok(layout) = codec::frame_layout(&k4, BlobKind::Content, &chunk, table.as_bytes(), 300_000) {
-                assert!((0..4).all(|number| layout.span(number, number).is_none_or(|(start, _)| start >= 36)));
-            }
             drop(codec::decode(&k4, BlobKind::Content, &chunk, table.as_bytes()));
+            let layout = codec::frame_layout(&k4, BlobKind::Content, &chunk, table.as_bytes(), 300_000);
+            layout.is_ok_and(|layout| {
+                assert!((0..4).all(|number| layout.span(number, number).is_none_or(|(start, _)| start >= 36)));
+                true
+            })
         }),
         Decoder::checked("pack", sealed_pack.1.into_bytes(), move |bytes| {
             pack::read_directory(&k5, sealed_pack.0, bytes).is_ok()
         }),
-        Decoder::new("pack-directory", [&9_u64.to_le_bytes()[..], &[0; 80]].concat(), move |bytes| {
-            let Some((trailer, directory)) = bytes.split_at_checked(8) else { return };
+        Decoder::checked("pack-directory", [&trailer[..], &directory].concat(), move |bytes| {
+            let Some((trailer, directory)) = bytes.split_at_checked(8) else { return false };
             let mut tail = k6.seal(Kind::PackDirectory, pack_id.as_bytes(), directory).into_bytes();
             let end = [pack_id.as_bytes().as_slice(), b"end"].concat();
             tail.extend(k6.seal(Kind::PackDirectory, &end, trailer).as_bytes());
-            drop(pack::directory_tail_len(&k6, pack_id, &tail));
-            drop(pack::read_directory(&k6, pack_id, &tail));
+            let has_len = pack::directory_tail_len(&k6, pack_id, &tail).is_ok();
+            has_len & pack::read_directory(&k6, pack_id, &tail).is_ok()
         }),
     ]
 }
@@ -273,11 +270,10 @@ fn records(keys: &Keys, base: &Base) -> Vec<Decoder> {
     let (entry, own) = (base.index.root.dir.encode(), base.index.id);
     let (k1, k2, k3) = (keys.clone(), keys.clone(), keys.clone());
     vec![
-        Decoder::new("location-run", run, move |bytes| {
+        Decoder::checked("location-run", run, move |bytes| {
             let sealed = k1.seal(Kind::Locations, &run_identity, bytes);
-            if let Ok(records) = run::Records::open(&k1, &run_ref, 0, sealed.as_bytes()) {
-                (0..records.len()).for_each(|at| drop(records.location(at)));
-            }
+            let records = run::Records::open(&k1, &run_ref, 0, sealed.as_bytes());
+            records.is_ok_and(|records| (0..records.len()).filter(|at| records.location(*at).is_ok()).count() > 0)
         }),
         Decoder::checked("head", postcard::to_stdvec(&head).unwrap(), move |bytes| {
             Head::open(&k2, k2.seal(Kind::Head, b"HEAD", bytes).as_bytes()).is_ok()
@@ -286,28 +282,33 @@ fn records(keys: &Keys, base: &Base) -> Vec<Decoder> {
             let sealed = k3.seal(Kind::Index, own.as_bytes(), bytes);
             IndexRecord::open(&k3, own, sealed.as_bytes()).is_ok()
         }),
-        Decoder::new("condemned", condemned, move |bytes| {
-            if let Some(list) = Condemned::decode(bytes) {
-                list.names().for_each(|name| assert!(list.contains(&name) && Name::of(&name.key()).is_some()));
-            }
+        Decoder::checked("condemned", condemned, move |bytes| {
+            let Some(list) = Condemned::decode(bytes) else { return false };
+            list.names().for_each(|name| assert!(list.contains(&name) && Name::of(&name.key()).is_some()));
+            true
         }),
-        Decoder::new("object-name", location::object_key(&BlobId([5; 32]), 3).as_str(), |bytes| {
+        Decoder::checked("object-name", location::object_key(&BlobId([5; 32]), 3).as_str(), |bytes| {
             let key = ObjectKey::new(String::from_utf8_lossy(bytes));
-            if let Some(name) = key.and_then(|key| Name::of(&key)) {
-                assert_eq!(Name::of(&name.key()), Some(name));
-            }
+            let Some(name) = key.and_then(|key| Name::of(&key)) else { return false };
+            assert_eq!(Name::of(&name.key()), Some(name));
+            true
         }),
         Decoder::checked("entry", entry.clone(), |bytes| Entry::decode(bytes).is_ok()),
         Decoder::checked("link-record", [&[2][..], &entry].concat(), |bytes| LinkRecord::decode(bytes).is_ok()),
     ]
 }
 
-/// One page that is whatever it is said to be.
-struct OnePage(Vec<u8>);
+/// A page that is whatever it is said to be, and a good leaf below it.
+struct Pages {
+    top: Vec<u8>,
+    leaf: Arc<[u8]>,
+}
 
-impl PageIo for OnePage {
-    fn load(&self, _: &ChunkRef) -> kura::version::Result<Arc<[u8]>> {
-        Ok(self.0.as_slice().into())
+const LEAF: BlobId = BlobId([3; 32]);
+
+impl PageIo for Pages {
+    fn load(&self, page: &ChunkRef) -> kura::version::Result<Arc<[u8]>> {
+        Ok(if page.id == LEAF { self.leaf.clone() } else { self.top.as_slice().into() })
     }
 
     fn save(&self, bytes: &[u8]) -> kura::version::Result<ChunkRef> {
@@ -318,14 +319,15 @@ impl PageIo for OnePage {
 fn pages() -> Vec<Decoder> {
     let leaf = [&[0, 2, 1][..], b"a", &[1], b"1", &[1], b"b", &[1], b"2"].concat();
     let inner = {
-        let child = postcard::to_stdvec(&(ChunkRef { id: BlobId([3; 32]), len: 9 }, 1_u64, 2_u64)).unwrap();
+        let child = ChunkRef { id: LEAF, len: leaf.len() as u32 };
+        let child = postcard::to_stdvec(&(child, 1_u64, 2_u64)).unwrap();
         [&[1, 1, 1][..], b"a", &[child.len() as u8], &child].concat()
     };
-    let walk = |bytes: &[u8]| {
+    let below: Arc<[u8]> = leaf.as_slice().into();
+    let walk = move |bytes: &[u8]| {
         let tree = postcard::to_stdvec(&(Some(ChunkRef { id: BlobId([2; 32]), len: bytes.len() as u32 }), 2_u64));
         let tree: TreeRef = postcard::from_bytes(&tree.unwrap()).unwrap();
-        let io = OnePage(bytes.to_vec());
-        drop(tree.get(&io, b"a"));
+        let io = Pages { top: bytes.to_vec(), leaf: below.clone() };
         drop(tree.pages(&io, &mut |_| {}));
         drop(tree.scan(&io, std::ops::Bound::Unbounded, &mut |_, _| true));
         drop(refs::versions(&tree, &io));
@@ -334,8 +336,9 @@ fn pages() -> Vec<Decoder> {
         drop(refs::final_lists(&tree, &io, 0));
         drop(refs::Policies::read(&tree, &io));
         drop(refs::each_forgotten(&tree, &io, &mut |_| ()));
+        tree.get(&io, b"a").is_ok_and(|found| found.is_some())
     };
-    vec![Decoder::new("leaf-page", leaf, walk), Decoder::new("inner-page", inner, walk)]
+    vec![Decoder::checked("leaf-page", leaf, walk.clone()), Decoder::checked("inner-page", inner, walk)]
 }
 
 /// A disk with one file of so many sealed bytes.

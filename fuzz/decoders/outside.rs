@@ -12,16 +12,13 @@ use kura::base::clock::{ManualClock, Timestamp};
 use kura::base::disk::{Disk, read_file};
 use kura::base::sim_disk::SimDisk;
 use kura::control::understands;
-use kura::crypto::Sealed;
 use kura::crypto::sharing::Field;
 use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret};
 use kura::fuse::mountpoints_in;
-use kura::store::{
-    ETag, MemoryStore, Object, ObjectInfo, ObjectKey, ObjectStore, PutCondition, RangeRequest, Result, StoreError,
-    StoreUrl,
-};
+use kura::store::{MemoryStore, ObjectKey, StoreUrl};
 use kura::workspace::{InitOptions, KeySlots, OpenOptions, Workspace, is_time};
 
+use super::liar::Liar;
 use super::{Decoder, disk_with, some_workspace};
 
 /// All of them.
@@ -62,7 +59,7 @@ fn job_request() -> Decoder {
     ];
     others.iter().for_each(|text| assert!(understands(None, b"", text.as_bytes()), "{text}"));
     Decoder::checked("job-request", batch, |bytes| {
-        for command in ["batch", "update", "profile", "release", "check", "export"] {
+        for command in ["batch", "update", "profile", "release", "check", "export", "import"] {
             understands(Some(command), b"d", bytes);
         }
         understands(None, b"", bytes)
@@ -90,71 +87,15 @@ fn connections() -> Decoder {
     let file = "allow_commands = true\n[connections.c]\nurl = \"sftp://user@host:22/dir\"\n\
                 password_command = [\"pass\", \"show\"]\nknown_hosts = \"/hosts\"\n";
     Decoder::checked("connections", file, move |bytes| {
-        let Ok(found) = toml::from_str::<Connections>(&as_text(bytes)) else { return false };
+        let Ok(found) = Connections::parse(&as_text(bytes)) else { return false };
         sources.iter().filter(|source| found.resolve(source).is_ok()).count() == 2
     })
 }
 
-/// A store that lists what it does not have: each line is a name and, behind a space, the length that is told.
-struct Lying {
-    inner: Arc<MemoryStore>,
-    lines: Vec<u8>,
-}
-
-impl Lying {
-    fn listed(&self) -> impl Iterator<Item = ObjectInfo> {
-        self.lines.split(|byte| *byte == b'\n').filter_map(|line| {
-            let line = std::str::from_utf8(line).ok()?;
-            let (name, len) = line.split_once(' ').unwrap_or((line, "5"));
-            Some(ObjectInfo { key: ObjectKey::new(name)?, len: len.parse().unwrap_or(u64::MAX), modified: None })
-        })
-    }
-}
-
-impl ObjectStore for Lying {
-    fn get(&self, key: &ObjectKey) -> Result<Object> {
-        match self.inner.get(key) {
-            // What is listed is there: the lines themselves.
-            Err(StoreError::NotFound { .. }) if self.listed().any(|info| info.key == *key) => {
-                Ok(Object { bytes: self.lines.clone(), etag: ETag("1".to_owned()) })
-            }
-            found => found,
-        }
-    }
-
-    fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Object>> {
-        self.inner.get_if_changed(key, etag)
-    }
-
-    fn get_range(&self, request: &RangeRequest) -> Result<Vec<u8>> {
-        self.inner.get_range(request)
-    }
-
-    fn put(&self, key: &ObjectKey, sealed: &Sealed, condition: PutCondition) -> Result<ETag> {
-        self.inner.put(key, sealed, condition)
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.inner.delete(key)
-    }
-
-    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<()> {
-        self.inner.list(prefix, each)?;
-        self.listed().for_each(each);
-        Ok(())
-    }
-
-    fn concurrency(&self) -> usize {
-        1
-    }
-
-    fn is_local(&self) -> bool {
-        true
-    }
-
-    fn address(&self) -> &str {
-        "lying"
-    }
+/// What a line says of an object: its name and, behind a space, its length.
+fn listed(line: &str) -> Option<(ObjectKey, u64)> {
+    let (name, len) = line.split_once(' ').unwrap_or((line, "5"));
+    Some((ObjectKey::new(name)?, len.parse().unwrap_or(u64::MAX)))
 }
 
 /// The names and lengths that a store lists while no key is known.
@@ -170,8 +111,9 @@ fn known_listing() -> Decoder {
     options.disk = Arc::new(SimDisk::new(1));
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
     let sample = format!("k\nkeys\nkeys/x 9\nHEAD\nepochs/00\nepochs/x/1\nother/keys/{id} 7\nkeys/{id} 100");
-    Decoder::checked("known-listing", sample, move |lines| {
-        let store = Lying { inner: inner.clone(), lines: lines.to_vec() };
+    Decoder::checked("known-listing", sample, move |bytes| {
+        let listed = as_text(bytes).lines().filter_map(listed).collect();
+        let store = Liar { inner: inner.clone(), listed, object: bytes.to_vec() };
         KeySlots::open_in(Arc::new(store), &options).is_ok_and(|slots| slots.list().is_ok_and(|found| found.len() > 1))
     })
 }

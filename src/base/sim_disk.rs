@@ -63,6 +63,7 @@ struct State {
     /// The change under way when the crash came.
     in_flight: Option<Change>,
     failure: Option<Failure>,
+    meanwhile: Option<Meanwhile>,
     node_next: u64,
     handle_next: u64,
     /// Node to the handle that holds its lock.
@@ -73,6 +74,12 @@ struct State {
     durable: Image,
     /// Changes that are in `live` and not in `durable`, in order.
     pending: Vec<Change>,
+}
+
+/// What is to happen once so many steps are done.
+struct Meanwhile {
+    step: u64,
+    act: Box<dyn FnOnce() + Send>,
 }
 
 #[derive(Clone, Copy)]
@@ -99,6 +106,7 @@ impl SimDisk {
             crashed: false,
             in_flight: None,
             failure: None,
+            meanwhile: None,
             node_next: ROOT + 1,
             handle_next: 0,
             locks: BTreeMap::new(),
@@ -115,6 +123,12 @@ impl SimDisk {
     /// Lets the process die in step `step` (counted from 0): it and every later call fail.
     pub fn crash_at(&self, step: u64) {
         self.0.state.lock().crash_at = Some(step);
+    }
+
+    /// Lets something happen once, in the first call after `step` steps and before that call does anything. It may use
+    /// the disk, but not wait for whoever made the call.
+    pub fn meanwhile_at(&self, step: u64, act: impl FnOnce() + Send + 'static) {
+        self.0.state.lock().meanwhile = Some(Meanwhile { step, act: Box::new(act) });
     }
 
     /// How many changing calls have completed.
@@ -152,6 +166,7 @@ impl SimDisk {
             crashed: false,
             in_flight: None,
             failure: state.failure,
+            meanwhile: None,
             node_next: state.node_next,
             handle_next: 0,
             locks: BTreeMap::new(),
@@ -162,7 +177,11 @@ impl SimDisk {
     }
 
     fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.0.state.lock();
+        let mut state = self.0.state.lock();
+        let steps = state.steps;
+        if let Some(due) = state.meanwhile.take_if(|meanwhile| steps >= meanwhile.step) {
+            MutexGuard::unlocked(&mut state, due.act);
+        }
         if state.crashed { Err(died()) } else { Ok(state) }
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::failure::{Exit, Failure};
-use super::guard::{Carried, Ready};
+use super::guard::Carried;
 use super::jobs::{profile, update};
 use super::path::PathText;
 use super::request::{REQUEST_LEN_MAX, Request};
@@ -31,7 +31,12 @@ pub(super) fn is_json(bytes: &[u8]) -> bool {
 
 /// Whether a request is one that could be run; what it asks for is not done. For tests of what no bytes may bring down.
 pub fn understands(command: Option<&str>, base: &[u8], bytes: &[u8]) -> bool {
-    understand(command, base, bytes).and_then(|asked| Ready::of(asked.work)).is_ok()
+    understand(command, base, bytes).is_ok_and(|asked| match asked.work {
+        Work::Request(_) => true,
+        Work::Job(command, fields, secrets) => {
+            command.run.prepare().is_some_and(|prepare| prepare(Value::Object(fields), secrets).is_ok())
+        }
+    })
 }
 
 /// Understands a request for `command` or, without, one that names its own; paths are from `base`.

@@ -132,7 +132,7 @@ fn changes(request: &Request) -> bool {
 }
 
 impl Ready {
-    pub(super) fn of(work: Work) -> Result<Self, Failure> {
+    fn of(work: Work) -> Result<Self, Failure> {
         Ok(match work {
             Work::Job(command, fields, secrets) => {
                 let prepare = command.run.prepare().ok_or_else(|| not_a_job(command.name))?;

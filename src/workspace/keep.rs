@@ -1,6 +1,5 @@
 //! The objects that open a workspace, from the store or from the copies in the state directory.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -8,14 +7,16 @@ use super::init::{HEADER, key, put_checked};
 use super::{Result, WorkspaceError};
 use crate::base::disk::{Disk, RealDisk, read_file, replace_file};
 use crate::base::ids::{SlotId, WorkspaceId};
-use crate::crypto::slots::{EPOCHS_MAX, OpenSlot, SLOT_RECORDS_MAX, UnlockError, WorkspaceHeader, read_header};
+use crate::crypto::slots::{OpenSlot, UnlockError, WorkspaceHeader, read_header};
 use crate::crypto::{Keys, Sealed};
-use crate::store::{ObjectInfo, ObjectKey, ObjectStore, PutCondition, StoreError};
+use crate::store::{ObjectKey, ObjectStore, PutCondition, StoreError};
 use crate::sync::SyncError;
 use crate::version::index::sha256;
 
 /// Longest of these objects in bytes.
 const LEN_MAX: usize = 512 * 1024;
+/// Most of a kind: as many as there can be epochs.
+const OBJECTS_MAX: usize = 4096;
 
 /// `kura.json`, and what lies under `keys/` and `epochs/`.
 pub(super) struct KeyObjects {
@@ -34,8 +35,8 @@ impl KeyObjects {
             }
             Err(error) => return Err(error.into()),
         };
-        let slots = fetch_all(store, "keys/", SLOT_RECORDS_MAX, |name| name.parse().ok())?;
-        let epochs = fetch_all(store, "epochs/", EPOCHS_MAX, epoch_number)?;
+        let slots = fetch_all(store, "keys/", |name| name.parse().ok())?;
+        let epochs = fetch_all(store, "epochs/", epoch_number)?;
         Ok(Self { header, slots, epochs })
     }
 
@@ -124,37 +125,29 @@ fn epoch_number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|number: &u32| number.to_string() == name)
 }
 
-/// The objects right below a prefix, as many as there can be, by what their names say. What else the store lists is
-/// passed over: nothing is known of it yet.
-fn fetch_all<T: Ord>(
-    store: &dyn ObjectStore,
-    prefix: &str,
-    max: usize,
-    understand: impl Fn(&str) -> Option<T>,
-) -> Result<Vec<(T, Vec<u8>)>> {
-    let invalid = |target: &str, reason: String| StoreError::Invalid { target: target.to_owned(), reason };
-    let too_long = |key: &ObjectKey| invalid(key.as_str(), format!("it is longer than {LEN_MAX} bytes"));
-    let (mut keys, mut too_many) = (BTreeMap::new(), false);
+/// The objects below `prefix` whose names mean something. Nothing is known of the store yet: it may list anything.
+fn fetch_all<T>(store: &dyn ObjectStore, prefix: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<(T, Vec<u8>)>> {
+    let mut listed: Vec<(T, ObjectKey)> = Vec::new();
     store.list(prefix, &mut |info| {
-        let Some(name) = info.key.as_str().strip_prefix(prefix).and_then(&understand) else { return };
-        too_many |= keys.len() >= max && !keys.contains_key(&name);
-        if !too_many {
-            keys.insert(name, info);
+        let name = info.key.as_str().strip_prefix(prefix).and_then(&read);
+        if let Some(name) = name.filter(|_| listed.len() <= OBJECTS_MAX) {
+            listed.push((name, info.key));
         }
     })?;
-    if too_many {
-        return Err(
-            invalid(prefix, format!("more than {max} objects are listed there; remove the strange ones")).into()
-        );
+    if listed.len() > OBJECTS_MAX {
+        let target = format!("{prefix} in {}", store.address());
+        let reason = "it holds more objects than a workspace has keys".to_owned();
+        return Err(StoreError::Invalid { target, reason }.into());
     }
-    let mut found = Vec::with_capacity(keys.len());
-    for (name, ObjectInfo { key, len, .. }) in keys {
-        if len > LEN_MAX as u64 {
-            return Err(too_long(&key).into());
-        }
+    let mut found = Vec::with_capacity(listed.len());
+    for (name, key) in listed {
         match store.get(&key) {
-            Ok(object) if object.bytes.len() > LEN_MAX => return Err(too_long(&key).into()),
-            Ok(object) => found.push((name, object.bytes)),
+            Ok(mut object) => {
+                // A longer one is damaged, also when it is cut; the others open the workspace.
+                object.bytes.truncate(LEN_MAX);
+                object.bytes.shrink_to_fit();
+                found.push((name, object.bytes));
+            }
             // Removed since it was listed.
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -5,12 +5,11 @@ use std::sync::atomic::Ordering;
 
 use super::absorb::{Absorbed, Purpose, register};
 use super::content::View;
-use super::extents::Extents;
 use super::inode::{Layer, Node};
 use super::journal::FrameRef;
 use super::live::{Wait, Worktree};
 use super::local_blobs::Own;
-use super::namespace::{mark_logged, unlogged_records};
+use super::namespace::{mark_logged, piece_record, unlogged_records};
 use super::pages::NewPages;
 use super::record::{Bytes, Record};
 use super::{Result, WorkError};
@@ -157,7 +156,7 @@ impl Worktree {
         // What takes long comes last.
         let (large, small): (Vec<Ino>, Vec<Ino>) =
             dirty.into_iter().partition(|ino| self.unlogged(*ino).0 >= STAGE_LEN_MIN);
-        small.into_iter().try_for_each(|ino| self.log_file(ino))?;
+        small.into_iter().try_for_each(|ino| self.log_file(ino, Wait::Yes))?;
         for ino in large {
             let (_, draft) = self.unlogged(ino);
             if draft >= STAGE_LEN_MIN {
@@ -167,7 +166,7 @@ impl Worktree {
             if let Err(error) = self.absorb_file(ino) {
                 tracing::debug!("inode {} is written to the journal, since it is not absorbed: {error}", ino.0);
             }
-            self.log_file(ino)?;
+            self.log_file(ino, Wait::Yes)?;
         }
         self.recount();
         Ok(())
@@ -180,7 +179,7 @@ impl Worktree {
         match unlogged {
             0 | STAGE_LEN_MIN.. => Ok(()),
             _ if unlogged > LOGGED_AT_ONCE && wait == Wait::No => Err(WorkError::WouldBlock),
-            _ => self.log_file(ino),
+            _ => self.log_file(ino, wait),
         }
     }
 
@@ -194,18 +193,21 @@ impl Worktree {
         }
     }
 
-    fn log_file(&self, ino: Ino) -> Result<()> {
-        let mut table = self.table();
-        let mut records = Vec::new();
-        match table.find(ino) {
-            Some(inode) if inode.nlink > 0 => unlogged_records(ino, inode.file()?, &mut records),
-            _ => return Ok(()),
-        }
-        if !records.is_empty() {
-            self.append(&mut table, &records)?;
-            mark_logged(&mut table, ino);
-        }
-        Ok(())
+    fn log_file(&self, ino: Ino, wait: Wait) -> Result<()> {
+        self.run(wait, |table| {
+            let mut records = Vec::new();
+            match table.find(ino) {
+                Some(inode) if inode.nlink > 0 => unlogged_records(ino, inode.file()?, &mut records),
+                _ => return Ok(()),
+            }
+            if !records.is_empty() {
+                // Until the tree rests on what others published, a recovery would pass this by.
+                table.check_unheld()?;
+                self.append(table, &records)?;
+                mark_logged(table, ino);
+            }
+            Ok(())
+        })
     }
 
     /// Absorbs a draft without publishing it: its bytes become chunks that only the draft refers to.
@@ -248,6 +250,15 @@ impl Worktree {
         let clip = staged.size.min(draft.low_water);
         let (layer, size, mtime) = (draft.id, draft.size, draft.mtime);
         records.push(Record::Draft { ino, layer, base: Some(Box::new(body.clone())), clip, size, mtime });
+        let mut left = draft.extents.clone();
+        left.drop_staged(&staged.extents);
+        // This record takes the place of all that the journal has of the layer. While much of it was to be staged,
+        // nothing was logged; when it was cut meanwhile, what came after may have been.
+        let is_cut = draft.low_water < staged.size;
+        if is_cut {
+            records.extend(left.iter().map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())));
+        }
+        left.set_logged(is_cut);
         let (frame, _) = self.append(&mut table, &records)?;
         self.register(frame, &records);
         let is_orphan = table.orphans.contains(&ino);
@@ -258,7 +269,7 @@ impl Worktree {
         }
         let Some(draft) = &mut file.draft else { return Ok(()) };
         (draft.base, draft.front, draft.clip) = (Some(Arc::new(body)), front, clip);
-        drop_staged(&mut draft.extents, &staged.extents);
+        draft.extents = left;
         Ok(())
     }
 
@@ -284,10 +295,4 @@ impl Worktree {
         self.recount();
         Ok(())
     }
-}
-
-/// What was written while staging went on has to be logged after the record of the staged draft.
-fn drop_staged(extents: &mut Extents, staged: &Extents) {
-    extents.drop_staged(staged);
-    extents.set_logged(false);
 }

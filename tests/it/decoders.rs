@@ -5,7 +5,7 @@
 //! decoders that have none.
 
 #[path = "../../fuzz/decoders/mod.rs"]
-mod table;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 

@@ -353,3 +353,22 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
 pub fn word(error: &WorkError) -> String {
     format!("{error:?}").split(['(', ' ', '{']).next().unwrap_or_default().to_owned()
 }
+
+/// Lets `act` run once `disk` has done so many steps, beside whoever is in the middle of something then, who goes on when
+/// it is done or waits for them. Tells whether it went well.
+pub fn meanwhile(
+    disk: &SimDisk,
+    step: u64,
+    act: impl FnOnce() -> Result<()> + Send + 'static,
+) -> std::sync::mpsc::Receiver<bool> {
+    let (told, result) = std::sync::mpsc::channel();
+    disk.meanwhile_at(step, move || {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            told.send(act().is_ok()).ok();
+            done.send(()).ok();
+        });
+        is_done.recv_timeout(std::time::Duration::from_millis(50)).ok();
+    });
+    result
+}

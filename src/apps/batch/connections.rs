@@ -65,7 +65,12 @@ impl Connections {
             return Err(unusable(format!("it is longer than {FILE_LEN_MAX} bytes")));
         }
         let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| unusable(told(&error, &text)))
+        Self::parse(&text).map_err(unusable)
+    }
+
+    /// Understands the file; else why it is none.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        toml::from_str(text).map_err(|error| told(&error, text))
     }
 
     /// The source that a job means, and the command that gives its password.

@@ -18,15 +18,15 @@ use super::pool::Pool;
 use super::retry::Retrier;
 use super::tls::{FtpTls, FtpTlsStream, client_config, limit_silence, roots};
 use super::walk::{Kind, Listed, join, walk_tree};
-use super::work::{Remote, TempFile, copy};
+use super::work::{Remote, TempFile, changed, copy, copy_file};
 
 const CONNECTIONS_MAX: usize = 8;
 const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// How long the end of a transfer that failed here is waited for.
 const GIVE_UP_TIME: Duration = Duration::from_secs(5);
-/// Longest line of a listing, in bytes, and names of one directory.
+/// Longest line of a listing, in bytes, and lines of one directory.
 const LINE_LEN_MAX: u64 = 64 * 1024;
-const ENTRIES_MAX: usize = 4_000_000;
+const LINES_MAX: usize = 4_000_000;
 const BEGUN: [Status; 2] = [Status::AboutToSend, Status::AlreadyOpen];
 
 /// How a connection is kept from others' eyes.
@@ -224,7 +224,7 @@ fn lines(stream: &mut Stream, read: fn(&[u8]) -> Line, shown: &str) -> Result<Ve
     let nonsense = |reason: &str| BatchError::file(Code::Protocol, shown, reason);
     let mut reader = BufReader::new(Remote(stream)).take(0);
     let (mut line, mut found) = (Vec::new(), Vec::new());
-    loop {
+    for _ in 0..LINES_MAX {
         line.clear();
         reader.set_limit(LINE_LEN_MAX);
         if reader.read_until(b'\n', &mut line).map_err(|error| BatchError::of_io(shown, &error))? == 0 {
@@ -236,10 +236,8 @@ fn lines(stream: &mut Stream, read: fn(&[u8]) -> Line, shown: &str) -> Result<Ve
             Line::Nothing => {}
             Line::Unknown => return Err(nonsense("the server lists the directory in a way that is not understood")),
         }
-        if found.len() > ENTRIES_MAX {
-            return Err(nonsense("the directory has too many names"));
-        }
     }
+    Err(nonsense("the directory has too many names"))
 }
 
 impl Connection {
@@ -274,17 +272,21 @@ impl Connection {
         }
     }
 
-    /// What a file is like, and its mode where the server knows one.
-    fn stat(&mut self, path: &FilePath, full: &str) -> Result<(FileInfo, Option<u32>)> {
+    /// What a file is like.
+    fn stat(&mut self, path: &FilePath, full: &str) -> Result<FileInfo> {
+        self.look(path, full).map(|(info, _)| info)
+    }
+
+    /// The same, and all facts of it.
+    fn look(&mut self, path: &FilePath, full: &str) -> Result<(FileInfo, Facts)> {
         let target = path.to_string();
         let facts = if self.has_facts { self.facts(full, &target)? } else { self.guessed(full, &target)? };
-        let Facts { kind, size, modified, mode } = facts;
-        let is_dir = kind.is_none_or(|kind| kind == Kind::Directory);
-        if kind == Some(Kind::Other) {
+        let is_dir = facts.kind.is_none_or(|kind| kind == Kind::Directory);
+        if facts.kind == Some(Kind::Other) {
             return Err(BatchError::file(Code::NotAFile, target, "not a file"));
         }
-        let size = if is_dir { 0 } else { size };
-        Ok((FileInfo { path: path.clone(), size, modified, etag: None, is_dir }, mode))
+        let size = facts.size.filter(|_| !is_dir).unwrap_or(0);
+        Ok((FileInfo { path: path.clone(), size, modified: facts.modified, etag: None, is_dir }, facts))
     }
 
     fn facts(&mut self, full: &str, target: &str) -> Result<Facts> {
@@ -300,11 +302,11 @@ impl Connection {
         match self.ftp.size(full) {
             Ok(size) => {
                 let modified = if self.has_times { self.modified(full, target)? } else { None };
-                let size = u64::try_from(size).unwrap_or(u64::MAX);
+                let size = u64::try_from(size).ok();
                 Ok(Facts { kind: Some(Kind::File), size, modified, mode: None })
             }
             Err(error @ FtpError::UnexpectedResponse(_)) => match self.ftp.cwd(full) {
-                Ok(()) => Ok(Facts { kind: Some(Kind::Directory), size: 0, modified: None, mode: None }),
+                Ok(()) => Ok(Facts { kind: Some(Kind::Directory), size: None, modified: None, mode: None }),
                 Err(second) => answered(second).and(Err(error)).map_err(failed),
             },
             Err(error) => Err(failed(error)),
@@ -342,23 +344,21 @@ impl FileSystem for FtpFiles {
 
     fn stat(&self, path: &FilePath) -> Result<FileInfo> {
         let full = self.full(path.as_bytes())?;
-        self.with(|at| at.stat(path, &full)).map(|(info, _)| info)
+        self.with(|at| at.stat(path, &full))
     }
 
     fn download(&self, path: &FilePath, to: &mut dyn Write) -> Result<FileInfo> {
         let (full, target) = (self.full(path.as_bytes())?, path.to_string());
         self.with(|at| {
-            let (before, _) = at.stat(path, &full)?;
+            let (before, Facts { size, .. }) = at.look(path, &full)?;
             if before.is_dir {
                 return Err(BatchError::file(Code::NotAFile, target.clone(), "it is a directory now"));
             }
             let stream = at.ftp.retr_as_stream(&full).map_err(|error| fault(&target, error, Code::Denied))?;
-            at.transfer(stream, &target, |stream| {
-                copy(&mut Remote(stream), to).map(drop).map_err(|error| BatchError::of_io(target.clone(), &error))
-            })?;
-            let (after, _) = at.stat(path, &full)?;
+            at.transfer(stream, &target, |stream| copy_file(&mut Remote(stream), to, size, &target))?;
+            let after = at.stat(path, &full)?;
             if after != before {
-                return Err(BatchError::file(Code::Short, target.clone(), "it changed while it was read"));
+                return Err(changed(&target));
             }
             Ok(after)
         })
@@ -369,17 +369,17 @@ impl FileSystem for FtpFiles {
         let (full, target) = (self.full(path.as_bytes())?, path.to_string());
         let partial = self.full(path.partial().as_bytes())?;
         self.with(|at| {
-            let (now, mode) = at.stat(path, &full)?;
+            let (now, Facts { mode, .. }) = at.look(path, &full)?;
             check_unchanged(expected, &now)?;
             let put = at.put(&partial, from, mode, &target).and_then(|()| {
-                check_unchanged(expected, &at.stat(path, &full)?.0)?;
+                check_unchanged(expected, &at.stat(path, &full)?)?;
                 at.ftp.rename(&partial, &full).map_err(|error| fault(&target, error, Code::Denied))
             });
             if let Err(error) = put {
                 at.ftp.rm(&partial).ok();
                 return Err(error);
             }
-            Ok(at.stat(path, &full)?.0)
+            at.stat(path, &full)
         })
     }
 

@@ -37,8 +37,8 @@ pub fn from_text(text: &str) -> Option<Vec<u8>> {
 pub struct Facts {
     /// What it is; `None` for the directory itself and the one above.
     pub kind: Option<Kind>,
-    /// Its length in bytes.
-    pub size: u64,
+    /// Its length in bytes, as far as the server tells.
+    pub size: Option<u64>,
     /// When it was changed.
     pub modified: Option<Modified>,
     /// Its mode, where the server knows one.
@@ -49,7 +49,7 @@ pub struct Facts {
 pub fn facts(line: &[u8]) -> Option<(Facts, &[u8])> {
     let space = line.iter().position(|byte| *byte == b' ')?;
     let (facts, name) = (std::str::from_utf8(&line[..space]).ok()?, &line[space + 1..]);
-    let mut found = Facts { kind: Some(Kind::Other), size: 0, modified: None, mode: None };
+    let mut found = Facts { kind: Some(Kind::Other), size: None, modified: None, mode: None };
     for fact in facts.split(';').filter(|fact| !fact.is_empty()) {
         let (key, value) = fact.split_once('=')?;
         match &*key.to_ascii_lowercase() {
@@ -61,7 +61,7 @@ pub fn facts(line: &[u8]) -> Option<(Facts, &[u8])> {
                     _ => Some(Kind::Other),
                 }
             }
-            "size" => found.size = value.parse().ok()?,
+            "size" => found.size = Some(value.parse().ok()?),
             "modify" => found.modified = time(value),
             "unix.mode" => found.mode = u32::from_str_radix(value, 8).ok(),
             _ => {}
@@ -105,7 +105,7 @@ pub fn facts_line(line: &[u8]) -> Line {
         Some((_, b"." | b"..")) => Line::Nothing,
         Some((Facts { kind: None, .. }, _)) => Line::Nothing,
         Some((Facts { kind: Some(kind), size, modified, .. }, name)) => {
-            Line::Name(Listed { name: name.to_vec(), kind, size, modified, etag: None })
+            Line::Name(Listed { name: name.to_vec(), kind, size: size.unwrap_or(0), modified, etag: None })
         }
     }
 }

@@ -22,7 +22,9 @@ use super::{BatchError, Result};
 /// Longest pattern, in bytes, and most states of one.
 const PATTERN_LEN_MAX: usize = 4096;
 const STATES_MAX: usize = 4096;
+/// Most patterns that the braces of one stand for, and most that are made on the way to them.
 const BRACES_MAX: usize = 256;
+const EXPANDED_MAX: usize = 4096;
 
 /// What compiling makes, or what is wrong with the pattern.
 type Compiled<T> = std::result::Result<T, &'static str>;
@@ -79,7 +81,7 @@ impl Glob {
         }
         let text = text.strip_prefix('/').unwrap_or(text);
         let mut alternatives = Vec::new();
-        expand(text, &mut alternatives).map_err(fail)?;
+        expand(text, &mut alternatives, &mut EXPANDED_MAX.clone()).map_err(fail)?;
         let compile = |text: &String| {
             let chars: Vec<char> = text.chars().collect();
             let mut compiler = Compiler { chars: &chars, states: vec![Take::End], depth: 0 };
@@ -116,67 +118,76 @@ fn characters(path: &[u8]) -> Vec<char> {
     chars
 }
 
-/// Replaces braces by all that they stand for.
-fn expand(text: &str, out: &mut Vec<String>) -> Compiled<()> {
+/// Replaces braces by all that they stand for; `left` is how many patterns may still be made.
+fn expand(text: &str, out: &mut Vec<String>, left: &mut usize) -> Compiled<()> {
     if out.len() >= BRACES_MAX {
         return Err("its braces stand for too many patterns");
     }
+    *left = left.checked_sub(1).ok_or("it has too many braces")?;
     let Some((open, close, parts)) = first_braces(text) else {
         out.push(text.to_owned());
         return Ok(());
     };
     for part in parts {
-        expand(&format!("{}{part}{}", &text[..open], &text[close + 1..]), out)?;
+        expand(&format!("{}{part}{}", &text[..open], &text[close + 1..]), out, left)?;
     }
     Ok(())
 }
 
-/// The first braces that hold alternatives: where they open and close, and what they stand for.
-fn first_braces(text: &str) -> Option<(usize, usize, Vec<String>)> {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 1,
-            b'{' => {
-                if let Some((close, parts)) = braces_at(text, at) {
-                    return Some((at, close, parts));
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
+/// A brace that is open while a pattern is read.
+struct Brace {
+    open: usize,
+    commas: Vec<usize>,
+    holds_braces: bool,
 }
 
-fn braces_at(text: &str, open: usize) -> Option<(usize, Vec<String>)> {
+/// The first braces that hold alternatives: where they open and close, and what they stand for. Reads the pattern once,
+/// however many braces stay open.
+fn first_braces(text: &str) -> Option<(usize, usize, Vec<String>)> {
     let bytes = text.as_bytes();
-    let (mut depth, mut at, mut begin, mut parts) = (0, open, open + 1, Vec::new());
+    let (mut at, mut pending, mut first) = (0, Vec::<Brace>::new(), None::<(Brace, usize)>);
     while at < bytes.len() {
         match bytes[at] {
             b'\\' => at += 1,
-            b'{' => depth += 1,
-            b',' if depth == 1 => {
-                parts.push(text[begin..at].to_owned());
-                begin = at + 1;
+            b'{' => pending.push(Brace { open: at, commas: Vec::new(), holds_braces: false }),
+            b',' => {
+                if let Some(brace) = pending.last_mut() {
+                    brace.commas.push(at);
+                }
             }
             b'}' => {
-                depth -= 1;
-                if depth == 0 {
-                    let last = &text[begin..at];
-                    if parts.is_empty() {
-                        return range(last).map(|parts| (at, parts));
+                if let Some(brace) = pending.pop() {
+                    if let Some(outer) = pending.last_mut() {
+                        outer.holds_braces = true;
                     }
-                    parts.push(last.to_owned());
-                    return Some((at, parts));
+                    let is_first = first.as_ref().is_none_or(|(first, _)| brace.open < first.open);
+                    if is_first && brace.stands_for_others(text, at) {
+                        first = Some((brace, at));
+                    }
                 }
             }
             _ => {}
         }
         at += 1;
     }
-    None
+    first.and_then(|(brace, close)| Some((brace.open, close, brace.parts(text, close)?)))
+}
+
+impl Brace {
+    fn stands_for_others(&self, text: &str, close: usize) -> bool {
+        !self.commas.is_empty() || !self.holds_braces && range(&text[self.open + 1..close]).is_some()
+    }
+
+    /// What it stands for when it closes at `close`.
+    fn parts(&self, text: &str, close: usize) -> Option<Vec<String>> {
+        let begin = self.open + 1;
+        if self.commas.is_empty() {
+            return range(&text[begin..close]);
+        }
+        let begins = std::iter::once(begin).chain(self.commas.iter().map(|comma| comma + 1));
+        let ends = self.commas.iter().copied().chain([close]);
+        Some(begins.zip(ends).map(|(begin, end)| text[begin..end].to_owned()).collect())
+    }
 }
 
 /// `1..3`, up or down.

@@ -1,8 +1,17 @@
 //! JSON that is changed as RFC 6902 says, and else left as it was: order, numbers and layout of what stays.
 
+use std::fmt::{self, Write};
+
 use serde::{Deserialize, Serialize};
 
+use super::process::RESULT_LEN_MAX;
+
+/// Deepest nesting of a document, before and after.
 const DEPTH_MAX: usize = 128;
+/// Longest indentation that is taken over, in bytes.
+const INDENT_LEN_MAX: usize = 16;
+/// Most memory that all copies of one patch may take, in bytes.
+const COPIED_LEN_MAX: usize = 256 << 20;
 
 /// One operation of a patch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,27 +75,39 @@ pub fn apply(document: &[u8], patch: &[PatchOp]) -> Refused<Vec<u8>> {
     serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
     let mut root = reader.value(0)?;
-    for operation in patch {
-        step(&mut root, operation)?;
+    let mut left = COPIED_LEN_MAX;
+    for (number, operation) in patch.iter().enumerate() {
+        step(&mut root, operation, &mut left)
+            .map_err(|reason| format!("operation {} of the patch: {reason}", number + 1))?;
     }
-    let mut out = String::with_capacity(text.len());
     let indent = text.lines().find_map(|line| {
         let inner = line.trim_start_matches([' ', '\t']);
         (inner.len() < line.len() && !inner.is_empty()).then(|| &line[..line.len() - inner.len()])
     });
-    root.write(&mut out, indent.filter(|_| text.trim().contains('\n')), 0);
+    let indent = indent.filter(|_| text.trim().contains('\n'));
+    let indent = indent.map(|indent| if indent.len() <= INDENT_LEN_MAX { indent } else { "  " });
+    let layout = Layout::new(indent);
+    // Indentations add up, so what is written is measured before.
+    let mut len = Length(0);
+    let too_long = |_| format!("the result is longer than {RESULT_LEN_MAX} bytes");
+    root.write(&mut len, &layout, 0).map_err(too_long)?;
+    let mut out = String::with_capacity(len.0 + 1);
+    root.write(&mut out, &layout, 0).map_err(too_long)?;
     if text.ends_with('\n') {
         out.push('\n');
     }
     Ok(out.into_bytes())
 }
 
-fn step(root: &mut Json, operation: &PatchOp) -> Refused<()> {
+/// Applies one operation; `left` is how much memory copies may still take.
+fn step(root: &mut Json, operation: &PatchOp, left: &mut usize) -> Refused<()> {
     match operation {
         PatchOp::Add { path, value } => add(root, path, value_of(value)?),
         PatchOp::Remove { path } => remove(root, path).map(drop),
         PatchOp::Replace { path, value } => {
-            *find(root, path)? = value_of(value)?;
+            let value = value_of(value)?;
+            check_depth(path, &value)?;
+            *find(root, path)? = value;
             Ok(())
         }
         PatchOp::Move { from, path } => {
@@ -97,12 +118,17 @@ fn step(root: &mut Json, operation: &PatchOp) -> Refused<()> {
             add(root, path, value)
         }
         PatchOp::Copy { from, path } => {
-            let value = find(root, from)?.clone();
+            let value = find(root, from)?;
+            let rest = left.checked_sub(value.size());
+            *left = rest.ok_or_else(|| {
+                format!("with a copy of `{from}` at `{path}` the copies take more than {COPIED_LEN_MAX} bytes")
+            })?;
+            let value = value.clone();
             add(root, path, value)
         }
         PatchOp::Test { path, value } => {
             let mut text = String::new();
-            find(root, path)?.write(&mut text, None, 0);
+            find(root, path)?.write(&mut text, &Layout::new(None), 0).map_err(|error| error.to_string())?;
             let found: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             if found == *value { Ok(()) } else { Err(format!("`{path}` is not what the patch expects")) }
         }
@@ -157,7 +183,16 @@ fn parent_of(pointer: &str) -> Refused<(String, String)> {
     Ok((parent.to_owned(), last.clone()))
 }
 
+/// Fails when a value at a pointer would be nested too deeply.
+fn check_depth(pointer: &str, value: &Json) -> Refused<()> {
+    if tokens(pointer)?.len() + value.depth() > DEPTH_MAX {
+        return Err(format!("`{pointer}` would be nested more than {DEPTH_MAX} deep"));
+    }
+    Ok(())
+}
+
 fn add(root: &mut Json, pointer: &str, value: Json) -> Refused<()> {
+    check_depth(pointer, &value)?;
     if pointer.is_empty() {
         *root = value;
         return Ok(());
@@ -274,41 +309,86 @@ impl Reader<'_> {
     }
 }
 
+/// Where lines begin.
+struct Layout {
+    /// The indentation of the deepest line; none when all is on one line.
+    blanks: Option<String>,
+    indent_len: usize,
+}
+
+impl Layout {
+    fn new(indent: Option<&str>) -> Self {
+        let blanks = indent.map(|indent| indent.repeat(DEPTH_MAX + 1));
+        Self { blanks, indent_len: indent.map_or(0, str::len) }
+    }
+
+    fn line(&self, out: &mut dyn Write, depth: usize) -> fmt::Result {
+        let Some(blanks) = &self.blanks else { return Ok(()) };
+        out.write_str("\n")?;
+        out.write_str(&blanks[..depth * self.indent_len])
+    }
+}
+
+/// Counts what is written; fails when that is longer than a result may be.
+struct Length(usize);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        if self.0 > RESULT_LEN_MAX { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 impl Json {
-    fn write(&self, out: &mut String, indent: Option<&str>, depth: usize) {
-        let line = |out: &mut String, depth: usize| {
-            if let Some(indent) = indent {
-                out.push('\n');
-                out.push_str(&indent.repeat(depth));
+    /// How deep the deepest value in it lies.
+    fn depth(&self) -> usize {
+        match self {
+            Json::Plain(_) => 0,
+            Json::Array(items) => items.iter().map(|item| 1 + item.depth()).max().unwrap_or(0),
+            Json::Object(members) => members.iter().map(|(_, value)| 1 + value.depth()).max().unwrap_or(0),
+        }
+    }
+
+    /// The memory that it takes, in bytes.
+    fn size(&self) -> usize {
+        let within: usize = match self {
+            Json::Plain(text) => text.len(),
+            Json::Array(items) => items.iter().map(Json::size).sum(),
+            Json::Object(members) => {
+                members.iter().map(|(name, value)| size_of::<String>() + name.len() + value.size()).sum()
             }
         };
+        size_of::<Json>() + within
+    }
+
+    fn write(&self, out: &mut dyn Write, layout: &Layout, depth: usize) -> fmt::Result {
         match self {
-            Json::Plain(text) => out.push_str(text),
+            Json::Plain(text) => out.write_str(text),
             Json::Array(items) => {
-                out.push('[');
+                out.write_str("[")?;
                 for (number, item) in items.iter().enumerate() {
-                    out.push_str(if number > 0 { "," } else { "" });
-                    line(out, depth + 1);
-                    item.write(out, indent, depth + 1);
+                    out.write_str(if number > 0 { "," } else { "" })?;
+                    layout.line(out, depth + 1)?;
+                    item.write(out, layout, depth + 1)?;
                 }
                 if !items.is_empty() {
-                    line(out, depth);
+                    layout.line(out, depth)?;
                 }
-                out.push(']');
+                out.write_str("]")
             }
             Json::Object(members) => {
-                out.push('{');
+                out.write_str("{")?;
                 for (number, (name, value)) in members.iter().enumerate() {
-                    out.push_str(if number > 0 { "," } else { "" });
-                    line(out, depth + 1);
-                    out.push_str(name);
-                    out.push_str(if indent.is_some() { ": " } else { ":" });
-                    value.write(out, indent, depth + 1);
+                    out.write_str(if number > 0 { "," } else { "" })?;
+                    layout.line(out, depth + 1)?;
+                    out.write_str(name)?;
+                    out.write_str(if layout.blanks.is_some() { ": " } else { ":" })?;
+                    value.write(out, layout, depth + 1)?;
                 }
                 if !members.is_empty() {
-                    line(out, depth);
+                    layout.line(out, depth)?;
                 }
-                out.push('}');
+                out.write_str("}")
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::filesystem::{
 };
 use super::retry::Retrier;
 use super::walk::join;
-use super::work::{TempFile, copy, rename};
+use super::work::{TempFile, changed, copy, rename};
 use crate::base::clock::Timestamp;
 
 const XATTRS_LEN_MAX: usize = 64 * 1024;
@@ -179,10 +179,10 @@ impl FileSystem for LocalFiles {
         if !found.is_file() {
             return Err(BatchError::file(Code::NotAFile, path.to_string(), "not a file any more"));
         }
-        let len = copy(&mut file, to).map_err(failed)?;
+        let len = copy(&mut (&mut file).take(found.len().saturating_add(1)), to).map_err(failed)?;
         let after = info(path.clone(), &file.metadata().map_err(failed)?);
         if len != after.size || after != info(path.clone(), &found) {
-            return Err(BatchError::file(Code::Short, path.to_string(), "it changed while it was read"));
+            return Err(changed(&path.to_string()));
         }
         Ok(after)
     }

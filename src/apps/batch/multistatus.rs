@@ -14,6 +14,9 @@ use super::url::decode_bytes;
 const PIECE_LEN_MAX: u64 = 1 << 20;
 const DEPTH_MAX: usize = 32;
 const TEXT_LEN_MAX: usize = 64 * 1024;
+/// Most resources of one answer, and most tags, texts and the like from the end of one to that of the next.
+const RESOURCES_MAX: usize = 4_000_000;
+const PIECES_MAX: usize = 1 << 18;
 const DAV: Namespace<'static> = Namespace(b"DAV:");
 
 /// What is said of one resource.
@@ -38,6 +41,8 @@ pub struct Resource {
 pub enum Unreadable<E> {
     /// It makes no sense.
     Nonsense(String),
+    /// It goes on and on.
+    Endless,
     /// The one who was told wanted no more.
     Refused(E),
 }
@@ -128,7 +133,12 @@ pub fn read<E>(body: impl Read, each: &mut dyn FnMut(Resource) -> Result<(), E>)
     let mut open: Vec<Tag> = Vec::new();
     let mut reading = Reading::default();
     let mut is_begun = false;
+    let (mut resources, mut pieces) = (0, 0);
     loop {
+        pieces += 1;
+        if resources > RESOURCES_MAX || pieces > PIECES_MAX {
+            return Err(Unreadable::Endless);
+        }
         buffer.clear();
         reader.get_mut().set_limit(PIECE_LEN_MAX);
         let (namespace, event) = reader.read_resolved_event_into(&mut buffer).map_err(|error| nonsense(&error))?;
@@ -151,6 +161,7 @@ pub fn read<E>(body: impl Read, each: &mut dyn FnMut(Resource) -> Result<(), E>)
                 text.clear();
                 if tag == Tag::Response {
                     each(std::mem::take(&mut reading).resource).map_err(Unreadable::Refused)?;
+                    (resources, pieces) = (resources + 1, 0);
                 }
             }
             Event::Text(piece) => text.push_str(&piece.decode().map_err(|error| nonsense(&error))?),

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use encoding_rs::Encoding;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use regex::bytes::{Match, Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::cancel::Cancel;
@@ -16,7 +17,7 @@ use super::work::{TempFile, copy};
 /// Largest file of a processing that needs all of it in memory, in bytes.
 const MEMORY_LEN_MAX: u64 = 256 << 20;
 /// Largest result of one, in bytes.
-const RESULT_LEN_MAX: usize = 1 << 30;
+pub(super) const RESULT_LEN_MAX: usize = 1 << 30;
 
 /// What is done to each file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,10 +108,10 @@ impl Processing {
                 Processor::Whole(Box::new(move |bytes| replace(bytes, find.as_bytes(), with.as_bytes())))
             }
             Processing::Regex { find, with } => {
-                let expression = regex::bytes::RegexBuilder::new(find).size_limit(8 << 20).build();
+                let expression = RegexBuilder::new(find).size_limit(8 << 20).build();
                 let expression = expression.map_err(|error| unusable(error.to_string()))?;
                 let with = with.clone().into_bytes();
-                Processor::Whole(Box::new(move |bytes| Ok(expression.replace_all(&bytes, &*with).into_owned())))
+                Processor::Whole(Box::new(move |bytes| replace_all(&bytes, &expression, &with)))
             }
             Processing::LineEndings { to } => Processor::LineEndings(*to),
             Processing::Reencode { from, to } => {
@@ -191,6 +192,33 @@ fn replace(bytes: Vec<u8>, find: &[u8], with: &[u8]) -> std::result::Result<Vec<
         }
     }
     out.extend_from_slice(rest);
+    Ok(out)
+}
+
+fn replace_all(bytes: &[u8], find: &Regex, with: &[u8]) -> std::result::Result<Vec<u8>, String> {
+    let dollars = with.iter().filter(|byte| **byte == b'$').count();
+    let (mut out, mut end) = (Vec::with_capacity(bytes.len()), 0);
+    // What stands before a match; each dollar may stand for all of the match.
+    let mut before = |out: &mut Vec<u8>, found: Match<'_>| {
+        out.extend_from_slice(&bytes[end..found.start()]);
+        end = found.end();
+        if out.len().saturating_add(with.len()).saturating_add(dollars * found.len()) > RESULT_LEN_MAX {
+            return Err(format!("the result may get longer than {RESULT_LEN_MAX} bytes"));
+        }
+        Ok(())
+    };
+    if dollars == 0 {
+        for found in find.find_iter(bytes) {
+            before(&mut out, found)?;
+            out.extend_from_slice(with);
+        }
+    } else {
+        for groups in find.captures_iter(bytes) {
+            before(&mut out, groups.get_match())?;
+            groups.expand(with, &mut out);
+        }
+    }
+    out.extend_from_slice(&bytes[end..]);
     Ok(out)
 }
 

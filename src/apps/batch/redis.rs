@@ -19,6 +19,8 @@ const LINE_LEN_MAX: u64 = 64 * 1024;
 const DEPTH_MAX: u32 = 4;
 const ANSWER_LEN_MAX: usize = 64 << 20;
 const SCAN_COUNT: &[u8] = b"500";
+/// Most answers that a look through all names takes: enough for five thousand million of them.
+const SCANS_MAX: u32 = 10_000_000;
 const TRIES_MAX: u32 = 3;
 
 /// A Redis server; names begin with those of kura, so that it may hold other things as well.
@@ -229,8 +231,8 @@ impl KeyValue for RedisKeyValue {
         let mut cursor = b"0".to_vec();
         // Prefixes are words and a colon, which no pattern of Redis takes for anything else.
         let pattern = [&full(prefix), &b"*"[..]].concat();
-        loop {
-            let scan = [b"SCAN".to_vec(), cursor, b"MATCH".to_vec(), pattern.clone()];
+        for _ in 0..SCANS_MAX {
+            let scan = [b"SCAN".to_vec(), cursor.clone(), b"MATCH".to_vec(), pattern.clone()];
             let command = [&scan[..], &[b"COUNT".to_vec(), SCAN_COUNT.to_vec()]].concat();
             let Some(Answer::Many(mut parts)) = self.ask(&[command])?.pop() else {
                 return Err(self.failed("the answer makes no sense"));
@@ -254,7 +256,11 @@ impl KeyValue for RedisKeyValue {
             if next == b"0" {
                 return Ok(());
             }
+            if next == cursor {
+                return Err(self.failed("the server does not get on with naming what it holds"));
+            }
             cursor = next;
         }
+        Err(self.failed("the server does not end naming what it holds"))
     }
 }

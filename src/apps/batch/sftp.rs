@@ -14,14 +14,14 @@ use super::pool::Pool;
 use super::retry::Retrier;
 use super::ssh::{Fields, STATUS_EOF, Ssh, SshAddress, kind, put_bytes};
 use super::walk::{Kind, Listed, join, walk_tree};
-use super::work::TempFile;
+use super::work::{TempFile, changed};
 
 /// Bytes of one request, and requests under way at once.
 const PIECE_LEN: u32 = 32 * 1024;
 const WINDOW: usize = 32;
 const CONNECTIONS_MAX: usize = 8;
 /// Entries of one directory.
-const ENTRIES_MAX: usize = 4_000_000;
+const ENTRIES_MAX: u32 = 4_000_000;
 const POSIX_RENAME: &[u8] = b"posix-rename@openssh.com";
 const FSYNC: &[u8] = b"fsync@openssh.com";
 const OPEN_READ: u32 = 0x01;
@@ -39,7 +39,7 @@ pub struct SftpFiles {
 /// What a server says of a file.
 #[derive(Clone, Copy, Debug, Default)]
 struct Attrs {
-    size: u64,
+    size: Option<u64>,
     mode: u32,
     mtime: Option<u32>,
 }
@@ -77,7 +77,7 @@ impl SftpFiles {
         let shown = String::from_utf8_lossy(dir).into_owned();
         self.with(|ssh| {
             let handle = open_with(ssh, kind::OPENDIR, &with_path(&self.full(dir)), &shown)?;
-            let mut found = Vec::new();
+            let (mut found, mut count) = (Vec::new(), 0);
             loop {
                 let (what, body) = ssh.ask(kind::READDIR, &with_path(&handle))?;
                 if what != kind::NAME {
@@ -87,8 +87,9 @@ impl SftpFiles {
                         Err(error) => return Err(error),
                     }
                 }
-                read_names(&body, &mut found).ok_or_else(|| ssh.nonsense())?;
-                if found.len() > ENTRIES_MAX {
+                // An answer without a name counts as well, or answers need never end.
+                count += read_names(&body, &mut found).ok_or_else(|| ssh.nonsense())?.max(1);
+                if count > ENTRIES_MAX {
                     return Err(BatchError::file(Code::Protocol, shown.clone(), "the directory has too many names"));
                 }
             }
@@ -147,7 +148,7 @@ fn attrs(fields: &mut Fields<'_>) -> Option<Attrs> {
     let flags = fields.u32()?;
     let mut found = Attrs::default();
     if flags & 0x1 != 0 {
-        found.size = fields.u64()?;
+        found.size = Some(fields.u64()?);
     }
     if flags & 0x2 != 0 {
         fields.u32()?;
@@ -183,19 +184,21 @@ impl Attrs {
     }
 }
 
-/// Reads the names of a directory, or of a part of it, from the answer to `READDIR`.
-pub fn read_names(body: &[u8], found: &mut Vec<Listed>) -> Option<()> {
+/// Reads the names of a directory, or of a part of it, from the answer to `READDIR`. Returns how many
+/// there were, with those that are passed over.
+pub fn read_names(body: &[u8], found: &mut Vec<Listed>) -> Option<u32> {
     let mut fields = Fields(body);
-    for _ in 0..fields.u32()? {
+    let count = fields.u32()?;
+    for _ in 0..count {
         let name = fields.bytes()?.to_vec();
         fields.bytes()?;
         let attrs = attrs(&mut fields)?;
         if name != b"." && name != b".." {
-            let (kind, size, modified) = (attrs.kind(), attrs.size, attrs.modified());
+            let (kind, size, modified) = (attrs.kind(), attrs.size.unwrap_or(0), attrs.modified());
             found.push(Listed { name, kind, size, modified, etag: None });
         }
     }
-    Some(())
+    Some(count)
 }
 
 fn lstat(ssh: &mut Ssh, full: &[u8], target: &str) -> Result<Attrs> {
@@ -212,7 +215,7 @@ fn info(path: &FilePath, attrs: Attrs) -> Result<FileInfo> {
         Kind::Other => Err(BatchError::file(Code::NotAFile, path.to_string(), "not a file")),
         kind => Ok(FileInfo {
             path: path.clone(),
-            size: if kind == Kind::Directory { 0 } else { attrs.size },
+            size: attrs.size.filter(|_| kind == Kind::File).unwrap_or(0),
             modified: attrs.modified(),
             etag: None,
             is_dir: kind == Kind::Directory,
@@ -220,8 +223,8 @@ fn info(path: &FilePath, attrs: Attrs) -> Result<FileInfo> {
     }
 }
 
-/// Reads from an open file to its end.
-fn read_all(ssh: &mut Ssh, handle: &[u8], to: &mut dyn Write, target: &str) -> Result<()> {
+/// Reads from an open file, of which the server said that it has `len` bytes, to its end.
+fn read_all(ssh: &mut Ssh, handle: &[u8], to: &mut dyn Write, len: Option<u64>, target: &str) -> Result<()> {
     let (mut written, mut asked, mut is_over) = (0u64, 0u64, false);
     let mut waiting: VecDeque<(u32, u64)> = VecDeque::new();
     loop {
@@ -243,7 +246,11 @@ fn read_all(ssh: &mut Ssh, handle: &[u8], to: &mut dyn Write, target: &str) -> R
         if offset != written || is_over {
             continue;
         }
-        let data = Fields(&body).bytes().filter(|data| !data.is_empty()).ok_or_else(|| ssh.nonsense())?;
+        let is_fit = |data: &&[u8]| (1..=PIECE_LEN as usize).contains(&data.len());
+        let data = Fields(&body).bytes().filter(is_fit).ok_or_else(|| ssh.nonsense())?;
+        if len.is_some_and(|len| written + data.len() as u64 > len) {
+            return Err(changed(target));
+        }
         to.write_all(data).map_err(|error| BatchError::of_io("the work directory", &error))?;
         written += data.len() as u64;
         if data.len() < PIECE_LEN as usize {
@@ -289,7 +296,8 @@ impl FileSystem for SftpFiles {
     fn download(&self, path: &FilePath, to: &mut dyn Write) -> Result<FileInfo> {
         let (full, target) = (self.full(path.as_bytes()), path.to_string());
         self.with(|ssh| {
-            let before = info(path, lstat(ssh, &full, &target)?)?;
+            let found = lstat(ssh, &full, &target)?;
+            let before = info(path, found)?;
             if before.is_dir {
                 return Err(BatchError::file(Code::NotAFile, target.clone(), "it is a directory now"));
             }
@@ -297,11 +305,11 @@ impl FileSystem for SftpFiles {
             body.extend_from_slice(&OPEN_READ.to_be_bytes());
             body.extend_from_slice(&0u32.to_be_bytes());
             let handle = open_with(ssh, kind::OPEN, &body, &target)?;
-            read_all(ssh, &handle, to, &target)?;
+            read_all(ssh, &handle, to, found.size, &target)?;
             close(ssh, &handle, &target)?;
             let after = info(path, lstat(ssh, &full, &target)?)?;
             if after != before {
-                return Err(BatchError::file(Code::Short, target.clone(), "it changed while it was read"));
+                return Err(changed(&target));
             }
             Ok(after)
         })

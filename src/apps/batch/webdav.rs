@@ -16,12 +16,10 @@ use super::retry::Retrier;
 use super::tls::{SILENCE_MAX, provider, roots};
 use super::url::encode;
 use super::walk::{Kind, Listed, walk_tree};
-use super::work::{Remote, TempFile, copy};
+use super::work::{Remote, TempFile, changed, copy_file};
 
 const CONNECTIONS_MAX: usize = 16;
 const CONNECT_TIME: Duration = Duration::from_secs(15);
-/// Entries of one directory.
-const ENTRIES_MAX: usize = 4_000_000;
 const PROPFIND: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><propfind xmlns=\"DAV:\"><prop><resourcetype/>\
                         <getcontentlength/><getlastmodified/><getetag/></prop></propfind>";
 
@@ -143,6 +141,9 @@ impl DavFiles {
         }
         multistatus::read(Remote(answer.body_mut().as_reader()), each).map_err(|error| match error {
             Unreadable::Refused(error) => error,
+            Unreadable::Endless => {
+                BatchError::file(Code::Protocol, target, "the server's answer is too long: it names too much")
+            }
             Unreadable::Nonsense(reason) => {
                 BatchError::file(Code::Short, target, format!("the server's answer makes no sense: {reason}"))
             }
@@ -159,9 +160,6 @@ impl DavFiles {
                 return Ok(());
             };
             let name = name.strip_suffix(b"/").unwrap_or(name).to_vec();
-            if found.len() == ENTRIES_MAX {
-                return Err(BatchError::file(Code::Protocol, shown.clone(), "the directory has too many names"));
-            }
             if name.contains(&b'/') || resource.status.is_some_and(|status| !(200..300).contains(&status)) {
                 let shown = String::from_utf8_lossy(&name).escape_debug().to_string();
                 tracing::warn!(component = "scan", status = resource.status, "passed over: {shown}");
@@ -175,8 +173,8 @@ impl DavFiles {
         Ok(found)
     }
 
-    /// What a file is like, and its tag when that stands for every byte.
-    fn look(&self, path: &FilePath) -> Result<(FileInfo, Option<String>)> {
+    /// What a file is like, and what the server says of it.
+    fn look(&self, path: &FilePath) -> Result<(FileInfo, Resource)> {
         let (full, target) = (self.full(path.as_bytes()), path.to_string());
         let mut found = None;
         self.find(&full, "0", &target, &mut |resource| {
@@ -188,11 +186,10 @@ impl DavFiles {
         if let Some(status) = resource.status.filter(|status| !(200..300).contains(status)) {
             return Err(BatchError::file(code(status), target, format!("the server answered {status}")));
         }
-        let strong = resource.etag.clone().filter(|etag| etag.starts_with('"'));
         let etag = resource.etag.as_deref().map(tag);
         let size = if resource.is_dir { 0 } else { resource.size.unwrap_or(0) };
         let info = FileInfo { path: path.clone(), size, modified: resource.modified, etag, is_dir: resource.is_dir };
-        Ok((info, strong))
+        Ok((info, resource))
     }
 
     /// Fails unless the answer says that it was done.
@@ -244,7 +241,7 @@ impl FileSystem for DavFiles {
 
     fn download(&self, path: &FilePath, to: &mut dyn Write) -> Result<FileInfo> {
         let target = path.to_string();
-        let before = self.stat(path)?;
+        let (before, Resource { size, .. }) = self.look(path)?;
         if before.is_dir {
             return Err(BatchError::file(Code::NotAFile, target, "it is a directory now"));
         }
@@ -252,11 +249,10 @@ impl FileSystem for DavFiles {
         if answer.status() != StatusCode::OK {
             return Err(refused(&target, &answer));
         }
-        let copied = copy(&mut Remote(answer.body_mut().as_reader()), to);
-        copied.map_err(|error| BatchError::of_io(target.clone(), &error))?;
+        copy_file(&mut Remote(answer.body_mut().as_reader()), to, size, &target)?;
         let after = self.stat(path)?;
         if after != before {
-            return Err(BatchError::file(Code::Short, target, "it changed while it was read"));
+            return Err(changed(&target));
         }
         Ok(after)
     }
@@ -266,9 +262,11 @@ impl FileSystem for DavFiles {
         check_unchanged(expected, &self.stat(path)?)?;
         let partial = path.partial();
         let put = self.put(&partial, from, &target).and_then(|()| {
-            let (now, strong) = self.look(path)?;
+            let (now, resource) = self.look(path)?;
             check_unchanged(expected, &now)?;
             let to = self.url(&self.full(path.as_bytes()));
+            // A tag that stands for every byte.
+            let strong = resource.etag.filter(|etag| etag.starts_with('"'));
             let condition = strong.map(|etag| format!("<{to}> ([{etag}])"));
             let mut headers = vec![("Destination", &*to), ("Overwrite", "T")];
             headers.extend(condition.as_deref().map(|condition| ("If", condition)));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use sha2::Digest;
 
-use super::error::{BatchError, Result};
+use super::error::{BatchError, Code, Result};
 use crate::base::ids::Sha256;
 use crate::base::random;
 
@@ -157,7 +157,7 @@ impl TempFile {
     pub fn bytes(&self, len_max: u64) -> Result<Vec<u8>> {
         if self.len > len_max {
             let reason = format!("it has {} bytes, and this processing takes {len_max} at most", self.len);
-            return Err(BatchError::file(super::Code::Processing, "the file", reason));
+            return Err(BatchError::file(Code::Processing, "the file", reason));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(self.len).unwrap_or(0));
         let mut reader = self.reader().map_err(|error| BatchError::of_io("the work directory", &error))?;
@@ -220,6 +220,21 @@ pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<u64> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Copies a file of which the server said that it has `len` bytes, when it said so; more than that is not taken.
+pub fn copy_file(from: &mut dyn Read, to: &mut dyn Write, len: Option<u64>, target: &str) -> Result<()> {
+    let len = len.unwrap_or(u64::MAX);
+    let copied = copy(&mut from.take(len.saturating_add(1)), to);
+    if copied.map_err(|error| BatchError::of_io(target, &error))? > len {
+        return Err(changed(target));
+    }
+    Ok(())
+}
+
+/// A file is not what the server said of it before.
+pub fn changed(target: &str) -> BatchError {
+    BatchError::file(Code::Short, target, "it changed while it was read")
 }
 
 /// One end of a connection: whatever is wrong with it is the connection's fault, and not that of the other side of a

@@ -27,13 +27,13 @@ pub enum Form {
     Draft,
     /// What is kept of a version that was cleaned up.
     Archived,
-    /// Signed metadata of The Update Framework, of each of its roles.
+    /// Metadata of The Update Framework: which keys count.
     Root,
-    /// As above.
+    /// What is offered.
     Targets,
-    /// As above.
+    /// Which list of offers is the newest.
     Snapshot,
-    /// As above.
+    /// That it still is.
     Timestamp,
 }
 

@@ -189,12 +189,12 @@ fn new_root(
         true => Some(Signer::open(dir, expiry)?),
         false => None,
     };
-    let version = old.as_ref().map_or(Some(one(1)), |old| old.root().signed.version.checked_add(1));
-    let last = || bad(&name, "its root has the last number there is; make new keys in an empty directory");
+    let before = old.as_ref().map_or(0, |old| old.root().signed.version.get());
+    let version = before.checked_add(1).ok_or_else(|| bad(&name, "its root has the last number that there is"))?;
     let mut root = Root {
         spec_version: SPEC_VERSION.to_owned(),
         consistent_snapshot: true,
-        version: version.ok_or_else(last)?,
+        version: one(version),
         expires: after(now, expiry.root_days),
         keys: HashMap::new(),
         roles: HashMap::new(),
@@ -321,7 +321,7 @@ pub(super) fn read_roots(dir: &Path) -> Result<Vec<(Signed<Root>, Vec<u8>)>> {
     };
     for (next, _) in &roots {
         let follows = |newest: &Signed<Root>| {
-            newest.signed.version.checked_add(1) == Some(next.signed.version)
+            newest.signed.version.get().checked_add(1) == Some(next.signed.version.get())
                 && newest.signed.verify_role(next).is_ok()
                 && next.signed.verify_role(next).is_ok()
         };

@@ -18,7 +18,7 @@ use crate::crypto::sealed::{Kind, Sealed};
 /// Most slots of one workspace.
 pub(super) const MEMBERS_MAX: usize = 64;
 /// Most epochs of one workspace.
-pub const EPOCHS_MAX: usize = 4096;
+pub(super) const EPOCHS_MAX: usize = 4096;
 /// Longest epoch record, in bytes.
 const EPOCH_LEN_MAX: usize = 256 * 1024;
 /// Most bytes of the entries and of the roster: labels, public keys, identities, older keys.

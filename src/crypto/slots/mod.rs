@@ -17,12 +17,12 @@ mod secret;
 mod slot;
 mod unlock;
 
-pub use epoch::{EPOCHS_MAX, Member, check_roster};
+pub use epoch::{Member, check_roster};
 pub use header::{Capabilities, WorkspaceHeader};
 pub use recovery::{BadRecoveryCode, RecoveryCode};
 pub use secret::{Credential, CredentialKind, Secret};
 pub use slot::{KdfParams, NewSlot, SlotError, SlotFacts};
 pub use unlock::{
-    NewWorkspace, OpenSlot, SLOT_RECORDS_MAX, UnlockError, add_member, change_credential, create_workspace, members,
-    new_slot, read_header, remove_slot, rotate, slot_facts, unlock, unlock_slot,
+    NewWorkspace, OpenSlot, UnlockError, add_member, change_credential, create_workspace, members, new_slot,
+    read_header, remove_slot, rotate, slot_facts, unlock, unlock_slot,
 };

@@ -13,7 +13,7 @@ use crate::crypto::keys::{KeyBytes, Keys};
 use crate::crypto::sealed::Sealed;
 
 /// Most slot records that are looked at: those of members, and some left over by removed ones.
-pub const SLOT_RECORDS_MAX: usize = 4 * MEMBERS_MAX;
+const SLOT_RECORDS_MAX: usize = 4 * MEMBERS_MAX;
 
 /// Why a workspace could not be unlocked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

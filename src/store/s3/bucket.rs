@@ -158,7 +158,7 @@ impl Bucket {
         let sent = self.0.inner.client.get_object().bucket(self.bucket()).key(self.full(key)).send();
         let mut answer = self.wait(async { sent.await.map_err(|error| failed(&error)) })?;
         let cut = |reason: String| BucketError { fault: BucketFault::Unreachable, reason };
-        let mut count = 0;
+        let (announced, mut count) = (len(answer.content_length), 0);
         loop {
             // Written outside of the runtime.
             let piece = self.wait(async {
@@ -169,11 +169,14 @@ impl Bucket {
             })?;
             let Some(piece) = piece else { break };
             count += piece.len() as u64;
+            if count > announced {
+                break;
+            }
             to.write_all(&piece)
                 .map_err(|error| BucketError { fault: BucketFault::Sink, reason: error.to_string() })?;
         }
-        if count != len(answer.content_length) {
-            return Err(cut(format!("{count} bytes came of {}", len(answer.content_length))));
+        if count != announced {
+            return Err(cut(format!("{count} bytes came of {announced}")));
         }
         let modified_s = seconds(answer.last_modified.as_ref());
         Ok(BucketFile { key: key.to_owned(), len: count, modified_s, etag: answer.e_tag })

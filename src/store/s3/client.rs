@@ -354,9 +354,11 @@ impl Inner {
         let request = request.prefix(format!("{}{prefix}", self.prefix)).set_continuation_token(token.clone());
         let answer = request.send().await.map_err(|error| classify(self, call, &error))?;
         let known = |object: aws_sdk_s3::types::Object| {
-            // What others keep beside us is not ours to see; and a server may list what nobody asked for.
+            // What others keep beside us is not ours to see.
             let key = ObjectKey::new(object.key()?.strip_prefix(&self.prefix)?)?;
-            let key = Some(key).filter(|key| key.as_str().starts_with(prefix))?;
+            if !key.as_str().starts_with(prefix) {
+                return None;
+            }
             let modified = object.last_modified().map(|time| Timestamp::from_parts(time.secs(), time.subsec_nanos()));
             Some(ObjectInfo { key, len: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0), modified })
         };

@@ -214,3 +214,41 @@ fn a_server_that_sends_data_connections_elsewhere_is_not_followed() {
     let error = Rig::new().open(&job, Arc::new(files)).unwrap().scan_and_filter().unwrap_err();
     assert!(error.to_string().contains("refused"), "port 1 of the server itself was tried: {error}");
 }
+
+/// Hands each who connects this text so many times; what a server says to `PASV`.
+fn handing_out(text: &'static str, count: usize) -> &'static str {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let mut writer = std::io::BufWriter::new(socket);
+            // Who hears enough hangs up.
+            (0..count).try_for_each(|_| writer.write_all(text.as_bytes())).ok();
+        }
+    });
+    format!("227 Entering Passive Mode (127,0,0,1,{},{})\r\n", port / 256, port % 256).leak()
+}
+
+#[test]
+fn a_listing_of_nothing_that_does_not_end_is_left() {
+    let mut script = LOGIN.to_vec();
+    script.push(("PASV", handing_out("total \n", 4_000_001)));
+    script.push(("LIST", "150 here\r\n226 done\r\n"));
+    let files = FtpFiles::new(address(scripted(script.leak()), FtpSecurity::None, PASSWORD), "/", None).unwrap();
+    let error = Rig::new().open(&marking(), Arc::new(files)).unwrap().scan_and_filter().unwrap_err();
+    assert!(error.to_string().contains("too many names"), "{error}");
+}
+
+#[test]
+fn no_more_of_a_file_is_taken_than_the_server_said_it_has() {
+    let mut script = LOGIN.to_vec();
+    script.push(("FEAT", "211-Features\r\n MLST size*;\r\n211 End\r\n"));
+    script.push(("MLST", "250-Facts\r\n type=file;size=3; /x\r\n250 End\r\n"));
+    script.push(("PASV", handing_out("xxxx", 25_000)));
+    script.push(("RETR", "150 here\r\n226 done\r\n"));
+    let files = FtpFiles::new(address(scripted(script.leak()), FtpSecurity::None, PASSWORD), "/", None).unwrap();
+    let mut content = Vec::new();
+    let error = files.download(&path("x"), &mut content).unwrap_err();
+    assert_eq!((error.code(), content.len()), (Code::Short, 4), "{error}");
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
+}

@@ -124,6 +124,32 @@ fn no_pattern_takes_for_ever() {
     assert!(!glob.matches("a".repeat(2000).as_bytes()));
 }
 
+#[test]
+fn a_pattern_of_many_braces_is_refused_at_once() {
+    // To read on from each brace that stays open, for each pattern on the way, would take hours.
+    let open = "{".repeat(1300);
+    for closed in ["{,}".repeat(600), ["{,}".repeat(8), "{1..1}".repeat(440)].concat()] {
+        let error = Glob::new(&[&*open, &closed].concat(), false).unwrap_err().to_string();
+        assert!(error.contains("braces"), "{error}");
+    }
+}
+
+#[test]
+fn braces_that_stay_open_or_hold_nothing_stand_for_themselves() {
+    for (pattern, matched, unmatched) in [
+        ("{a,{b,c}", ["{a,b", "{a,c"], "a"),
+        ("{{a,b}}", ["{a}", "{b}"], "a"),
+        ("{{1..2},x}", ["1", "x"], "{1}"),
+        ("}{a,b}", ["}a", "}b"], "a"),
+        (r"{a\,b,c}", ["a,b", "c"], "a"),
+        ("{a,b{c}", ["{a,b{c}", "{a,b{c}"], "a"),
+    ] {
+        let glob = Glob::new(pattern, false).unwrap();
+        assert!(matched.iter().all(|path| glob.matches(path.as_bytes())), "`{pattern}`");
+        assert!(!glob.matches(unmatched.as_bytes()), "`{pattern}`");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

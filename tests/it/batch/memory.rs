@@ -214,6 +214,13 @@ fn a_redis_server_that_answers_nonsense_is_an_error() {
 }
 
 #[test]
+fn a_redis_server_that_stands_still_while_it_names_what_it_holds_is_left() {
+    let still = b"*2\r\n$1\r\n7\r\n*0\r\n";
+    let error = answering(&[still, still]).scan(b"error:", &mut |_, _| Ok(true)).unwrap_err().to_string();
+    assert!(error.contains("does not get on"), "{error}");
+}
+
+#[test]
 fn an_answer_of_a_redis_server_takes_memory_within_bounds() {
     let value = [b"$1048576\r\n".as_slice(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
     let mut count = 0;

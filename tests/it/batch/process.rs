@@ -4,6 +4,11 @@ use kura::apps::batch::{Job, WorkDir};
 
 use super::rig::{Rig, job};
 
+/// Why a processing refuses a content, of which it would make too much.
+fn refused(process: &str, content: &[u8]) -> String {
+    made(process, content).map(|made| made.len()).unwrap_err()
+}
+
 /// What a processing makes of a content; the reason where it refuses.
 fn made(process: &str, content: &[u8]) -> Result<Vec<u8>, String> {
     let rig = Rig::new();
@@ -95,6 +100,47 @@ fn json_is_patched_and_else_left_as_it_was() {
         made(&patch(ops), document.as_bytes()).unwrap_err();
     }
     made(&patch(r#"[{"op":"remove","path":"/a"}]"#), "[".repeat(100_000).as_bytes()).unwrap_err();
+}
+
+#[test]
+fn a_json_patch_cannot_grow_a_document_without_bound() {
+    let patch = |ops: &[String]| format!(r#"{{"kind": "json-patch", "patch": [{}]}}"#, ops.join(","));
+    let copy = |from: &str, path: &str| format!(r#"{{"op": "copy", "from": "{from}", "path": "{path}"}}"#);
+    // Each copy is as long as everything before.
+    let doubling: Vec<String> = (0..10).map(|number| copy("", &format!("/b{number}"))).collect();
+    let document = format!(r#"{{"a": "{}"}}"#, "x".repeat(1 << 20));
+    let reason = refused(&patch(&doubling), document.as_bytes());
+    assert!(reason.contains("operation 9 of the patch: with a copy of `` at `/b8`"), "{reason}");
+    // Each copy is nested one deeper than the one before.
+    let reason = refused(&patch(&vec![copy("/a", "/a/b"); 200]), br#"{"a": {}}"#);
+    assert!(reason.contains("operation 128 of the patch: `/a/b` would be nested"), "{reason}");
+    let nested = |path: &str, depth: usize| {
+        format!(r#"{{"op": "add", "path": "{path}", "value": {}{}}}"#, "[".repeat(depth), "]".repeat(depth))
+    };
+    let deep = [nested("/a", 100), nested(&format!("/a{}", "/0".repeat(100)), 50)];
+    let reason = refused(&patch(&deep), b"{}");
+    assert!(reason.contains("operation 2 of the patch: ") && reason.contains("would be nested"), "{reason}");
+}
+
+#[test]
+fn an_indentation_cannot_grow_a_document_without_bound() {
+    let patch = r#"{"kind": "json-patch", "patch": []}"#;
+    let blanks = " ".repeat(1 << 20);
+    let document = format!("[\n{blanks}1,\n{blanks}2\n]\n");
+    assert_eq!(made(patch, document.as_bytes()).unwrap(), b"[\n  1,\n  2\n]\n");
+    let document = format!("[\n{}{}{}0{}]", " ".repeat(16), "[".repeat(120), "0,".repeat(700_000), "]".repeat(120));
+    let reason = refused(patch, document.as_bytes());
+    assert!(reason.contains("longer than"), "{reason}");
+}
+
+#[test]
+fn what_a_regular_expression_makes_is_bounded() {
+    let regex = |with: &str| format!(r#"{{"kind": "regex", "find": "(?s)(.+)", "with": "{with}"}}"#);
+    let reason = refused(&regex(&"$1".repeat(200)), &vec![b'x'; 6 << 20]);
+    assert!(reason.contains("longer than"), "{reason}");
+    assert_eq!(made(&regex("<$1$1>"), b"ab").unwrap(), b"<abab>");
+    let plain = r#"{"kind": "regex", "find": "a", "with": "bc"}"#;
+    assert_eq!(made(plain, b"xaya").unwrap(), b"xbcybc");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use kura::store::Bucket;
 
 use super::rig::{Rig, balanced, marking};
 use super::servers;
+use super::webdav::scripted;
 use crate::s3_server::{Fault, S3Server};
 
 /// A file system and the way round it.
@@ -149,6 +150,18 @@ impl Write for Tail {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+#[test]
+fn no_more_of_a_file_is_taken_than_an_s3_server_said_it_has() {
+    let endless = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}", "4\r\nmore\r\n".repeat(1000));
+    let port = scripted(vec![("GET", &*endless.leak())].leak());
+    let server = S3Server::start();
+    let mut config = server.config("in");
+    config.address.endpoint = Some(format!("http://127.0.0.1:{port}"));
+    let mut content = Vec::new();
+    let error = Bucket::open(config).unwrap().get("x", &mut content).unwrap_err();
+    assert!(content.is_empty() && error.reason.ends_with("bytes came of 0"), "{error:?}");
 }
 
 /// S3 takes 5 GiB in one request. That much is tried with `KURA_TEST_LONG=1`, which needs 12 GiB of memory; else as much
@@ -301,20 +314,98 @@ done
 sleep 60
 "#;
 
-#[test]
-fn an_sftp_server_that_answers_what_nobody_asked_is_left_before_its_answers_fill_memory() {
+/// Runs a batch over SFTP with a program in the place of `ssh`.
+fn run_with_ssh(script: &str) -> crate::cli::support::Ended {
     let home = crate::cli::support::Home::new();
     let store = home.store("store");
     let ssh = home.dir("programs").join("ssh");
-    std::fs::write(&ssh, ANSWERS_ASTRAY).unwrap();
+    std::fs::write(&ssh, script).unwrap();
     std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
     let job = home.path("job.toml");
-    let text = "name = \"j\"\n[source]\nurl = \"sftp://me@host/dir\"\n[process]\nkind = \"regex\"\nfind = \"a\"\nwith = \"b\"\n";
+    let text = "name = \"j\"\n[source]\nurl = \"sftp://me@host/dir\"\n[process]\nkind = \"regex\"\nfind = \"a\"\n\
+                with = \"b\"\n[run]\nretry = { max = 1 }\n";
     std::fs::write(&job, text).unwrap();
     let programs = format!("{}:{}", ssh.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = home.kura(["batch", "run"]);
-    let ended = crate::cli::support::run(command.arg(&job).env("KURA_STORE", &store).env("PATH", programs));
+    crate::cli::support::run(command.arg(&job).env("KURA_STORE", &store).env("PATH", programs))
+}
+
+#[test]
+fn an_sftp_server_that_answers_what_nobody_asked_is_left_before_its_answers_fill_memory() {
+    let ended = run_with_ssh(ANSWERS_ASTRAY);
     assert!(ended.code != Some(0) && ended.err.contains("makes no sense"), "{ended:?}");
+}
+
+/// Packets of an SFTP server; those that answer are numbered from 0 on.
+struct Packets(Vec<u8>, u32);
+
+impl Packets {
+    fn answer(&mut self, what: u8, parts: &[&[u8]]) {
+        let body = parts.concat();
+        self.0.extend_from_slice(&u32::try_from(body.len() + 5).unwrap().to_be_bytes());
+        self.0.push(what);
+        self.0.extend_from_slice(&self.1.to_be_bytes());
+        self.0.extend_from_slice(&body);
+        self.1 += 1;
+    }
+
+    /// Runs a batch with a server that says all this, whatever it is asked.
+    fn run(&self) -> crate::cli::support::Ended {
+        let mut said = tempfile::NamedTempFile::new().unwrap();
+        said.write_all(&[&[0, 0, 0, 5, 2, 0, 0, 0, 3], &self.0[..]].concat()).unwrap();
+        let said = said.path().display();
+        run_with_ssh(&format!("#!/bin/sh\ncat {said}\nexec timeout 20 cat >/dev/null\n"))
+    }
+}
+
+const NUMBER_0: [u8; 4] = [0; 4];
+const NUMBER_1: [u8; 4] = [0, 0, 0, 1];
+const HANDLE: (u8, [u8; 5]) = (102, [0, 0, 0, 1, b'h']);
+
+/// What becomes of a file that is said to have `size` bytes, when the first piece of it has `piece_len`.
+fn sftp_piece(size: u64, piece_len: usize) -> crate::cli::support::Ended {
+    let attrs = [&[0, 0, 0, 5][..], &size.to_be_bytes(), &0o100_644_u32.to_be_bytes()].concat();
+    let mut packets = Packets(Vec::new(), 0);
+    packets.answer(HANDLE.0, &[&HANDLE.1]);
+    packets.answer(104, &[&NUMBER_1, &NUMBER_1, b"f", &NUMBER_0, &attrs]);
+    packets.answer(101, &[&NUMBER_1]);
+    packets.answer(101, &[&NUMBER_0]);
+    packets.answer(105, &[&attrs]);
+    packets.answer(HANDLE.0, &[&HANDLE.1]);
+    packets.answer(103, &[&u32::try_from(piece_len).unwrap().to_be_bytes(), &vec![b'x'; piece_len]]);
+    for _ in 0..32 {
+        packets.answer(101, &[&NUMBER_1]);
+    }
+    packets.answer(101, &[&NUMBER_0]);
+    packets.answer(105, &[&attrs]);
+    packets.run()
+}
+
+#[test]
+fn an_sftp_server_that_sends_more_than_was_asked_for_is_no_success() {
+    let ended = sftp_piece(100_000, 40_000);
+    assert!(ended.code != Some(0) && ended.err.contains("makes no sense"), "{ended:?}");
+}
+
+#[test]
+fn no_more_of_a_file_is_taken_than_an_sftp_server_said_it_has() {
+    let ended = sftp_piece(10, 20);
+    assert!(ended.code != Some(0) && ended.err.contains("changed while it was read"), "{ended:?}");
+}
+
+#[test]
+fn an_sftp_listing_of_nothing_that_does_not_end_is_left() {
+    let name = [&NUMBER_1[..], b".", &NUMBER_0, &NUMBER_0].concat();
+    let names = [&80_000_u32.to_be_bytes()[..], &name.repeat(80_000)].concat();
+    let mut packets = Packets(Vec::new(), 0);
+    packets.answer(HANDLE.0, &[&HANDLE.1]);
+    for _ in 0..51 {
+        packets.answer(104, &[&names]);
+    }
+    packets.answer(101, &[&NUMBER_1]);
+    packets.answer(101, &[&NUMBER_0]);
+    let ended = packets.run();
+    assert!(ended.code != Some(0) && ended.err.contains("too many names"), "{ended:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use kura::apps::batch::{Code, DavAddress, DavFiles, FileSystem, WorkDir};
+use kura::apps::batch::{Code, DavAddress, DavFiles, FileSystem, Unreadable, WorkDir, read_multistatus};
 use zeroize::Zeroizing;
 
 use super::remote::{download, path, suite_in, temporary};
@@ -83,7 +83,7 @@ fn too_large_for_the_server_leaves_the_old_file() {
 }
 
 /// A server that answers every request of a method with the same text, and then hangs up.
-fn scripted(script: &'static [(&'static str, &'static str)]) -> u16 {
+pub(super) fn scripted(script: &'static [(&'static str, &'static str)]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -152,4 +152,52 @@ fn an_answer_can_say_one_thing_of_each_file() {
     let rig = Rig::new();
     let scan = rig.open(&marking(), Arc::new(files)).unwrap().scan_and_filter().unwrap();
     assert_eq!(scan.scanned, 1, "the one that is there: {scan:?}");
+}
+
+/// An answer to a question about `/x`.
+fn told(body: &str) -> String {
+    let body = format!("<multistatus xmlns='DAV:'>{body}</multistatus>");
+    format!("HTTP/1.1 207 Multi\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn no_more_of_a_file_is_taken_than_the_server_said_it_has() {
+    let found = told(
+        "<response><href>/x</href><propstat><prop><getcontentlength>3</getcontentlength><resourcetype/></prop>\
+         <status>HTTP/1.1 200 OK</status></propstat></response>",
+    );
+    let content = format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let script = vec![("PROPFIND", &*found.leak()), ("GET", &*content.leak())].leak();
+    let files = DavFiles::new(address(scripted(script), false, PASSWORD), "/", None).unwrap();
+    let mut content = Vec::new();
+    let error = files.download(&path("x"), &mut content).unwrap_err();
+    assert_eq!((error.code(), content.len()), (Code::Short, 4), "{error}");
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
+}
+
+#[test]
+fn an_answer_that_does_not_end_is_left() {
+    // Without a resource, and with resources that are none.
+    let error = asked(&told(&"<x/>".repeat(200_000)));
+    assert!(error.to_string().contains("too long"), "{error}");
+    let mut body = "<multistatus xmlns='DAV:'>".as_bytes().chain(Repeated(b"<response/>", 0));
+    let mut count = 0;
+    let read = read_multistatus(&mut body, &mut |_| {
+        count += 1;
+        if count > 5_000_000 { Err("it goes on") } else { Ok(()) }
+    });
+    assert!(matches!(read, Err(Unreadable::Endless)), "{read:?} after {count}");
+}
+
+/// The same again and again.
+struct Repeated(&'static [u8], usize);
+
+impl Read for Repeated {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Self(text, at) = self;
+        for byte in &mut *buffer {
+            (*byte, *at) = (text[*at], (*at + 1) % text.len());
+        }
+        Ok(buffer.len())
+    }
 }

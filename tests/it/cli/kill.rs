@@ -136,8 +136,10 @@ fn write_and_kill(home: &Home, mount: &Mount, number: usize, kinds: &[&str]) -> 
     writer.0.kill().unwrap();
     writer.0.wait().unwrap();
     assert!(gone_within(pid, SOON));
-    let error = fs::write(mount.file("after"), "").unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+    // What is asked while the kernel ends the connection is broken off.
+    let after = || fs::write(mount.file("after"), "").unwrap_err().raw_os_error();
+    wait_for(SOON, || after() != Some(libc::ECONNABORTED));
+    assert_eq!(after(), Some(libc::ENOTCONN));
     round
 }
 

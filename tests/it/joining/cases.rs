@@ -11,6 +11,7 @@ use kura::workspace::{Take, Workspace};
 use kura::worktree::{Invalidation, RenameMode, Wait};
 use parking_lot::Mutex;
 
+use crate::rig::meanwhile;
 use crate::workspace_rig::*;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(120));
@@ -433,6 +434,49 @@ fn a_crash_at_any_step_of_joining_loses_nothing() {
         if !has_crashed {
             break;
         }
+    }
+}
+
+#[test]
+fn what_is_acknowledged_in_the_middle_of_joining_survives_a_crash() {
+    for (step, is_synced) in (0..).flat_map(|step| [(step, false), (step, true)]) {
+        let rig = Rig::new();
+        let a = rig.open("a");
+        write(&a, "f", b"base of f");
+        publish(&a);
+        let open = |disk: SimDisk| {
+            let mut options = rig.options("b");
+            options.disk = Arc::new(disk);
+            rig.try_open(options).unwrap()
+        };
+        let sim = SimDisk::new(step);
+        let b = open(sim.clone());
+        let file = ino(&b, "f");
+        b.tree().open(file, true, false, 0, Wait::Yes).unwrap();
+        b.tree().write(file, 0, b"B", 0, Wait::Yes).unwrap();
+        write(&a, "g", b"by a");
+        publish(&a);
+        let (writer, dying, begin) = (b.clone(), sim.clone(), sim.steps());
+        let done = meanwhile(&sim, begin + step, move || {
+            writer.tree().write(file, 1, b"ASE", 0, Wait::Yes)?;
+            if is_synced {
+                writer.tree().fsync(file, Wait::Yes)?
+            } else {
+                writer.tree().log(file, Wait::Yes)?
+            }
+            dying.crash_at(0);
+            Ok(())
+        });
+        let joined = b.pull();
+        assert!(joined.is_ok() || sim.has_crashed(), "{joined:?}");
+        if sim.steps() <= begin + step && !sim.has_crashed() {
+            break;
+        }
+        assert_eq!(done.recv(), Ok(true), "step {step}, synced: {is_synced}");
+        drop(b);
+        let crash = if is_synced { Crash::PowerCut { keep: Keep::None } } else { Crash::Kill };
+        let b = open(sim.reopen(crash));
+        assert_eq!(read(&b, "f"), b"BASE of f", "step {step}, synced: {is_synced}");
     }
 }
 

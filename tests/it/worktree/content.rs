@@ -1,11 +1,13 @@
 //! Content: sizes, edits, holes, drafts.
 
+use std::sync::Arc;
+
 use kura::base::sim_disk::Crash;
 use kura::version::entry::{Content, Ino};
 use kura::worktree::{Changes, FileState, RenameMode, Wait, WorkError};
 
 use super::{checkpoint, create, digest, noise, read, recorded, save, write};
-use crate::rig::{Rig, live};
+use crate::rig::{Rig, live, meanwhile};
 
 const KIB: usize = 1024;
 
@@ -287,4 +289,31 @@ fn large_drafts_are_staged_before_writers_have_to_wait() {
     write(&tree, ino, 5_000_000, b"later");
     tree.stage_ample().unwrap();
     assert_eq!(staged(), all, "what is little waits");
+}
+
+#[test]
+fn what_is_closed_while_its_draft_is_staged_survives_a_kill() {
+    for step in 0.. {
+        let (rig, sim) = Rig::new(step);
+        let tree = Arc::new(rig.open().unwrap());
+        let ino = create(&tree, "file").ino;
+        write(&tree, ino, 0, &noise(5, 9 << 20));
+        let (writer, begin) = (tree.clone(), sim.steps());
+        // Little is left of what is being staged, so that the rest is for the journal.
+        let done = meanwhile(&sim, begin + step, move || {
+            writer.setattr(ino, &Changes { size: Some(100), ..Changes::default() }, 0, Wait::Yes)?;
+            writer.write(ino, 50, b"edited", 0, Wait::Yes)?;
+            writer.log(ino, Wait::Yes)
+        });
+        let staged = tree.log_drafts();
+        assert!(staged.is_ok(), "{staged:?}");
+        if sim.steps() <= begin + step {
+            break;
+        }
+        assert_eq!(done.recv(), Ok(true), "step {step}");
+        let rig = rig.after(sim.reopen(Crash::Kill));
+        let tree = rig.open().unwrap();
+        let ino = tree.lookup(Ino::ROOT, b"file", Wait::Yes).unwrap().ino;
+        assert_eq!(read(&tree, ino)[50..56], *b"edited", "step {step}");
+    }
 }
