@@ -47,7 +47,7 @@ pub fn serve(dir: &Path) {
     let mut nodes = HashMap::new();
     nodes.insert(1, node(1, FileType::Directory, 0o755));
     let mut config = Config::default();
-    config.mount_options = vec![MountOption::FSName("ceiling".into()), MountOption::DefaultPermissions];
+    config.mount_options = vec![MountOption::FSName("ceiling".into())];
     config.n_threads = Some(2);
     let keys = Keys::ephemeral(WorkspaceId::random());
     fuser::mount(Ceiling(Mutex::new(nodes), keys), dir, &config).unwrap();

@@ -32,7 +32,7 @@ const ROWS: &[Row] = &[
         limit: 7.0,
         why: "LOOKUP: the name is free; CREATE; GETXATTR: the kernel asks for security.capability; WRITE; FLUSH: what \
               is closed is kept before the close returns; RELEASE: the close publishes; GETATTR of the directory, \
-              whose times changed",
+              whose times changed, unless only root may enter",
         work: |dir| each(|name| fs::write(dir.join(name), [7; 4096]).unwrap()),
     },
     Row {
@@ -97,7 +97,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "mkdir, rmdir",
         limit: 5.0,
-        why: "LOOKUP: the name is free; MKDIR; RMDIR; GETATTR of the directory, twice",
+        why: "LOOKUP: the name is free; MKDIR; RMDIR; unless only root may enter, GETATTR of the directory, twice",
         work: |dir| {
             each(|name| {
                 fs::create_dir(dir.join(format!("{name}.dir"))).unwrap();
@@ -108,13 +108,13 @@ const ROWS: &[Row] = &[
     Row {
         name: "rename",
         limit: 3.0,
-        why: "LOOKUP: whether the new name is taken; RENAME; GETATTR of the directory",
+        why: "LOOKUP: whether the new name is taken; RENAME; GETATTR of the directory, unless only root may enter",
         work: |dir| each(|name| fs::rename(dir.join(name), dir.join(format!("{name}.new"))).unwrap()),
     },
     Row {
         name: "unlink",
         limit: 2.0,
-        why: "UNLINK; GETATTR of the directory",
+        why: "UNLINK; GETATTR of the directory, unless only root may enter",
         work: |dir| each(|name| fs::remove_file(dir.join(format!("{name}.new"))).unwrap()),
     },
     Row {

@@ -187,11 +187,11 @@ pub fn own_places(context: &Context, store: &StoreUrl) -> Vec<(&'static str, Pat
 
 fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
     // The kernel's own read-only flag would shut the control file, too; the workspace refuses changes itself.
-    let MountFlags { read_only: _, allow_other, noxattr: _, suid, dev, noexec, nonempty, fsync: _, log_paths: _ } =
-        serve.flags;
+    let MountFlags { allow_other, default_permissions, suid, dev, noexec, nonempty, .. } = serve.flags;
     let places = own_places(context, &serve.store).into_iter().map(|(_, path)| path);
     MountOptions {
         allow_other,
+        default_permissions,
         nonempty,
         noexec,
         suid,

@@ -41,6 +41,7 @@ Examples:
   kura mount ~/work --foreground       ends with Ctrl-C
 
 Options of -o: ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty,
+default_permissions (modes count also where only root may enter; else root is kept from nothing),
 fsync=store (an fsync returns once the store has what was synced; after 30 seconds without, it fails),
 access_log=paths (`.kura/access-log` and `kura top` name paths, which are left out otherwise)."
 )]

@@ -10,6 +10,8 @@ pub struct MountFlags {
     pub read_only: bool,
     /// Other users may enter, as permissions allow.
     pub allow_other: bool,
+    /// Permissions count also where only root may enter.
+    pub default_permissions: bool,
     /// No extended attributes.
     pub noxattr: bool,
     /// Set-user-id bits count.
@@ -26,8 +28,8 @@ pub struct MountFlags {
     pub log_paths: bool,
 }
 
-const KNOWN: &str = "ro, rw, allow_other, noxattr, suid, nosuid, dev, nodev, exec, noexec, noatime, nonempty, \
-                     fsync=local, fsync=store, access_log=paths, access_log=redacted, _netdev";
+const KNOWN: &str = "ro, rw, allow_other, default_permissions, noxattr, suid, nosuid, dev, nodev, exec, noexec, \
+                     noatime, nonempty, fsync=local, fsync=store, access_log=paths, access_log=redacted, _netdev";
 
 impl MountFlags {
     /// Reads the lists behind every `-o`; later ones win.
@@ -38,6 +40,7 @@ impl MountFlags {
                 "ro" => flags.read_only = true,
                 "rw" => flags.read_only = false,
                 "allow_other" => flags.allow_other = true,
+                "default_permissions" => flags.default_permissions = true,
                 "noxattr" => flags.noxattr = true,
                 "suid" => flags.suid = true,
                 "nosuid" => flags.suid = false,

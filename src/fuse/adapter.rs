@@ -21,6 +21,7 @@ use super::convert::{
     rename_mode, set_time, ttl, xattr_mode,
 };
 use super::counters::Operation;
+use super::permission::is_allowed;
 use super::serve::{Server, guarded, refuse, refuse_logged};
 use crate::base::limits::NAME_LEN_MAX;
 use crate::fs::{Caching, Fs, FsError, Handle, Listing, Named, Opened, Shown, Space};
@@ -508,9 +509,13 @@ impl Filesystem for Adapter {
         self.server.serve(asked, reply, move |fs, wait| fs.removexattr(ino(node), &name, wait), empty);
     }
 
-    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        self.server.counters.count(Operation::Other);
-        reply.error(Errno::ENOSYS);
+    fn access(&self, request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let asked = self.server.asked(Operation::Access, request, node, None);
+        let work = move |fs: &Fs, wait| match is_allowed(&fs.getattr(ino(node), wait)?, mask) {
+            true => Ok(()),
+            false => Err(FsError::from(WorkError::Denied)),
+        };
+        self.server.serve(asked, reply, work, empty);
     }
 
     fn ioctl(

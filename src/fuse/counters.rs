@@ -16,7 +16,7 @@ macro_rules! operations {
 operations! {
     Lookup, Forget, Getattr, Setattr, Readlink, Mknod, Mkdir, Unlink, Rmdir, Symlink, Rename, Link, Open, Create,
     Read, Write, Release, Flush, Fsync, Fsyncdir, Readdir, Readdirplus, Statfs, Setxattr, Getxattr, Listxattr,
-    Removexattr, Fallocate, Lseek, CopyFileRange, Opendir, Control, Other,
+    Removexattr, Fallocate, Lseek, CopyFileRange, Opendir, Access, Control, Other,
 }
 
 /// Requests by kind since the mount began.

@@ -23,6 +23,7 @@ mod errno;
 mod mount;
 mod mountpoint;
 mod near;
+mod permission;
 mod pool;
 mod serve;
 mod wipe;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::adapter::Adapter;
 use super::counters::Operation;
 use super::mountpoint::{self, MountError, Unmounted};
+use super::permission::is_root_alone;
 use super::serve::Server;
 use super::wipe::Place;
 use crate::fs::{Fs, OWN_FILES};
@@ -26,6 +27,8 @@ use crate::worktree::Invalidation;
 pub struct MountOptions {
     /// Let other users in; the permissions of files decide what they may do.
     pub allow_other: bool,
+    /// The permissions of files decide also where only root may enter, and may do anything.
+    pub default_permissions: bool,
     /// Refuse every change.
     pub read_only: bool,
     /// Take a directory that is not empty.
@@ -51,6 +54,7 @@ impl Default for MountOptions {
     fn default() -> Self {
         Self {
             allow_other: false,
+            default_permissions: false,
             read_only: false,
             nonempty: false,
             noexec: false,
@@ -234,13 +238,15 @@ fn config(options: &MountOptions) -> Config {
     config.mount_options = vec![
         MountOption::FSName("kura".into()),
         MountOption::CUSTOM("subtype=kura".into()),
-        MountOption::DefaultPermissions,
         if options.read_only { MountOption::RO } else { MountOption::RW },
         if options.suid { MountOption::Suid } else { MountOption::NoSuid },
         if options.dev { MountOption::Dev } else { MountOption::NoDev },
         if options.noexec { MountOption::NoExec } else { MountOption::Exec },
         if options.noatime { MountOption::NoAtime } else { MountOption::Atime },
     ];
+    if options.default_permissions || !is_root_alone(options.allow_other) {
+        config.mount_options.push(MountOption::DefaultPermissions);
+    }
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(SESSION_THREADS);
     config

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kura::base::ids::VersionId;
 use kura::control::{Exit, Failure, Reply, Request};
 use kura::store::{Fault, MemoryStore, ObjectKey, Operation};
 use kura::workspace::{OpenOptions, Sample, Workspace};
 
-use super::workspace_rig::{self as rig, Rig};
+use super::workspace_rig::{self as rig, Rig, publish};
 
 const ALL: Sample = Sample::Percent(100);
 
@@ -27,10 +26,6 @@ fn filled(rig: &Rig, state: &str) -> (Arc<Workspace>, VersionId) {
     rig::snapshot(&workspace);
     publish(&workspace);
     (workspace, first)
-}
-
-fn publish(workspace: &Workspace) {
-    assert_eq!(workspace.flush(Some(Duration::from_secs(60))).unwrap().unpublished_versions, 0);
 }
 
 fn names(objects: &BTreeMap<ObjectKey, Vec<u8>>, prefix: &str) -> Vec<ObjectKey> {

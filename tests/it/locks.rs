@@ -46,11 +46,6 @@ fn two() -> (Rig, Client, Client) {
     (rig, a, b)
 }
 
-fn publish(w: &Workspace) {
-    let flushed = w.flush(Some(std::time::Duration::from_secs(120))).unwrap();
-    assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
-}
-
 fn lock(w: &Workspace, path: &str) -> Result<(), WorkspaceError> {
     w.lock(&[path.as_bytes().to_vec()], None, false).map(|_| ())
 }

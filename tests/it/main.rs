@@ -29,6 +29,7 @@ mod joining;
 mod leaks;
 mod locks;
 mod lying;
+mod meanwhile;
 mod merging;
 mod model;
 mod near;

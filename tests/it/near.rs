@@ -24,11 +24,6 @@ fn small(rig: &Rig, name: &str) -> OpenOptions {
     options
 }
 
-fn publish(w: &Workspace) {
-    let flushed = w.flush(Some(Duration::from_secs(120))).unwrap();
-    assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
-}
-
 fn noise_from(seed: u8, len: usize) -> Vec<u8> {
     noise(len).into_iter().map(|byte| byte ^ seed).collect()
 }

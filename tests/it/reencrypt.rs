@@ -3,13 +3,12 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use kura::crypto::envelope_epoch;
 use kura::store::{Fault, MemoryStore, ObjectKey, Operation, StoreError};
 use kura::workspace::{KeySlots, Reencryption, Sample, Workspace, WorkspaceError};
 
-use super::workspace_rig::{self as rig, Rig};
+use super::workspace_rig::{self as rig, Rig, publish};
 
 fn filled(rig: &Rig) -> Arc<Workspace> {
     let workspace = rig.open("state");
@@ -23,10 +22,6 @@ fn filled(rig: &Rig) -> Arc<Workspace> {
     rig::snapshot(&workspace);
     publish(&workspace);
     workspace
-}
-
-fn publish(workspace: &Workspace) {
-    assert_eq!(workspace.flush(Some(Duration::from_secs(60))).unwrap().unpublished_versions, 0);
 }
 
 fn rotate(rig: &Rig) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kura::base::ids::{Sha256, VersionId};
 use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret, unlock};
@@ -232,6 +233,12 @@ pub fn read(workspace: &Workspace, path: &str) -> Vec<u8> {
     let ino = ino(workspace, path);
     let size = workspace.tree().getattr(ino, Wait::Yes).unwrap().size;
     workspace.tree().read(ino, 0, size as usize, Wait::Yes).unwrap()
+}
+
+/// Publishes all there is.
+pub fn publish(workspace: &Workspace) {
+    let flushed = workspace.flush(Some(Duration::from_secs(120))).unwrap();
+    assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
 }
 
 pub fn snapshot(workspace: &Workspace) -> VersionId {

@@ -1,7 +1,6 @@
 //! What a client believes of collections when it does not remember which it knows.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kura::base::disk::RealDisk;
 use kura::sync::{ClientMemory, CollectOptions};
@@ -15,10 +14,6 @@ use crate::workspace_rig::*;
 fn known(rig: &Rig, state: &str, id: &str) -> Option<u64> {
     let dir = rig.dir.path().join(state).join(id);
     ClientMemory::open(Arc::new(RealDisk), &dir, rig.keys(), None).unwrap().0.collection()
-}
-
-fn publish(w: &Workspace) {
-    assert_eq!(w.flush(Some(Duration::from_secs(60))).unwrap().unpublished_versions, 0);
 }
 
 #[test]

@@ -16,11 +16,6 @@ use crate::workspace_rig::*;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(120));
 
-pub fn publish(w: &Workspace) {
-    let flushed = w.flush(SOON).unwrap();
-    assert_eq!((flushed.unpublished_versions, flushed.reason), (0, None));
-}
-
 pub fn names(w: &Workspace) -> Vec<String> {
     live(w).into_keys().collect()
 }

@@ -8,7 +8,7 @@ use kura::version::merge::Policy;
 use kura::workspace::Workspace;
 use kura::worktree::Wait;
 
-use super::cases::{beside, names, publish};
+use super::cases::{beside, names};
 use crate::workspace_rig::*;
 
 const LINES: &[u8] = b"1\n2\n3\n4\n5\n";

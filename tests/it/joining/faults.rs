@@ -13,7 +13,7 @@ use kura::version::entry::{Body, Entry};
 use kura::version::merge::Policy;
 use kura::workspace::{KeySlots, Workspace};
 
-use super::cases::{beside, names, publish, two};
+use super::cases::{beside, names, two};
 use crate::workspace_rig::*;
 
 fn converged(rig: &Rig, clients: &[&Arc<Workspace>]) {

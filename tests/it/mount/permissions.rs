@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use kura::fuse::{MountOptions, Operation};
+
 use super::guard::{Mount, Place, is_root, sh, shell};
 
 /// Runs a command line as a user without groups; says whether it succeeded.
@@ -19,6 +21,53 @@ fn open_to_all(place: &Place) -> Mount {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     }
     place.mount()
+}
+
+/// The options that the kernel shows of a mount.
+fn options_of(mount: &Mount) -> String {
+    let list = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    list.lines().find(|line| line.contains(mount.path().to_str().unwrap())).unwrap().to_owned()
+}
+
+#[test]
+fn where_only_root_may_enter_the_kernel_does_not_ask_for_modes() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    for dir in [place.path().to_owned(), place.mountpoint()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mount = place.mount_with(|_| {}, MountOptions::default(), true);
+    assert!(!options_of(&mount).contains("default_permissions"));
+    let dir = mount.path();
+    sh(
+        dir,
+        "printf '#!/bin/sh\necho ran\n' > tool; chmod 644 tool; ! test -x tool; ! ./tool; test -r tool; test -w tool; \
+         chmod 755 tool; test -x tool; test $(./tool) = ran; mkdir closed; touch closed/f; chmod 0 closed tool; \
+         chown 1000:1000 closed tool; ! test -x tool; ! ./tool; grep -q ran tool; echo more >> tool; test -x closed; \
+         cd closed; rm f; touch g; ! test -e f; ! test -r f",
+    );
+    assert!(!as_user(dir, 1000, "ls") && !as_user(dir, 1000, "cat closed/g"), "nobody else may enter");
+    let asked = mount.requests(Operation::Getattr);
+    (0..50).for_each(|number| fs::write(mount.at(&format!("file{number}")), "x").unwrap());
+    assert!(mount.requests(Operation::Getattr) - asked <= 2, "none for each change of the directory");
+    mount.end();
+}
+
+#[test]
+fn modes_count_for_root_without_rights_where_they_are_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let options = MountOptions { default_permissions: true, ..MountOptions::default() };
+    let mount = place.mount_with(|_| {}, options, true);
+    assert!(options_of(&mount).contains("default_permissions"));
+    sh(mount.path(), "echo secret > theirs; chmod 600 theirs; chown 1000:1000 theirs; cat theirs");
+    let confined = "exec setpriv --bounding-set=-dac_override,-dac_read_search cat theirs";
+    assert!(!shell(mount.path(), confined).status.success());
+    mount.end();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::crashes::open_on;
 use super::support::{CHANNEL, World, run};
-use crate::workspace_rig::{self as ws, Rig};
+use crate::workspace_rig::{self as ws, Rig, publish};
 
 fn follow(world: &World, client: &Workspace) {
     let (repository, trust) = (world.at().0, world.trust(CHANNEL));
@@ -116,10 +116,6 @@ fn of_installers_at_the_same_time_one_installs_and_the_others_are_told() {
     assert_eq!(done.iter().filter(|done| done.installed.len() == 1).count(), 1, "{done:?}");
     assert_eq!(done.iter().filter(|done| done.installed.is_empty() && done.version.is_none()).count(), 3, "{done:?}");
     assert_eq!(world.client.versions().unwrap().len(), before + 1);
-}
-
-fn publish(client: &Workspace) {
-    client.flush(Some(Duration::from_secs(120))).unwrap();
 }
 
 /// Two machines of one workspace, the second of which does not know yet what the first does.
