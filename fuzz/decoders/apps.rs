@@ -92,7 +92,8 @@ fn applications() -> Vec<Decoder> {
     let request = br#"{"file": "f", "ids": [3, 17], "password": "p\u00e4", "document": {"a": [1, 2.5e3, null]}}"#;
     let config = br#"{"profilesVersion": 1, "profiles": [{"name": "tools", "provider_id": "us"}]}"#;
     let patch = br#"[{"op": "add", "path": "/a/b~1c", "value": {"d": 1}}, {"op": "remove", "path": "/e"}]"#;
-    let patch_of_document = br#"[{"op": "copy", "from": "", "path": "/a/copy"}, {"op": "move", "from": "/a/b", "path": "/c"},
+    let patch_of_document =
+        br#"[{"op": "copy", "from": "", "path": "/a/copy"}, {"op": "move", "from": "/a/b", "path": "/c"},
         {"op": "replace", "path": "/a", "value": [1]}]"#;
     let header = Header::new(&Settings::default()).unwrap().encode();
     vec![

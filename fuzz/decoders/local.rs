@@ -10,7 +10,7 @@ use kura::base::ids::RunId;
 use kura::base::sim_disk::SimDisk;
 use kura::blob::{Blobs, BlobsConfig, Outbox, RunRef};
 use kura::cli::MountRecord;
-use kura::control::{Dispatcher, JobState};
+use kura::control::{Dispatcher, JobState, Reply};
 use kura::crypto::{Keys, Kind};
 use kura::store::{MemoryStore, ObjectStore, PutCondition};
 use kura::sync::{ClientMemory, LeaseParts, Leases, Term};
@@ -26,10 +26,16 @@ use super::{Decoder, Renewed, disk_with, some_base};
 
 /// All of them.
 pub fn decoders(keys: &Keys, base: &Base) -> Vec<Decoder> {
-    [local_files(keys, base), client_memories(keys), vec![journal(keys), journal_marker(keys)], locks(keys), remembered()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        local_files(keys, base),
+        client_memories(keys),
+        vec![journal(keys), journal_marker(keys)],
+        locks(keys),
+        remembered(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn local_files(keys: &Keys, base: &Base) -> Vec<Decoder> {
@@ -278,6 +284,7 @@ fn remembered() -> Vec<Decoder> {
         }),
         Decoder::checked("request-ids", ids, ask),
         Decoder::checked("pins", [&[2, 1][..], b"a", &[3], b"b/c"].concat(), |bytes| decode_pins(bytes).is_some()),
+        Decoder::checked("mount-reply", reply, |bytes| serde_json::from_slice::<Reply>(bytes).is_ok()),
         Decoder::checked("mount-record", mount, |bytes| serde_json::from_slice::<MountRecord>(bytes).is_ok()),
     ]
 }

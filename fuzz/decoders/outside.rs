@@ -1,4 +1,4 @@
-//! What people name, and what stores, systems and files of sealed documents show.
+//! What people name and browsers ask for, and what stores, systems and files show.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use kura::apps::sealed::{
 use kura::base::clock::{ManualClock, Timestamp};
 use kura::base::disk::{Disk, read_file};
 use kura::base::sim_disk::SimDisk;
+use kura::cli::{compare_texts, known_documents, page_understands};
 use kura::control::understands;
 use kura::crypto::sharing::Field;
 use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret};
@@ -23,7 +24,17 @@ use super::{Decoder, disk_with, some_workspace};
 
 /// All of them.
 pub fn decoders() -> Vec<Decoder> {
-    vec![version_reference(), job_request(), mountinfo(), connections(), known_listing(), sealed_file()]
+    vec![
+        version_reference(),
+        job_request(),
+        mountinfo(),
+        connections(),
+        known_listing(),
+        sealed_file(),
+        known_file(),
+        page(),
+        texts(),
+    ]
 }
 
 fn as_text(bytes: &[u8]) -> String {
@@ -146,5 +157,37 @@ fn sealed_file() -> Decoder {
         let Ok(image) = Image::open(&memory, "file") else { return false };
         let opens = |damage| open_document(&image, &ids, key, damage).is_ok_and(|opened| opened.json().is_ok());
         opens(Damage::Accept) & opens(Damage::Refuse) & has_header & is_whole
+    })
+}
+
+/// The file of the documents that are known to be in a file of sealed documents.
+fn known_file() -> Decoder {
+    Decoder::checked("sealed-known", "3,17,40 correct horse battery\r\n\n1,2 bä\n", |bytes| {
+        known_documents(bytes, &"file").is_ok_and(|known| !known.is_empty())
+    })
+}
+
+/// What the page of `kura web` asks for, each on a line.
+fn page() -> Decoder {
+    let asked = [
+        "/api/file?version=latest&hex=612fff&max=5&download=true",
+        r#"{"before": {"version": "latest~1", "path": "a"}, "after": null, "context": 3}"#,
+        r#"{"last": 3, "daily": 7}"#,
+    ];
+    Decoder::checked("page-request", asked.join("\n"), move |bytes| {
+        bytes.split(|byte| *byte == b'\n').filter(|line| page_understands(line)).count() == asked.len()
+    })
+}
+
+/// How many unchanged lines are shown, and two texts, each behind a NUL.
+fn texts() -> Decoder {
+    Decoder::checked("text-comparison", "\u{1}\0a\nb\nc\nd\ne\0a\nx\nc\nd\ne\nf", |bytes| {
+        let mut parts = bytes.splitn(3, |byte| *byte == 0);
+        let (Some([context]), Some(old), Some(new)) = (parts.next(), parts.next(), parts.next()) else { return false };
+        let found = serde_json::to_value(compare_texts(old, new, usize::from(*context))).unwrap();
+        let rows = |tag: &str| found["rows"].as_array().unwrap().iter().filter(|row| row["tag"] == tag).count();
+        let (removed, added) = (rows("-") + rows("~"), rows("+") + rows("~"));
+        assert!(found["truncated"] == true || found["removed"] == removed && found["added"] == added, "{found}");
+        found["same"] == (old == new) && removed + added > 0
     })
 }

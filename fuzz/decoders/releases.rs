@@ -1,11 +1,12 @@
 //! What other people sign, or hand over, and what clients and publishers of releases remember.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kura::apps::profile::check_manifest;
 use kura::apps::release::{
-    Anchor, Channel, Expiry, Feedback, Form, Installed, Package, Seen, State, Thresholds, Totals, Verdict, carry_out,
-    check_form, check_name, judge, keygen, solve,
+    Anchor, Channel, DirRepository, Expiry, Feedback, Form, Installed, Package, Seen, Signer, State, Thresholds,
+    Totals, Verdict, carry_out, check_form, check_name, judge, keygen, solve,
 };
 use kura::base::clock::Timestamp;
 
@@ -13,7 +14,7 @@ use super::{Decoder, Renewed};
 
 /// All of them.
 pub fn decoders() -> Vec<Decoder> {
-    [signed(), trusted(), metadata(), remembered()].into_iter().flatten().collect()
+    [signed(), trusted(), repositories(), metadata(), remembered()].into_iter().flatten().collect()
 }
 
 /// The root of a repository, which nobody signed.
@@ -124,6 +125,34 @@ fn trusted() -> Vec<Decoder> {
         }),
         Decoder::checked("release-solver", wanted, solved),
     ]
+}
+
+/// Repositories of which one file is anything, and clients that trust the root before the present one.
+fn repositories() -> Vec<Decoder> {
+    vec![
+        repository("release-refresh", "metadata/timestamp.json"),
+        repository("release-next-root", "metadata/2.root.json"),
+    ]
+}
+
+fn repository(name: &'static str, altered: &str) -> Decoder {
+    // Longer than anybody runs this.
+    let lasting = Expiry { root_days: 36_500, targets_days: 36_500, timestamp_days: 36_500 };
+    let (thresholds, now) = (Thresholds { keys: 1, threshold: 1 }, "2026-01-01T00:00:00Z".parse().unwrap());
+    let (place, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    keygen(keys.path(), thresholds, lasting, now).unwrap();
+    let root = std::fs::read(keys.path().join("root.json")).unwrap();
+    let seen = Seen::from_root(&serde_json::from_slice(&root).unwrap()).unwrap();
+    keygen(keys.path(), thresholds, lasting, now).unwrap();
+    let files = [("package.tool".to_owned(), Some(b"{}".to_vec()))];
+    let repository = DirRepository(place.path().to_owned());
+    Signer::open(keys.path(), lasting).unwrap().publish(&repository, &files, now).unwrap();
+    let file = place.path().join(altered);
+    Decoder::checked(name, std::fs::read(&file).unwrap(), move |bytes| {
+        std::fs::write(&file, bytes).unwrap();
+        let trusted = seen.clone().refresh(Arc::new(DirRepository(place.path().to_owned())));
+        trusted.is_ok_and(|trusted| trusted.target("package.tool").is_ok_and(|found| found.is_some()))
+    })
 }
 
 /// A decoder of files of one form.

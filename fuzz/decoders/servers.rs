@@ -2,7 +2,10 @@
 
 use std::convert::Infallible;
 
-use kura::apps::batch::{Line, extensions, facts_line, list_line, read_answer, read_multistatus, read_names};
+use kura::apps::batch::{
+    Code, Line, dav_name, extensions, facts_line, ftp_meaning, ftp_time, list_line, read_answer, read_multistatus,
+    read_names,
+};
 use kura::crypto::SharedKey;
 
 use super::Decoder;
@@ -27,11 +30,25 @@ pub fn decoders() -> Vec<Decoder> {
     vec![
         Decoder::checked("webdav-multistatus", multistatus, |bytes| {
             let mut found = 0;
-            let read = read_multistatus(bytes, &mut |_| {
-                found += 1;
+            let read = read_multistatus(bytes, &mut |resource| {
+                let name = dav_name(b"/", &resource.path);
+                assert!(name.is_none_or(|name| !name.is_empty() && name.len() < resource.path.len()));
+                found += usize::from(name.is_some());
                 Ok::<_, Infallible>(())
             });
             read.is_ok() && found > 0
+        }),
+        Decoder::checked("ftp-answer", b"213 20260101000000.5\n550 \xc4x: No such file or directory\n", |bytes| {
+            let (mut times, mut refusals) = (0, 0);
+            for answer in bytes.split(|byte| *byte == b'\n') {
+                times += u32::from(ftp_time(answer).is_some());
+                let status =
+                    answer.first_chunk().and_then(|digits: &[u8; 3]| std::str::from_utf8(digits).ok()?.parse().ok());
+                let (code, words) = ftp_meaning(status.unwrap_or(0), answer);
+                assert!(!words.contains(['\r', '\n']));
+                refusals += u32::from(code == Some(Code::Vanished));
+            }
+            times > 0 && refusals > 0
         }),
         Decoder::checked("ftp-listing", listing, |bytes| {
             let is_known = |line: &[u8]| {

@@ -63,6 +63,8 @@ use config::Config;
 pub use config::parse_config;
 pub use mounts::Record as MountRecord;
 use output::Output;
+pub use sealed::known_documents;
+pub use web::{compare_texts, page_understands};
 
 /// An encrypted, versioned workspace in S3 or a local directory, mounted as an ordinary directory.
 #[derive(Parser)]

@@ -12,7 +12,9 @@ use suppaftp::{FtpError, FtpResult, ImplFtpStream, Status, TransferStream};
 use zeroize::Zeroizing;
 
 use super::error::{BatchError, Code, Result};
-use super::filesystem::{Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Replacing, check_unchanged};
+use super::filesystem::{
+    Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Modified, Replacing, check_unchanged,
+};
 use super::ftp_listing::{Bytes, Facts, Line, facts, facts_line, from_text, list_line, time, to_text};
 use super::pool::Pool;
 use super::retry::Retrier;
@@ -262,12 +264,9 @@ impl Connection {
         }
     }
 
-    fn modified(&mut self, full: &str, target: &str) -> Result<Option<super::filesystem::Modified>> {
+    fn modified(&mut self, full: &str, target: &str) -> Result<Option<Modified>> {
         match self.ftp.custom_command(format!("MDTM {full}"), &[Status::File]) {
-            Ok(answer) => {
-                let text = String::from_utf8_lossy(&answer.body);
-                Ok(text.split_whitespace().nth(1).and_then(time))
-            }
+            Ok(answer) => Ok(ftp_time(&answer.body)),
             Err(error) => answered(error).map(|()| None).map_err(|error| fault(target, error, Code::Vanished)),
         }
     }
@@ -424,10 +423,21 @@ fn fault(target: &str, error: FtpError, unavailable: Code) -> BatchError {
         FtpError::UnexpectedResponse(answer) => answer,
         error => return BatchError::file(Code::Protocol, target, error.to_string()),
     };
-    let words = String::from_utf8_lossy(&answer.body).trim().replace(['\r', '\n'], " ");
+    let (code, words) = ftp_meaning(answer.status.code(), &answer.body);
+    BatchError::file(code.unwrap_or(unavailable), target, words)
+}
+
+/// The time that a server tells of a file: its answer to `MDTM`.
+pub fn ftp_time(answer: &[u8]) -> Option<Modified> {
+    String::from_utf8_lossy(answer).split_whitespace().nth(1).and_then(time)
+}
+
+/// What a refusal means, and its words; `None` where they do not say why a file cannot be had.
+pub fn ftp_meaning(status: u32, answer: &[u8]) -> (Option<Code>, String) {
+    let words = String::from_utf8_lossy(answer).trim().replace(['\r', '\n'], " ");
     let lower = words.to_lowercase();
     let says = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
-    let code = match answer.status.code() {
+    let code = match status {
         530 if says(&["maximum", "too many", "connections"]) => Code::Busy,
         421 | 450 | 451 => Code::Busy,
         425 | 426 => Code::Network,
@@ -439,9 +449,9 @@ fn fault(target: &str, error: FtpError, unavailable: Code) -> BatchError {
         550 | 553 if says(&["no such", "not found", "does not exist", "not exist"]) => Code::Vanished,
         550 | 553 if says(&["not a regular", "not a plain", "is a directory", "not a directory"]) => Code::NotAFile,
         550 | 553 if says(&["too long"]) => Code::BadName,
-        550 => unavailable,
+        550 => return (None, words),
         553 => Code::Denied,
         _ => Code::Protocol,
     };
-    BatchError::file(code, target, words)
+    (Some(code), words)
 }

@@ -62,7 +62,7 @@ pub use filesystem::{
     Capabilities, Each, FileInfo, FilePath, FileSystem, Filter, Finished, Found, Modified, PARTIAL_PREFIX, Replacing,
     Sameness, WalkOptions, check_unchanged,
 };
-pub use ftp::{FtpAddress, FtpFiles, FtpSecurity};
+pub use ftp::{FtpAddress, FtpFiles, FtpSecurity, ftp_meaning, ftp_time};
 pub use ftp_listing::{Line, facts_line, list_line};
 pub use glob::Glob;
 pub use job::{Commit, JOB_LEN_MAX, Job, RunOptions, Source, unquoted};
@@ -83,7 +83,7 @@ pub use ssh::{PASSWORD_VAR, SshAddress, extensions};
 pub use status::{Attempt, Completed, Failed, Remembered, StatusMemory};
 pub use url::Url;
 pub use walk::{Kind, Listed, walk_tree};
-pub use webdav::{DavAddress, DavFiles};
+pub use webdav::{DavAddress, DavFiles, dav_name};
 pub use work::{TempFile, WorkDir, copy};
 pub use workflow::{ProcessingWorkflow, Setup, last_scan, memory_path};
 pub use workspace_files::WorkspaceFiles;

@@ -68,7 +68,8 @@ pub fn walk_tree(
             if filter.takes(&path, is_dir) {
                 each(info(&path, listed))?;
             }
-            if is_dir {
+            // What has no name of its own may be the directory that it stands in, or one above: there would be no end.
+            if is_dir && FilePath::new(&*path).is_some() {
                 below.push((path, depth + 1));
             }
         }

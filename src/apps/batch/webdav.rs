@@ -156,10 +156,7 @@ impl DavFiles {
         let mut found = Vec::new();
         self.find(&full, "1", &shown, &mut |resource| {
             // The collection itself stands there as well. Servers may write its address in another way.
-            let Some(name) = resource.path.strip_prefix(&full[..]).filter(|name| !name.is_empty()) else {
-                return Ok(());
-            };
-            let name = name.strip_suffix(b"/").unwrap_or(name).to_vec();
+            let Some(name) = dav_name(&full, &resource.path).map(<[u8]>::to_vec) else { return Ok(()) };
             if name.contains(&b'/') || resource.status.is_some_and(|status| !(200..300).contains(&status)) {
                 let shown = String::from_utf8_lossy(&name).escape_debug().to_string();
                 tracing::warn!(component = "scan", status = resource.status, "passed over: {shown}");
@@ -340,6 +337,14 @@ fn refused(target: &str, answer: &Response<Body>) -> BatchError {
         }
         error => error,
     }
+}
+
+/// The name that a path has in a collection, whose own path ends with a slash; `None` for the collection itself, and
+/// for what lies elsewhere.
+pub fn dav_name<'a>(collection: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let name = path.strip_prefix(collection)?;
+    let name = name.strip_suffix(b"/").unwrap_or(name);
+    (!name.is_empty()).then_some(name)
 }
 
 /// What it means that there is no answer.

@@ -130,27 +130,31 @@ impl KnownArgs {
         self.known.as_deref() == Some(Path::new(STDIN))
     }
 
-    /// Lines of ids, a space, and the password, which may hold spaces. None when no file was named.
+    /// None when no file was named.
     pub fn read(&self) -> Result<Vec<Credentials>, Failure> {
         let Some(path) = &self.known else { return Ok(Vec::new()) };
-        let bytes = read_document(path)?;
-        let mut known = Vec::new();
-        for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() {
-                continue;
-            }
-            let bad = |reason: &str| {
-                Failure::new(Exit::Usage, format!("{}, line {}: {reason}", path.display(), number + 1))
-                    .hint("a line is for example `3,17,40 correct horse battery`")
-            };
-            let space = line.iter().position(|byte| *byte == b' ').ok_or_else(|| bad("there is no password"))?;
-            let ids = std::str::from_utf8(&line[..space]).map_err(|_| bad("there are no ids"))?;
-            let ids = ShareIds::parse(ids).map_err(|error| bad(&error.to_string()))?;
-            known.push(Credentials { password: Secret::new(line[space + 1..].to_vec()), ids });
-        }
-        Ok(known)
+        known_documents(&read_document(path)?, &path.display())
     }
+}
+
+/// Lines of ids, a space, and the password, which may hold spaces; `file` is what they are from.
+pub fn known_documents(bytes: &[u8], file: &dyn std::fmt::Display) -> Result<Vec<Credentials>, Failure> {
+    let mut known = Vec::new();
+    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            continue;
+        }
+        let bad = |reason: &str| {
+            Failure::new(Exit::Usage, format!("{file}, line {}: {reason}", number + 1))
+                .hint("a line is for example `3,17,40 correct horse battery`")
+        };
+        let space = line.iter().position(|byte| *byte == b' ').ok_or_else(|| bad("there is no password"))?;
+        let ids = std::str::from_utf8(&line[..space]).map_err(|_| bad("there are no ids"))?;
+        let ids = ShareIds::parse(ids).map_err(|error| bad(&error.to_string()))?;
+        known.push(Credentials { password: Secret::new(line[space + 1..].to_vec()), ids });
+    }
+    Ok(known)
 }
 
 fn open_wiped(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {

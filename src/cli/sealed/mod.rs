@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+pub use self::input::known_documents;
 use self::input::{
     AccessArgs, DocumentArgs, IdArgs, KnownArgs, NEW_PASSWORD, STDIN, parse_ids, password, read_document,
 };

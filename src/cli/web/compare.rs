@@ -32,7 +32,7 @@ pub struct Side {
 }
 
 /// What there is to see.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Comparison {
     /// `text`, `image`, `binary` or `large`.
     kind: &'static str,
@@ -73,16 +73,7 @@ pub fn image_type(name: &PathText, first: &[u8]) -> Option<&'static str> {
 /// Compares two files; a missing one is empty.
 pub fn compare(before: Option<Side>, after: Option<Side>, context: usize) -> Result<Comparison, Failure> {
     let size = |side: &Option<Side>| side.as_ref().map(|side| side.content.size);
-    let mut found = Comparison {
-        kind: "text",
-        same: false,
-        size_before: size(&before),
-        size_after: size(&after),
-        rows: Vec::new(),
-        truncated: false,
-        removed: 0,
-        added: 0,
-    };
+    let found = Comparison { size_before: size(&before), size_after: size(&after), ..Comparison::default() };
     let mut images = 0;
     let sides = [&before, &after].into_iter().flatten();
     for side in sides.clone() {
@@ -99,14 +90,20 @@ pub fn compare(before: Option<Side>, after: Option<Side>, context: usize) -> Res
         None => Ok(Vec::new()),
     };
     let (old, new) = (read(&before)?, read(&after)?);
-    found.same = old == new;
     if [&old, &new].iter().any(|bytes| bytes[..bytes.len().min(PROBE_LEN)].contains(&0)) {
-        return Ok(Comparison { kind: "binary", ..found });
+        return Ok(Comparison { kind: "binary", same: old == new, ..found });
     }
+    let Comparison { size_before, size_after, .. } = found;
+    Ok(Comparison { size_before, size_after, ..compare_texts(&old, &new, context) })
+}
+
+/// How two texts differ, with so many unchanged lines around each change.
+pub fn compare_texts(old: &[u8], new: &[u8], context: usize) -> Comparison {
+    let mut found = Comparison { kind: "text", same: old == new, ..Comparison::default() };
     if !found.same {
-        Lines::new(&old, &new).compare(context.min(CONTEXT_MAX), &mut found);
+        Lines::new(old, new).compare(context.min(CONTEXT_MAX), &mut found);
     }
-    Ok(found)
+    found
 }
 
 /// Two texts in lines, and how many of these are alike at both ends.

@@ -32,7 +32,9 @@ use super::door::{Target, resolved};
 use super::view::View;
 use super::{Context, interrupt, mounts};
 use crate::control::{Exit, Failure};
+pub use compare::compare_texts;
 use guard::Guard;
+pub use routes::page_understands;
 
 /// Requests that wait for the workspace, and downloads that wait for the browser, at the same time.
 const THREADS_MAX: usize = 48;

@@ -214,18 +214,32 @@ struct Wanted {
     download: bool,
 }
 
+impl Wanted {
+    fn place(&self) -> Result<PathText, Failure> {
+        let Some(hex) = &self.hex else { return Ok(PathText(self.path.clone().into_bytes())) };
+        let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes());
+        let bad = |error| Failure::new(Exit::Usage, format!("the path is not understood: {error}"));
+        bytes.map(PathText).map_err(bad)
+    }
+}
+
+/// Whether bytes are the address of a file, or the body of another request than those of the command table. For tests
+/// of what no bytes may bring down.
+pub fn page_understands(bytes: &[u8]) -> bool {
+    let uri = Uri::try_from(bytes).ok();
+    if let Some(Query(wanted)) = uri.and_then(|uri| Query::<Wanted>::try_from_uri(&uri).ok()) {
+        return wanted.place().is_ok_and(|path| attachment(&path).to_str().is_ok());
+    }
+    serde_json::from_slice::<Pair>(bytes).is_ok()
+        || serde_json::from_slice::<Token>(bytes).is_ok()
+        || serde_json::from_slice::<KeepRules>(bytes).is_ok()
+}
+
 /// What is in a version is nobody's page: it runs nothing, fetches nothing, and stands alone.
 const SANDBOX: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
 
 async fn file(State(server): State<Arc<Server>>, Query(wanted): Query<Wanted>) -> Result<Response, Failed> {
-    let path = match &wanted.hex {
-        None => PathText(wanted.path.into_bytes()),
-        Some(hex) => PathText(
-            data_encoding::HEXLOWER
-                .decode(hex.as_bytes())
-                .map_err(|error| Failure::new(Exit::Usage, format!("the path is not understood: {error}")))?,
-        ),
-    };
+    let path = wanted.place()?;
     let name = path.clone();
     let opened = blocking(move || {
         let content = server.view.file(&wanted.version, &path)?;

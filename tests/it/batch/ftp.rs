@@ -252,3 +252,14 @@ fn no_more_of_a_file_is_taken_than_the_server_said_it_has() {
     assert_eq!((error.code(), content.len()), (Code::Short, 4), "{error}");
     assert!(error.to_string().contains("changed while it was read"), "{error}");
 }
+
+#[test]
+fn a_directory_without_a_name_of_its_own_is_not_walked_into() {
+    let mut script = LOGIN.to_vec();
+    script.push(("FEAT", "211-Features\r\n MLST size*;\r\n211 End\r\n"));
+    script.push(("PASV", handing_out("type=dir; \r\ntype=dir; ./\r\ntype=dir; a/../..\r\n", 1)));
+    script.push(("MLSD", "150 here\r\n226 done\r\n"));
+    let files = FtpFiles::new(address(scripted(script.leak()), FtpSecurity::None, PASSWORD), "/", None).unwrap();
+    let scan = Rig::new().open(&marking(), Arc::new(files)).unwrap().scan_and_filter().unwrap();
+    assert_eq!((scan.scanned, scan.backlogged), (0, 0), "{scan:?}");
+}
