@@ -1,7 +1,5 @@
 //! Who decides what a caller may do with a file.
 
-use std::fs;
-
 use fuser::AccessFlags;
 
 use crate::fs::Shown;
@@ -11,11 +9,11 @@ use crate::worktree::FileKind;
 const DAC_OVERRIDE: u32 = 1;
 const EVERY_USER: [&str; 3] = ["0", "0", "4294967295"];
 
-/// Whether the mode of a file keeps nobody from anything who may enter a mount of this process's own: the kernel lets in
-/// who is of the same user and group, and that is root here, with all rights and of the whole machine. The kernel need
-/// not know modes for that, and would else ask for those of a directory after each change in it.
+/// Whether the mode of a file keeps nobody from anything who may enter a mount of this process's own: the kernel lets
+/// in who is of the same user and group, and that is root here, with all rights and of the whole machine. The kernel
+/// need not know modes for that, and would else ask for those of a directory after each change in it.
 pub(super) fn is_root_alone(allow_other: bool) -> bool {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     !allow_other && is_almighty(&read("/proc/self/status"), &read("/proc/self/uid_map"))
 }
 

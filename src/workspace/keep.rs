@@ -15,8 +15,9 @@ use crate::version::index::sha256;
 
 /// Longest of these objects in bytes.
 const LEN_MAX: usize = 512 * 1024;
-/// Most of a kind: as many as there can be epochs.
+/// Most of a kind: as many as there can be epochs. And what they may take together, in bytes.
 const OBJECTS_MAX: usize = 4096;
+const TOTAL_LEN_MAX: usize = 256 << 20;
 
 /// `kura.json`, and what lies under `keys/` and `epochs/`.
 pub(super) struct KeyObjects {
@@ -134,18 +135,25 @@ fn fetch_all<T>(store: &dyn ObjectStore, prefix: &str, read: impl Fn(&str) -> Op
             listed.push((name, info.key));
         }
     })?;
+    let too_much = || {
+        let (target, reason) =
+            (format!("{prefix} in {}", store.address()), "it holds more than a workspace has of keys");
+        Err(StoreError::Invalid { target, reason: reason.to_owned() }.into())
+    };
     if listed.len() > OBJECTS_MAX {
-        let target = format!("{prefix} in {}", store.address());
-        let reason = "it holds more objects than a workspace has keys".to_owned();
-        return Err(StoreError::Invalid { target, reason }.into());
+        return too_much();
     }
-    let mut found = Vec::with_capacity(listed.len());
+    let (mut found, mut total_len) = (Vec::with_capacity(listed.len()), 0);
     for (name, key) in listed {
         match store.get(&key) {
             Ok(mut object) => {
                 // A longer one is damaged, also when it is cut; the others open the workspace.
                 object.bytes.truncate(LEN_MAX);
                 object.bytes.shrink_to_fit();
+                total_len += object.bytes.len();
+                if total_len > TOTAL_LEN_MAX {
+                    return too_much();
+                }
                 found.push((name, object.bytes));
             }
             // Removed since it was listed.
