@@ -140,6 +140,7 @@ impl Worktree {
 
     /// As [`commit_together`](Self::commit_together), also while other changes have to wait.
     pub(super) fn commit_group(&self, table: &mut Table, mut records: Vec<Record>) -> Attempt<()> {
+        self.check_resting()?;
         // What finding the inodes takes counts in any case: records of others may rest on it.
         let places = table.places(&records);
         if !places.is_empty() {
