@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use kura::base::sim_disk::{Crash, SimDisk};
+use kura::store::{Fault, Operation};
 use kura::version::entry::Ino;
-use kura::workspace::Workspace;
+use kura::workspace::{KeySlots, Workspace};
 use kura::worktree::{NewNode, Wait};
 
 use crate::rig::meanwhile;
@@ -97,4 +98,29 @@ fn what_is_closed_or_synced_after_joining_failed_is_there_or_was_refused() {
             }
         }
     }
+}
+
+#[test]
+fn where_content_was_stored_anew_is_kept_though_others_published_meanwhile() {
+    let rig = Rig::new();
+    let b = rig.open("b");
+    write(&b, "large", &noise(900_000));
+    write(&b, "small", &noise(3_000));
+    publish(&b);
+    let a = rig.open("a");
+    KeySlots::open_in(rig.memory.clone(), &rig.options("key-command")).unwrap().rotate().unwrap();
+    publish(&b);
+    rig.set_fault(|operation, key| match key == "HEAD" && operation == Operation::PutConditional {
+        true => Fault::Unreachable,
+        false => Fault::Pass,
+    });
+    assert!(b.reencrypt(None, &|| false, &mut |_| {}).is_err(), "it waits to be published");
+    rig.heal();
+    write(&a, "other", b"by a");
+    publish(&a);
+    publish(&b);
+    assert_eq!(read(&b, "other"), b"by a");
+    let again = b.reencrypt(None, &|| false, &mut |_| {}).unwrap();
+    assert!(again.bytes < 100_000, "{again:?}");
+    whole(&rig.memory);
 }
