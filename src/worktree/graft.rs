@@ -291,7 +291,7 @@ impl Plan {
             return Ok(());
         }
         let mut inode = Box::new(entry.clone());
-        let is_staged = table.staging.contains(&entry.ino) && !self.made.contains_key(&entry.ino);
+        let is_staged = table.staging.contains_key(&entry.ino) && !self.made.contains_key(&entry.ino);
         (inode.ino, inode.ctime) = (if is_staged { entry.ino } else { table.allocate_ino() }, time);
         if let Body::Directory { names, subdirs } = &mut inode.body {
             (*names, *subdirs) = (TreeRef::default(), 0);
