@@ -118,6 +118,8 @@ impl Publisher {
 
     fn missing(&self, head: &Head, taken: &HashSet<ObjectKey>) -> Result<Vec<(BlobKind, ChunkRef)>, SyncError> {
         let parts = &self.parts;
+        // What is recorded from here on is in the queue, too.
+        let (chunks, lists) = parts.tree.unrecorded_content();
         let queue = self.queue(&parts.tree.base(), usize::MAX)?.0;
         let mut trees: Vec<_> = queue.iter().flat_map(|(_, queued)| trees_of(&queued.record)).collect();
         trees.extend(queue.last().map(|(_, queued)| (queued.refs, TreeKind::Refs)));
@@ -130,7 +132,6 @@ impl Publisher {
         };
         let io = Pages(&parts.blobs);
         reach(&io, &trees, &mut check).map_err(gone)?;
-        let (chunks, lists) = parts.tree.draft_content();
         chunks.iter().try_for_each(|chunk| check.content(chunk))?;
         let lists: Vec<_> = lists.into_iter().map(|list| (list, TreeKind::Chunks)).collect();
         reach(&io, &lists, &mut check).map_err(gone)?;

@@ -144,7 +144,7 @@ impl Worktree {
         };
         let drafts = table.drafts.iter().filter(staged);
         let wanted: HashSet<Ino> =
-            drafts.chain(&table.frozen).chain(&table.orphans).chain(&table.staging).copied().collect();
+            drafts.chain(&table.frozen).chain(&table.orphans).chain(table.staging.keys()).copied().collect();
         if wanted.is_empty() {
             return Ok(());
         }

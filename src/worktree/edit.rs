@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::graft::Invalidation;
 use super::inode::File;
 use super::live::{Wait, Worktree};
-use super::namespace::{frozen_records, mark_frozen_logged};
+use super::namespace::{frozen_records, mark_frozen_logged, mark_logged, unlogged_records};
 use super::record::Record;
 use super::table::{Attempt, Table};
 use super::{Result, WorkError};
@@ -62,8 +62,8 @@ impl Worktree {
         Ok(())
     }
 
-    /// Sets a file's length.
-    pub(super) fn resize(&self, table: &mut Table, ino: Ino, size: u64, uid: u32) -> Attempt<()> {
+    /// Sets a file's length and, with `publish`, publishes what it has then: both or neither.
+    pub(super) fn resize(&self, table: &mut Table, ino: Ino, size: u64, uid: u32, publish: bool) -> Attempt<()> {
         if size > FILE_SIZE_MAX {
             return Err(WorkError::TooLarge.into());
         }
@@ -75,14 +75,23 @@ impl Worktree {
         let layer = file.draft.as_ref().map_or(file.next_layer, |draft| draft.id);
         let mut records = Vec::new();
         // A record of a layer comes after all of the layers below it.
-        frozen_records(ino, file, &mut records);
+        match publish {
+            true => unlogged_records(ino, file, &mut records),
+            false => frozen_records(ino, file, &mut records),
+        }
         records.push(Record::Resize { ino, layer, size, time: now });
+        let complete = Record::Complete { ino, layer };
+        records.extend(publish.then(|| complete.clone()));
         self.append(table, &records)?;
-        mark_frozen_logged(table, ino);
+        match publish {
+            true => mark_logged(table, ino),
+            false => mark_frozen_logged(table, ino),
+        }
         self.change_draft(table, ino, now, |file, draft_size| {
             file.draft_mut(now).resize(size);
             *draft_size = size;
-        })
+        })?;
+        if publish { table.apply(&complete) } else { Ok(()) }
     }
 
     /// Writing to a file takes its set-uid and set-gid bits and its capabilities away, root's doing aside.
@@ -134,7 +143,7 @@ impl Worktree {
                 })?;
             }
             if !keep_size && end > size {
-                self.resize(table, ino, end, uid)?;
+                self.resize(table, ino, end, uid, false)?;
             }
             Ok(())
         })

@@ -140,6 +140,7 @@ impl Worktree {
 
     /// As [`commit_together`](Self::commit_together), also while other changes have to wait.
     pub(super) fn commit_group(&self, table: &mut Table, mut records: Vec<Record>) -> Attempt<()> {
+        self.check_resting()?;
         // What finding the inodes takes counts in any case: records of others may rest on it.
         let places = table.places(&records);
         if !places.is_empty() {
@@ -290,7 +291,7 @@ impl Plan {
             return Ok(());
         }
         let mut inode = Box::new(entry.clone());
-        let is_staged = table.staging.contains(&entry.ino) && !self.made.contains_key(&entry.ino);
+        let is_staged = table.staging.contains_key(&entry.ino) && !self.made.contains_key(&entry.ino);
         (inode.ino, inode.ctime) = (if is_staged { entry.ino } else { table.allocate_ino() }, time);
         if let Body::Directory { names, subdirs } = &mut inode.body {
             (*names, *subdirs) = (TreeRef::default(), 0);

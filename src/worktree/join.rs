@@ -208,12 +208,14 @@ impl Worktree {
             self.add_to_pack(&mut pack, &mut parcel, (*id, BlobKind::Content, len), &sealed);
         }
         self.pack_pages(io, pack, &mut parcel);
+        let waiting = self.waiting_runs(base, incoming)?;
         let runs = match refs == incoming.refs && !is_new_version {
-            true => incoming.runs.clone(),
-            false => match &incoming.taken {
+            true if waiting.is_empty() => incoming.runs.clone(),
+            is_theirs => match &incoming.taken {
+                None if is_theirs => union(&incoming.runs, &waiting),
                 None => self.add_run(&mut parcel, &union(&incoming.runs, &base.runs))?,
                 Some(taken) => {
-                    parcel.records.extend(self.own_records(base, incoming, taken)?);
+                    parcel.records.extend(self.own_records(&waiting, taken)?);
                     self.add_run(&mut parcel, &incoming.runs)?
                 }
             },
@@ -226,22 +228,27 @@ impl Worktree {
         Ok(Prepared { ours, our_refs, pins, record, is_new_version, refs, runs, objects, changes, listings, conflicts })
     }
 
-    /// Records of our runs, theirs aside, of objects that wait here and were not taken.
-    fn own_records(
-        &self,
-        base: &Base,
-        incoming: &Incoming,
-        taken: &HashSet<ObjectKey>,
-    ) -> Result<Vec<(BlobId, Location)>> {
+    /// Objects of what waits to be published.
+    fn own_objects(&self) -> Result<HashSet<ObjectKey>> {
         let (disk, dir) = (&*self.parts.disk, Queued::dir(&self.parts.dir));
         let mut own: HashSet<ObjectKey> = HashSet::new();
         for sequence in Queued::list(disk, &dir)? {
             own.extend(Queued::read(disk, &dir, sequence, &self.parts.keys)?.objects);
         }
-        // What is in no run that waits here was published, and is in theirs as far as it still exists.
+        Ok(own)
+    }
+
+    /// Our runs that wait to be published. What is in none of them was, and is in theirs as far as it still exists.
+    fn waiting_runs(&self, base: &Base, incoming: &Incoming) -> Result<Vec<RunInForce>> {
+        let own = self.own_objects()?;
         let waits = |run: &&RunInForce| own.contains(&location::run_key(run.id)) && !incoming.runs.contains(run);
-        let runs = base.runs.iter().filter(waits);
-        let runs: Vec<RunRef> = runs.map(|run| RunRef { id: run.id, count: run.count }).collect();
+        Ok(base.runs.iter().filter(waits).copied().collect())
+    }
+
+    /// Records of these runs, of objects that wait here and were not taken.
+    fn own_records(&self, runs: &[RunInForce], taken: &HashSet<ObjectKey>) -> Result<Vec<(BlobId, Location)>> {
+        let own = self.own_objects()?;
+        let runs: Vec<RunRef> = runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         let mut records = Vec::new();
         let each = &mut |record: OrderedRecord<'_>| {
             let location = record.location()?;
@@ -348,7 +355,7 @@ impl Worktree {
     ) -> Result<()> {
         let base = Base { head_generation: incoming.generation, ..captured.base(&state.base) };
         let (record, refs, runs) = (prepared.record.clone(), prepared.refs, prepared.runs.clone());
-        if prepared.is_new_version || refs != incoming.refs {
+        if prepared.is_new_version || refs != incoming.refs || runs != incoming.runs {
             let parcel = Parcel { present: prepared.objects.clone(), ..Parcel::default() };
             return self.enqueue(state, base, Queued { record, refs, runs, objects: Vec::new() }, parcel);
         }

@@ -231,6 +231,7 @@ impl Worktree {
     }
 
     fn append_all(&self, table: &mut Table, records: &[Record]) -> Result<(FrameRef, Position)> {
+        self.check_resting()?;
         let closed = table.closed_records();
         let mut before = table.places(closed.iter().chain(records));
         before.extend_from_slice(&closed);
@@ -256,6 +257,12 @@ impl Worktree {
             return Err(WorkError::ReadOnly);
         }
         Ok(())
+    }
+
+    /// Fails when the tree in memory rests on a version that could not be written down: a recovery would pass by what
+    /// the journal is told from then on.
+    pub(super) fn check_resting(&self) -> Result<()> {
+        if self.ahead.load(Ordering::Relaxed) { Err(WorkError::ReadOnly) } else { Ok(()) }
     }
 
     /// Whether what is in memory can no longer be written down.
@@ -338,7 +345,7 @@ impl Worktree {
                 table.check_unheld()?;
             }
             if truncate {
-                self.resize(table, ino, 0, uid)?;
+                self.resize(table, ino, 0, uid, false)?;
             }
             let inode = table.get_mut(ino)?;
             inode.opens += 1;

@@ -129,14 +129,7 @@ impl Worktree {
     /// content is a draft.
     pub fn unrecorded_files(&self, max: usize) -> Vec<(Vec<u8>, u64, bool)> {
         let table = self.table();
-        let mut inos: Vec<Ino> = table.drafts.iter().chain(&table.frozen).copied().collect();
-        for dir in &table.dirty_dirs {
-            let Some(dir) = table.find(*dir).and_then(|inode| inode.dir().ok()) else { continue };
-            let Some(children) = &dir.children else { continue };
-            inos.extend(dir.dirty.iter().filter_map(|name| Some(children.get(name)?.ino)));
-        }
-        inos.sort_unstable();
-        inos.dedup();
+        let inos = table.unrecorded();
         let named = |ino: Ino| {
             let inode = table.find(ino).filter(|inode| inode.nlink > 0)?;
             let file = inode.file().ok()?;
@@ -144,5 +137,20 @@ impl Worktree {
             Some((path, file.size, file.draft.is_some() || !file.is_published()))
         };
         inos.into_iter().filter_map(named).take(max).collect()
+    }
+}
+
+impl Table {
+    /// Inodes with content or attributes that no version has.
+    pub(super) fn unrecorded(&self) -> Vec<Ino> {
+        let mut inos: Vec<Ino> = self.drafts.iter().chain(&self.frozen).chain(&self.dirty_links).copied().collect();
+        for dir in &self.dirty_dirs {
+            let Some(dir) = self.find(*dir).and_then(|inode| inode.dir().ok()) else { continue };
+            let Some(children) = &dir.children else { continue };
+            inos.extend(dir.dirty.iter().filter_map(|name| Some(children.get(name)?.ino)));
+        }
+        inos.sort_unstable();
+        inos.dedup();
+        inos
     }
 }

@@ -292,16 +292,10 @@ impl Worktree {
             table.get(ino)?;
             table.check_inode_unlocked(ino)?;
             if let Some(size) = changes.size {
-                self.resize(table, ino, size, uid)?;
                 // Without an open handle nobody's close will publish it.
                 let inode = table.get(ino)?;
-                if inode.file()?.writers == 0 && inode.nlink > 0 {
-                    let mut records = Vec::new();
-                    self.complete(table, ino, &mut records)?;
-                    self.commit(table, &records)?;
-                    mark_logged(table, ino);
-                    published = true;
-                }
+                published = inode.file()?.writers == 0 && inode.nlink > 0;
+                self.resize(table, ino, size, uid, published)?;
             }
             let inode = table.get(ino)?;
             if let Some(set) = attr_set(inode, changes, self.now()) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::absorb::{Absorbed, Purpose, register};
 use super::content::View;
-use super::inode::{Layer, Node};
+use super::inode::{Inode, Layer, Node};
 use super::journal::FrameRef;
 use super::live::{Wait, Worktree};
 use super::local_blobs::Own;
@@ -177,7 +177,7 @@ impl Worktree {
     pub fn log(&self, ino: Ino, wait: Wait) -> Result<()> {
         let (unlogged, _) = self.unlogged(ino);
         match unlogged {
-            0 | STAGE_LEN_MIN.. => Ok(()),
+            STAGE_LEN_MIN.. => Ok(()),
             _ if unlogged > LOGGED_AT_ONCE && wait == Wait::No => Err(WorkError::WouldBlock),
             _ => self.log_file(ino, wait),
         }
@@ -196,13 +196,14 @@ impl Worktree {
     fn log_file(&self, ino: Ino, wait: Wait) -> Result<()> {
         self.run(wait, |table| {
             let mut records = Vec::new();
-            match table.find(ino) {
-                Some(inode) if inode.nlink > 0 => unlogged_records(ino, inode.file()?, &mut records),
+            match table.find(ino).filter(|inode| inode.nlink > 0).map(Inode::file).transpose()? {
+                Some(file) if file.is_dirty() => unlogged_records(ino, file, &mut records),
                 _ => return Ok(()),
             }
+            // Until the tree rests on what others published, a recovery would pass this by, and what was carried over.
+            table.check_unheld()?;
+            self.check_resting()?;
             if !records.is_empty() {
-                // Until the tree rests on what others published, a recovery would pass this by.
-                table.check_unheld()?;
                 self.append(table, &records)?;
                 mark_logged(table, ino);
             }
@@ -252,13 +253,9 @@ impl Worktree {
         records.push(Record::Draft { ino, layer, base: Some(Box::new(body.clone())), clip, size, mtime });
         let mut left = draft.extents.clone();
         left.drop_staged(&staged.extents);
-        // This record takes the place of all that the journal has of the layer. While much of it was to be staged,
-        // nothing was logged; when it was cut meanwhile, what came after may have been.
-        let is_cut = draft.low_water < staged.size;
-        if is_cut {
-            records.extend(left.iter().map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())));
-        }
-        left.set_logged(is_cut);
+        // This record takes the place of all that the journal has of the layer: what was logged meanwhile, too.
+        let logged = left.iter().filter(|(_, piece)| piece.logged);
+        records.extend(logged.map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())));
         let (frame, _) = self.append(&mut table, &records)?;
         self.register(frame, &records);
         let is_orphan = table.orphans.contains(&ino);

@@ -41,20 +41,24 @@ impl Worktree {
         ids.iter().for_each(|id| self.parts.blobs.index().forget(id));
     }
 
-    /// What drafts refer to that no version holds: chunks, and lists of chunks.
-    pub fn draft_content(&self) -> (Vec<ChunkRef>, Vec<TreeRef>) {
+    /// What drafts, closed files and content without a name refer to that no version holds: chunks, and their lists.
+    pub fn unrecorded_content(&self) -> (Vec<ChunkRef>, Vec<TreeRef>) {
+        // What is being recorded is in the queue when this goes on, what is being absorbed in the tree.
+        let _state = self.checkpoint.lock();
+        let _absorbing = self.absorbing.lock();
         let (mut chunks, mut lists) = (Vec::new(), Vec::new());
         let table = self.table();
-        for inode in table.drafts.iter().filter_map(|ino| table.find(*ino)) {
-            let Ok(file) = inode.file() else { continue };
+        let files = table.unrecorded().into_iter().filter_map(|ino| table.find(ino)?.file().ok());
+        let bodies = files.flat_map(|file| {
             let layers = file.frozen.iter().map(|layer| &**layer).chain(&file.draft);
-            let bodies = layers.filter_map(|layer| layer.base.as_deref());
-            for body in bodies.chain(file.published.as_ref().map(|published| &published.body)) {
-                match &body.content {
-                    Content::Chunks(list) => chunks.extend(list.iter().map(|(_, chunk)| *chunk)),
-                    Content::Tree(tree) => lists.push(*tree),
-                    Content::Empty | Content::Inline(_) => {}
-                }
+            let bases = layers.filter_map(|layer| layer.base.as_deref());
+            bases.chain(file.published.as_ref().map(|published| &published.body))
+        });
+        for body in bodies.chain(table.staging.values()) {
+            match &body.content {
+                Content::Chunks(list) => chunks.extend(list.iter().map(|(_, chunk)| *chunk)),
+                Content::Tree(tree) => lists.push(*tree),
+                Content::Empty | Content::Inline(_) => {}
             }
         }
         (chunks, lists)

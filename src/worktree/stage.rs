@@ -81,7 +81,7 @@ impl Staging {
         let ino = {
             let mut table = self.tree.table();
             let ino = table.allocate_ino();
-            table.staging.insert(ino);
+            table.staging.insert(ino, FileBody::default());
             ino
         };
         self.inos.push(ino);
@@ -112,6 +112,7 @@ impl Staging {
         layer.extents.write(body.size, piece, true);
         let Absorbed { body, records, .. } = tree.absorb_layers(ino, body, vec![Arc::new(layer)], Purpose::Stage)?;
         tree.append_blobs(&records)?;
+        tree.table().staging.insert(ino, body.clone());
         Ok(body)
     }
 }

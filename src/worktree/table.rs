@@ -8,7 +8,7 @@ use super::inode::{Children, Directory, Inode, Node};
 use super::locks::Lock;
 use super::record::{Contest, Record};
 use super::{Attr, Name, Result, WorkError};
-use crate::version::entry::Ino;
+use crate::version::entry::{FileBody, Ino};
 use crate::version::tree::TreeRef;
 
 /// What an operation found missing in memory.
@@ -108,8 +108,8 @@ pub(super) struct Table {
     pub(super) frozen: HashSet<Ino>,
     /// Inodes without a name that are still open or known to the kernel.
     pub(super) orphans: HashSet<Ino>,
-    /// Owners of content that no name stands for yet.
-    pub(super) staging: HashSet<Ino>,
+    /// Owners of content that no name stands for yet, and that content.
+    pub(super) staging: HashMap<Ino, FileBody>,
     /// Files with drafts.
     pub(super) drafts: HashSet<Ino>,
     /// Files that were closed, of which the journal may not know that yet.
@@ -158,7 +158,7 @@ impl Table {
             frozen: HashSet::new(),
             drafts: HashSet::new(),
             closed: HashSet::new(),
-            staging: HashSet::new(),
+            staging: HashMap::new(),
             links,
             counts,
             ino_prefix: u64::from(ino_prefix) << 32,

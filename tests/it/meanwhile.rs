@@ -211,3 +211,55 @@ fn what_is_acknowledged_in_the_middle_of_other_work_survives_a_crash() {
         }
     }
 }
+
+/// What is done at once or not at all.
+const WHOLE: [&str; 6] = [
+    "cuts a file",
+    "renames over a file",
+    "moves what was just closed",
+    "removes a file",
+    "links a file",
+    "sets an attribute",
+];
+
+/// Does an act while the disk has so many bytes left; true when it was refused for that.
+fn is_refused(act: &Act, left: u64) -> bool {
+    let shown = format!("{} with {left} bytes left", act.name);
+    let rig = Rig::new();
+    let open = |disk: SimDisk| {
+        let mut options = rig.options("b");
+        options.disk = Arc::new(disk);
+        rig.try_open(options).unwrap()
+    };
+    let sim = SimDisk::new(left);
+    let b = open(sim.clone());
+    mkdir(&b, "d");
+    for name in ["f", "old", "d/g"] {
+        write(&b, name, if name == "f" { b"f edited" } else { name.as_bytes() });
+    }
+    publish(&b);
+    save(&b, "closed", 0, b"closed").unwrap();
+    let before = live(&b);
+    sim.fail_writes_with(libc::ENOSPC, left);
+    let done = (act.run)(&b);
+    sim.allow_writes();
+    let after = live(&b);
+    assert!(done.is_ok() || after == before, "{shown}: {done:?} leaves {after:?}");
+    for (path, content) in act.seen.iter().filter(|_| done.is_ok()) {
+        assert_eq!(after.get(*path).map(|(_, _, content)| &content[..]), *content, "{shown}: {path}");
+    }
+    publish(&b);
+    assert_eq!(recorded(&b, b.tree().base().index.id), after, "{shown}");
+    drop(b);
+    let b = open(sim.reopen(Crash::Kill));
+    assert_eq!(live(&b), after, "{shown}");
+    done.is_err()
+}
+
+#[test]
+fn what_a_full_disk_refuses_is_not_half_done() {
+    for act in ACTS.iter().filter(|act| WHOLE.contains(&act.name)) {
+        let refused = (0..).step_by(24).take_while(|left| is_refused(act, *left)).count();
+        assert!(refused > 0, "{}", act.name);
+    }
+}

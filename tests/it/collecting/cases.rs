@@ -13,9 +13,11 @@ use kura::crypto::Keys;
 use kura::store::{Fault, Operation};
 use kura::sync::{CollectOptions, CollectReport, Collector, CollectorParts, SyncError, read_head};
 use kura::version::diff::ChangeKind;
+use kura::version::entry::{Body, Entry, Ino};
 use kura::version::head::CollectionState;
 use kura::version::retention::Retention;
 use kura::workspace::{Maintenance, OpenOptions, Sample, Workspace, WorkspaceError};
+use kura::worktree::{GraftOp, NewNode, Wait};
 
 use super::support::read_all;
 use crate::workspace_rig::*;
@@ -334,6 +336,63 @@ fn what_could_not_be_stored_anew_is_so_after_a_restart() {
     assert!(collect(&collector, NOW).unwrap().deleted > 0);
     read_all(&rig.memory, &rig.keys()).unwrap();
     assert_eq!(read(&rig.open("other"), "old"), bytes(101, 400_000));
+}
+
+#[test]
+fn what_was_written_before_a_collection_and_closed_before_it_is_stored_anew_is_not_passed_over() {
+    let rig = Rig::new();
+    let collector = with_garbage(&rig);
+    let content = bytes(300, 9 << 20);
+    write(&collector, "huge", &content);
+    snapshot(&collector);
+    remove(&collector, "huge");
+    snapshot(&collector);
+    publish(&collector);
+    let cache_dir = rig.dir.path().join("a cache of its own");
+    let writer = rig.try_open(OpenOptions { cache_dir, ..rig.options("writer") }).unwrap();
+    let file = writer.tree().make(Ino::ROOT, b"copy", &NewNode::File, 0o644, ME, true, Wait::Yes).unwrap().ino;
+    writer.tree().write(file, 0, &content, 0, Wait::Yes).unwrap();
+    // The draft goes to where the store has it already.
+    writer.tree().log_drafts().unwrap();
+    collector.forget(&last(1), false).unwrap();
+    publish(&collector);
+    let day = CollectOptions { grace_ms: 24 * 3600 * 1000, ..NOW };
+    assert!(collect(&collector, day).unwrap().sealed > 0);
+    rig.set_fault(|operation, key| match operation == Operation::GetRange && key.starts_with("objects/") {
+        true => Fault::Unreachable,
+        false => Fault::Pass,
+    });
+    assert!(writer.pull().is_err());
+    rig.heal();
+    writer.tree().release(file, true);
+    assert!(writer.pull().unwrap());
+    publish(&writer);
+    assert!(collect(&collector, NOW).unwrap().deleted > 0);
+    read_all(&rig.memory, &rig.keys()).unwrap();
+    assert!(read(&rig.open("other"), "copy") == content);
+}
+
+#[test]
+fn what_was_put_away_before_a_collection_and_named_after_it_is_stored_anew() {
+    let rig = Rig::new();
+    let collector = with_garbage(&rig);
+    let writer = rig.open("writer");
+    let content = bytes(101, 400_000);
+    let mut staging = writer.tree().stage_content();
+    let (ino, body) = staging.add(&mut &content[..]).unwrap();
+    collector.forget(&last(1), false).unwrap();
+    publish(&collector);
+    let day = CollectOptions { grace_ms: 24 * 3600 * 1000, ..NOW };
+    assert!(collect(&collector, day).unwrap().sealed > 0);
+    assert!(writer.pull().unwrap());
+    let root = writer.tree().base().index.root.dir;
+    let entry = Box::new(Entry { ino, body: Body::File(body), mode: 0o644, ..root });
+    writer.tree().graft(&[GraftOp::Put { path: vec![b"old".to_vec()], entry, linked: false }]).unwrap();
+    drop(staging);
+    publish(&writer);
+    assert!(collect(&collector, NOW).unwrap().deleted > 0);
+    read_all(&rig.memory, &rig.keys()).unwrap();
+    assert!(read(&rig.open("other"), "old") == content);
 }
 
 #[test]

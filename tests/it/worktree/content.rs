@@ -317,3 +317,29 @@ fn what_is_closed_while_its_draft_is_staged_survives_a_kill() {
         assert_eq!(read(&tree, ino)[50..56], *b"edited", "step {step}");
     }
 }
+
+#[test]
+fn what_is_closed_while_its_draft_makes_room_for_others_survives_a_kill() {
+    for step in 0.. {
+        let (mut rig, sim) = Rig::new(step);
+        rig.limits.dirty_bytes_max = 8 << 20;
+        let tree = Arc::new(rig.open().unwrap());
+        let [first, second, other] = ["first", "second", "other"].map(|name| create(&tree, name).ino);
+        tree.write(first, 0, &noise(5, 5 << 20), 0, Wait::Yes).unwrap();
+        tree.write(second, 0, &noise(6, 9 << 19), 0, Wait::Yes).unwrap();
+        let (writer, begin) = (tree.clone(), sim.steps());
+        let done = meanwhile(&sim, begin + step, move || {
+            writer.write(second, 50, b"edited", 0, Wait::Yes)?;
+            writer.log(second, Wait::Yes)
+        });
+        tree.write(other, 0, b"other", 0, Wait::Yes).unwrap();
+        if sim.steps() <= begin + step {
+            break;
+        }
+        assert_eq!(done.recv(), Ok(true), "step {step}");
+        let rig = rig.after(sim.reopen(Crash::Kill));
+        let tree = rig.open().unwrap();
+        let ino = tree.lookup(Ino::ROOT, b"second", Wait::Yes).unwrap().ino;
+        assert_eq!(read(&tree, ino)[50..56], *b"edited", "step {step}");
+    }
+}
