@@ -26,7 +26,12 @@ pub fn solve(wanted: &BTreeMap<String, VersionReq>, known: &[Package]) -> Result
     let root = Version::new(0, 0, 0);
     provider.add_dependencies(ROOT.to_owned(), root.clone(), of(wanted));
     for package in known.iter().filter(is_open) {
-        provider.add_dependencies(package.name.clone(), package.version.clone(), of(&package.dependencies));
+        // The solver takes one that needs itself for one that is not needed.
+        let mut needs = of(&package.dependencies);
+        let itself = needs.extract_if(.., |(name, _)| *name == package.name).next();
+        if itself.is_none_or(|(_, range)| range.contains(&package.version)) {
+            provider.add_dependencies(package.name.clone(), package.version.clone(), needs);
+        }
     }
     let unsolvable = |reason: String| ReleaseError::Unsolvable { reason };
     let chosen = resolve(&provider, ROOT.to_owned(), root).map_err(|error| match error {

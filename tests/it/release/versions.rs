@@ -53,6 +53,17 @@ fn the_newest_versions_that_fit_are_chosen() {
 }
 
 #[test]
+fn a_package_that_needs_itself_is_no_way_round_what_is_wanted() {
+    let known = [
+        package("tool", "1.0.0", &[("tool", "^1"), ("lib", "^1")], &[]),
+        package("tool", "1.1.0", &[("tool", "<1.1")], &[]),
+        package("lib", "1.0.0", &[], &[]),
+    ];
+    assert_eq!(chosen(&[("tool", "*")], &known), "lib 1.0.0, tool 1.0.0");
+    assert!(solve(&wanted(&[("tool", "^1.1")]), &known).is_err());
+}
+
+#[test]
 fn requirements_mean_what_the_crate_semver_means() {
     let versions = ["0.0.3", "0.0.4", "0.2.3", "0.2.9", "0.3.0", "1.0.0", "1.2.3", "1.2.9", "1.3.0", "2.0.0"];
     let known: Vec<Package> = versions.iter().map(|version| package("p", version, &[], &[])).collect();
