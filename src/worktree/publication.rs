@@ -253,9 +253,14 @@ impl Worktree {
         records.push(Record::Draft { ino, layer, base: Some(Box::new(body.clone())), clip, size, mtime });
         let mut left = draft.extents.clone();
         left.drop_staged(&staged.extents);
-        // This record takes the place of all that the journal has of the layer: what was logged meanwhile, too.
-        let logged = left.iter().filter(|(_, piece)| piece.logged);
-        records.extend(logged.map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())));
+        // This record takes the place of all that the journal has of the layer: of what was logged meanwhile, too, also
+        // where something else was written over it since.
+        let takes_all = left.unlogged_len() < STAGE_LEN_MIN;
+        let taken = left.iter().filter(|(_, piece)| takes_all || piece.logged);
+        records.extend(taken.map(|(offset, piece)| piece_record(ino, draft, offset, piece.data.clone())));
+        if takes_all {
+            left.set_logged(true);
+        }
         let (frame, _) = self.append(&mut table, &records)?;
         self.register(frame, &records);
         let is_orphan = table.orphans.contains(&ino);

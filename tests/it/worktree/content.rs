@@ -303,7 +303,8 @@ fn what_is_closed_while_its_draft_is_staged_survives_a_kill() {
         let done = meanwhile(&sim, begin + step, move || {
             writer.setattr(ino, &Changes { size: Some(100), ..Changes::default() }, 0, Wait::Yes)?;
             writer.write(ino, 50, b"edited", 0, Wait::Yes)?;
-            writer.log(ino, Wait::Yes)
+            writer.log(ino, Wait::Yes)?;
+            writer.write(ino, 50, b"E", 0, Wait::Yes)
         });
         let staged = tree.log_drafts();
         assert!(staged.is_ok(), "{staged:?}");
@@ -314,7 +315,7 @@ fn what_is_closed_while_its_draft_is_staged_survives_a_kill() {
         let rig = rig.after(sim.reopen(Crash::Kill));
         let tree = rig.open().unwrap();
         let ino = tree.lookup(Ino::ROOT, b"file", Wait::Yes).unwrap().ino;
-        assert_eq!(read(&tree, ino)[50..56], *b"edited", "step {step}");
+        assert_eq!(read(&tree, ino)[50..56].to_ascii_lowercase(), *b"edited", "step {step}");
     }
 }
 
@@ -340,6 +341,6 @@ fn what_is_closed_while_its_draft_makes_room_for_others_survives_a_kill() {
         let rig = rig.after(sim.reopen(Crash::Kill));
         let tree = rig.open().unwrap();
         let ino = tree.lookup(Ino::ROOT, b"second", Wait::Yes).unwrap().ino;
-        assert_eq!(read(&tree, ino)[50..56], *b"edited", "step {step}");
+        assert_eq!(read(&tree, ino)[50..56].to_ascii_lowercase(), *b"edited", "step {step}");
     }
 }
