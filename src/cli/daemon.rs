@@ -187,7 +187,18 @@ pub fn own_places(context: &Context, store: &StoreUrl) -> Vec<(&'static str, Pat
 
 fn mount_options(context: &Context, serve: &Serve) -> MountOptions {
     // The kernel's own read-only flag would shut the control file, too; the workspace refuses changes itself.
-    let MountFlags { allow_other, default_permissions, suid, dev, noexec, nonempty, .. } = serve.flags;
+    let MountFlags {
+        allow_other,
+        default_permissions,
+        suid,
+        dev,
+        noexec,
+        nonempty,
+        read_only: _,
+        noxattr: _,
+        fsync: _,
+        log_paths: _,
+    } = serve.flags;
     let places = own_places(context, &serve.store).into_iter().map(|(_, path)| path);
     MountOptions {
         allow_other,

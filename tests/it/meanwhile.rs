@@ -1,7 +1,5 @@
 //! What is acknowledged while something else is in the middle of its work survives a kill and, synced, a power cut.
 
-use std::sync::Arc;
-
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::version::entry::Ino;
 use kura::workspace::Workspace;
@@ -146,11 +144,7 @@ fn crashes(work: &Work, step: u64, act: &'static Act, when: When) -> bool {
         write(&a, name, if name == "f" { b"f edited" } else { name.as_bytes() });
     }
     publish(&a);
-    let open = |disk: SimDisk| {
-        let mut options = rig.options("b");
-        options.disk = Arc::new(disk);
-        rig.try_open(options).unwrap()
-    };
+    let open = |disk: SimDisk| rig.open_on("b", disk);
     let sim = SimDisk::new(step);
     let b = open(sim.clone());
     write(&a, "d/g", b"by a");
@@ -226,11 +220,7 @@ const WHOLE: [&str; 6] = [
 fn is_refused(act: &Act, left: u64) -> bool {
     let shown = format!("{} with {left} bytes left", act.name);
     let rig = Rig::new();
-    let open = |disk: SimDisk| {
-        let mut options = rig.options("b");
-        options.disk = Arc::new(disk);
-        rig.try_open(options).unwrap()
-    };
+    let open = |disk: SimDisk| rig.open_on("b", disk);
     let sim = SimDisk::new(left);
     let b = open(sim.clone());
     mkdir(&b, "d");

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kura::base::ids::{Sha256, VersionId};
+use kura::base::sim_disk::SimDisk;
 use kura::crypto::slots::{Credential, KdfParams, NewSlot, Secret, unlock};
 use kura::crypto::{Keys, Sealed};
 use kura::store::{
@@ -141,6 +142,13 @@ impl Rig {
 
     pub fn open(&self, state: &str) -> Arc<Workspace> {
         self.try_open(self.options(state)).unwrap()
+    }
+
+    /// With its local state on a simulated disk.
+    pub fn open_on(&self, state: &str, disk: SimDisk) -> Arc<Workspace> {
+        let mut options = self.options(state);
+        options.disk = Arc::new(disk);
+        self.try_open(options).unwrap()
     }
 
     pub fn try_open(&self, options: OpenOptions) -> Result<Arc<Workspace>, WorkspaceError> {

@@ -393,11 +393,7 @@ fn a_crash_at_any_step_of_joining_loses_nothing() {
         mkdir(&a, "d");
         write(&a, "d/f", b"base of f");
         publish(&a);
-        let open = |disk: SimDisk| {
-            let mut options = rig.options("b");
-            options.disk = Arc::new(disk);
-            rig.try_open(options).unwrap()
-        };
+        let open = |disk: SimDisk| rig.open_on("b", disk);
         let sim = SimDisk::new(step);
         let b = open(sim.clone());
         write(&b, "mine", b"mine");
@@ -439,11 +435,7 @@ fn what_is_acknowledged_in_the_middle_of_joining_survives_a_crash() {
         let a = rig.open("a");
         write(&a, "f", b"base of f");
         publish(&a);
-        let open = |disk: SimDisk| {
-            let mut options = rig.options("b");
-            options.disk = Arc::new(disk);
-            rig.try_open(options).unwrap()
-        };
+        let open = |disk: SimDisk| rig.open_on("b", disk);
         let sim = SimDisk::new(step);
         let b = open(sim.clone());
         let file = ino(&b, "f");
