@@ -80,8 +80,8 @@ impl Glob {
             return Err(fail("it is empty"));
         }
         let text = text.strip_prefix('/').unwrap_or(text);
-        let mut alternatives = Vec::new();
-        expand(text, &mut alternatives, &mut EXPANDED_MAX.clone()).map_err(fail)?;
+        let (mut alternatives, mut left) = (Vec::new(), EXPANDED_MAX);
+        expand(text, &mut alternatives, &mut left).map_err(fail)?;
         let compile = |text: &String| {
             let chars: Vec<char> = text.chars().collect();
             let mut compiler = Compiler { chars: &chars, states: vec![Take::End], depth: 0 };

@@ -157,7 +157,8 @@ fn full(key: &[u8]) -> Vec<u8> {
 
 /// Reads one answer; else why it cannot be read.
 pub fn read_answer(stream: &mut impl BufRead) -> std::result::Result<Answer, String> {
-    answer_in(stream, 0, &mut ANSWER_LEN_MAX.clone())
+    let mut left = ANSWER_LEN_MAX;
+    answer_in(stream, 0, &mut left)
 }
 
 /// Reads an answer within another, of which `left` bytes may still be taken.
