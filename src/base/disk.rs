@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::clock::Timestamp;
@@ -70,8 +71,8 @@ pub trait DiskFile: Send + Sync {
     fn lock(&self) -> io::Result<()>;
 }
 
-/// A program that another thread starts keeps the locks of this process until it begins: copies of all descriptors are
-/// made for it. So who finds a file locked looks again for a moment.
+/// A program that a process starts has copies of all its descriptors until it begins, and a killed process cannot give
+/// their locks back before. So who finds a file locked looks again for a moment.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
@@ -180,7 +181,7 @@ impl Disk for RealDisk {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(options.open(path)?))
+        Ok(Arc::new(LocalFile { file: options.open(path)?, may_be_locked: AtomicBool::new(false) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -236,11 +237,29 @@ impl Disk for RealDisk {
     }
 }
 
-impl DiskFile for File {
+/// A file on the machine's disk.
+struct LocalFile {
+    file: File,
+    /// Whether its lock was asked for.
+    may_be_locked: AtomicBool,
+}
+
+/// A lock would otherwise last as long as the copy of the descriptor that a program has which another thread is
+/// starting, and that program may be waiting for this process.
+impl Drop for LocalFile {
+    fn drop(&mut self) {
+        if *self.may_be_locked.get_mut() {
+            // The descriptor is closed next, which is all that is left to try.
+            self.file.unlock().ok();
+        }
+    }
+}
+
+impl DiskFile for LocalFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[filled..], offset + filled as u64) {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -255,7 +274,7 @@ impl DiskFile for File {
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
             let at = offset + bytes.len() as u64;
-            match rustix::io::pread(self, rustix::buffer::spare_capacity(&mut bytes), at) {
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(&mut bytes), at) {
                 Ok(0) => break,
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -267,36 +286,37 @@ impl DiskFile for File {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
+        self.file.set_len(len)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
 
     fn is_written(&self, offset: u64, len: u64) -> io::Result<bool> {
         let Ok(start) = i64::try_from(offset) else { return Ok(false) };
-        match nix::unistd::lseek(self, start, nix::unistd::Whence::SeekData) {
+        match nix::unistd::lseek(&self.file, start, nix::unistd::Whence::SeekData) {
             Ok(data) if data > start => return Ok(false),
             Err(nix::errno::Errno::ENXIO) => return Ok(false),
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
-        let hole = nix::unistd::lseek(self, start, nix::unistd::Whence::SeekHole)?;
+        let hole = nix::unistd::lseek(&self.file, start, nix::unistd::Whence::SeekHole)?;
         Ok(u64::try_from(hole).is_ok_and(|hole| hole >= offset.saturating_add(len)))
     }
 
     fn try_lock(&self) -> io::Result<bool> {
+        self.may_be_locked.store(true, Ordering::Relaxed);
         for attempt in 1.. {
-            match File::try_lock(self) {
+            match self.file.try_lock() {
                 Ok(()) => return Ok(true),
                 Err(fs::TryLockError::WouldBlock) if attempt >= LOCK_ATTEMPTS => break,
                 Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY_DELAY),
@@ -307,11 +327,35 @@ impl DiskFile for File {
     }
 
     fn lock(&self) -> io::Result<()> {
+        self.may_be_locked.store(true, Ordering::Relaxed);
         loop {
-            match File::lock(self) {
+            match self.file.lock() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_file_though_a_program_that_is_being_started_has_a_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let own = LocalFile { file: File::create(&path).unwrap(), may_be_locked: AtomicBool::new(false) };
+        assert!(own.try_lock().unwrap());
+        let copy = own.file.try_clone().unwrap();
+        let other = RealDisk.open(&path, OpenMode::ReadWrite).unwrap();
+        assert!(!other.try_lock().unwrap());
+        drop(own);
+        assert!(other.try_lock().unwrap());
+        drop(copy);
+        let third = RealDisk.open(&path, OpenMode::ReadWrite).unwrap();
+        assert!(!third.try_lock().unwrap());
+        drop(third);
+        assert!(!RealDisk.open(&path, OpenMode::ReadWrite).unwrap().try_lock().unwrap(), "only its owner ends it");
     }
 }
