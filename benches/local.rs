@@ -11,7 +11,7 @@ use super::cpu::{client_us, resident_bytes};
 use super::report::{Report, median};
 use super::target::{Cost, Target, noise, source_text, source_tree};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 struct Sides {
     kura: Target,
@@ -49,7 +49,12 @@ fn faster(times: f64) -> Bounds {
 const AS_NATIVE: Bounds =
     Bounds { gocryptfs: None, gocryptfs_wall: None, native: Some(1.25), ceiling: None, background_us: None };
 
-/// Runs a workload on every side, `ROUNDS` times in turn, and reports medians per operation.
+/// What of a cost is compared.
+type Measure = fn(&Cost) -> f64;
+
+/// Runs a workload on every side, `ROUNDS` times in turn, and reports medians per operation. Each round begins with
+/// another side, and a ratio is the median of those within each round, so that it holds while the machine grows slower
+/// or faster.
 fn compare(
     report: &mut Report,
     sides: &mut Sides,
@@ -61,28 +66,29 @@ fn compare(
     let mut figures: [Vec<Cost>; 4] = Default::default();
     for round in 0..ROUNDS {
         let Sides { kura, native, gocryptfs, ceiling } = sides;
-        let targets = [Some(kura), Some(native), gocryptfs.as_mut(), Some(ceiling)];
-        for (index, target) in targets.into_iter().enumerate() {
-            figures[index].extend(target.map(|target| work(target, round).per(operations)));
+        let mut targets = [Some(kura), Some(native), gocryptfs.as_mut(), Some(ceiling)];
+        for turn in 0..targets.len() {
+            let index = (round + turn) % targets.len();
+            figures[index].extend(targets[index].as_mut().map(|target| work(target, round).per(operations)));
         }
     }
-    let middle = |costs: &[Cost], what: fn(&Cost) -> f64| median(costs.iter().map(what).collect());
-    let (cpu, wall) = (|cost: &Cost| cost.request_us, |cost: &Cost| cost.wall_us);
+    let (cpu, wall): (Measure, Measure) = (|cost| cost.request_us, |cost| cost.wall_us);
     let [kura, native, gocryptfs, ceiling] = &figures;
-    let ours = middle(kura, cpu);
-    let unit = "us CPU";
-    let background_us = middle(kura, |cost| cost.background_us);
+    let background_us = median(kura.iter().map(|cost| cost.background_us).collect());
     let background = format!("{name}: background until published");
     match bounds.background_us {
-        Some(limit) => report.at_most(&background, background_us, unit, limit),
-        None => report.note(&background, background_us, unit),
+        Some(limit) => report.at_most(&background, background_us, "us CPU", limit),
+        None => report.note(&background, background_us, "us CPU"),
     }
-    report.ratio(&format!("{name}: kura / native"), ours, middle(native, cpu), unit, bounds.native);
-    report.ratio(&format!("{name}: kura / ceiling"), ours, middle(ceiling, cpu), unit, bounds.ceiling);
+    let mut beside = |what: &str, other: &[Cost], measure: Measure, unit: &str, limit| {
+        let pairs: Vec<_> = kura.iter().zip(other).map(|(ours, theirs)| (measure(ours), measure(theirs))).collect();
+        report.ratio_of_pairs(&format!("{name}: {what}"), &pairs, unit, limit);
+    };
+    beside("kura / native", native, cpu, "us CPU", bounds.native);
+    beside("kura / ceiling", ceiling, cpu, "us CPU", bounds.ceiling);
     if !gocryptfs.is_empty() {
-        report.ratio(&format!("{name}: kura / gocryptfs"), ours, middle(gocryptfs, cpu), unit, bounds.gocryptfs);
-        let (ours, theirs) = (middle(kura, wall), middle(gocryptfs, wall));
-        report.ratio(&format!("{name}: wall, kura / gocryptfs"), ours, theirs, "us", bounds.gocryptfs_wall);
+        beside("kura / gocryptfs", gocryptfs, cpu, "us CPU", bounds.gocryptfs);
+        beside("wall, kura / gocryptfs", gocryptfs, wall, "us", bounds.gocryptfs_wall);
     }
 }
 

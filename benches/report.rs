@@ -24,7 +24,14 @@ impl Report {
 
     /// Two sides and their ratio, which must not be larger than `limit` where one is given.
     pub fn ratio(&mut self, name: &str, ours: f64, theirs: f64, unit: &str, limit: Option<f64>) {
-        let ratio = ours / theirs;
+        self.ratio_of_pairs(name, &[(ours, theirs)], unit, limit);
+    }
+
+    /// The medians of two sides, measured in pairs, and the median of the pairs' ratios, which must not be larger than
+    /// `limit` where one is given.
+    pub fn ratio_of_pairs(&mut self, name: &str, pairs: &[(f64, f64)], unit: &str, limit: Option<f64>) {
+        let middle = |figure: fn(&(f64, f64)) -> f64| median(pairs.iter().map(figure).collect());
+        let (ours, theirs, ratio) = (middle(|pair| pair.0), middle(|pair| pair.1), middle(|pair| pair.0 / pair.1));
         let label = format!("{name} ({ours:.1} / {theirs:.1} {unit})");
         match limit {
             Some(limit) => self.at_most(&label, ratio, "x", limit),

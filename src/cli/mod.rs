@@ -53,9 +53,10 @@ mod unmount;
 mod view;
 mod web;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::{Exit, Failure};
@@ -219,7 +220,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help goes to standard output with code 0, everything else to standard error with 2.
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-            error.print().ok();
+            with_tip(error).print().ok();
             return ExitCode::from(code.code());
         }
     };
@@ -231,6 +232,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// A place where no argument is taken was meant to say which workspace.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+        && (word.starts_with("s3://") || Path::new(word).is_dir())
+    {
+        let tip = format!("to name the workspace, use '-w {word}'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 fn prepare(cli: &Cli) -> Result<Context, Failure> {

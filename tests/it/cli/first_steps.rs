@@ -30,6 +30,21 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn a_workspace_that_is_named_without_its_option_is_answered_with_how_to_name_it() {
+    let home = Home::new();
+    let store = home.path("store");
+    run(home.kura(["init", "--kdf-memory-mib", "8"]).arg(&store)).ok();
+    for place in [store.to_str().unwrap(), "s3://bucket/path"] {
+        for command in ["status", "log"] {
+            let ended = run(home.kura([command, place]));
+            assert!(ended.code == Some(2) && ended.err.contains(&format!("use '-w {place}'")), "{}", ended.err);
+        }
+    }
+    let ended = run(home.kura(["status", "nothing-here"]));
+    assert!(ended.code == Some(2) && !ended.err.contains("-w"), "{}", ended.err);
+}
+
+#[test]
 fn init_shows_the_recovery_code_once_and_it_opens_the_workspace() {
     let home = Home::new();
     let store = home.path("store");
