@@ -70,6 +70,8 @@ pub(super) struct CheckpointState {
     pub(super) queue_dir: PathBuf,
     /// The table's count of changes at the last checkpoint.
     pub(super) changes: u64,
+    /// Whether the disk may have a base other than this one, whose writing failed in the end.
+    pub(super) is_unsure: bool,
 }
 
 /// Everything a version adds to the store.
@@ -150,6 +152,7 @@ impl Worktree {
     pub(super) fn set_base(&self, state: &mut CheckpointState, base: Base) {
         *self.shown.lock() = base.clone();
         state.base = base;
+        state.is_unsure = false;
     }
 
     /// Changes the base by other means than a version (tags, a new HEAD), atomically.
@@ -405,6 +408,11 @@ impl Worktree {
         let mut keys = parcel.present;
         keys.extend(parcel.objects.iter().map(|(key, _)| key.clone()));
         queued.objects = keys;
+        if state.is_unsure {
+            // The one that the disk may have rests on the entry that is about to be written anew.
+            self.write_base(state, &state.base)?;
+            state.is_unsure = false;
+        }
         let sequence = state.base.queue_sequence + 1;
         let prepare = || -> Result<()> {
             parcel.objects.iter().try_for_each(|(key, sealed)| outbox.add(key, sealed))?;
@@ -418,6 +426,7 @@ impl Worktree {
         }
         let base =
             Base { index: queued.record, refs: queued.refs, runs: queued.runs, queue_sequence: sequence, ..base };
+        state.is_unsure = true;
         self.write_base(state, &base)?;
         let runs = base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         let index = self.parts.blobs.index();
