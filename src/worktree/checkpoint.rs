@@ -118,21 +118,29 @@ impl Worktree {
         }
     }
 
-    /// Cuts the journal without a version, when only unpublished drafts fill it.
-    pub fn compact(&self) -> Result<()> {
+    /// Cuts the journal without a version, when only unpublished drafts fill it; false when there is more in it.
+    pub fn compact(&self) -> Result<bool> {
         let mut state = self.checkpoint.lock();
-        let Some(captured) = self.capture(&state, true)? else { return Ok(()) };
+        let Some(captured) = self.capture(&state, true)? else { return Ok(false) };
         let unchanged = captured.dirs.is_empty() && captured.links.is_empty() && captured.changes == state.changes;
         let base = captured.base(&state.base);
         let written = if unchanged { self.write_base(&state, &base).map(|()| true) } else { Ok(false) };
         if !matches!(written, Ok(true)) {
             self.uncapture(&captured);
-            return written.map(|_| ());
+            return written;
         }
         self.set_base(&mut state, base);
         self.remove_segments(captured.segment);
         self.table().recording = false;
         self.finish_blobs(&captured, &Used::default());
+        Ok(true)
+    }
+
+    /// Cuts the journal, with a version when there is something to record.
+    pub fn cut_journal(&self) -> Result<()> {
+        if !self.compact()? {
+            self.checkpoint(&Reason { always: true, ..Reason::automatic() })?;
+        }
         Ok(())
     }
 
