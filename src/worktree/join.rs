@@ -213,7 +213,12 @@ impl Worktree {
             true if waiting.is_empty() => incoming.runs.clone(),
             is_theirs => match &incoming.taken {
                 None if is_theirs => union(&incoming.runs, &waiting),
-                None => self.add_run(&mut parcel, &union(&incoming.runs, &base.runs))?,
+                None => {
+                    // Theirs are newer than what was published here: the same blobs may be elsewhere now.
+                    let mut runs = union(&incoming.runs, &waiting);
+                    runs.splice(..0, base.runs.iter().filter(|run| !runs.contains(run)).copied().collect::<Vec<_>>());
+                    self.add_run(&mut parcel, &runs)?
+                }
                 Some(taken) => {
                     parcel.records.extend(self.own_records(&waiting, taken)?);
                     self.add_run(&mut parcel, &incoming.runs)?
