@@ -20,7 +20,7 @@ use super::pages::{NewPages, Remembered};
 use super::record::Record;
 use super::room::Limits;
 use super::table::{Attempt, Stop, Table};
-use super::{Attr, FileState, Result, Space, WorkError};
+use super::{Attr, Changes, FileState, Result, Space, WorkError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::disk::Disk;
 use crate::blob::{BlobError, Blobs, Outbox};
@@ -345,7 +345,7 @@ impl Worktree {
                 table.check_unheld()?;
             }
             if truncate {
-                self.resize(table, ino, 0, uid, false)?;
+                self.resize(table, ino, 0, uid, false, &Changes::default())?;
             }
             let inode = table.get_mut(ino)?;
             inode.opens += 1;
