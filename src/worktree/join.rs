@@ -22,7 +22,7 @@ use crate::store::ObjectKey;
 use crate::version::entry::{Body, CONTROL_NAME, Content, Entry, FileBody, Ino};
 use crate::version::head::RunInForce;
 use crate::version::index::{IndexRecord, Origin, Root, sha256};
-use crate::version::merge::{Changes, Conflict, Inputs, Line, Pins, Texts, merge, merge_refs};
+use crate::version::merge::{Changes, Conflict, Inputs, Line, Pins, Texts, merge, merge_lines, merge_refs};
 use crate::version::refs::{self, Policies};
 use crate::version::tree::{Edits, PageIo, TreeRef};
 
@@ -458,7 +458,7 @@ impl<'a> Merging<'a> {
         let (Some(base), Some(ours), Some(theirs)) = (self.text(base)?, self.text(ours)?, self.text(theirs)?) else {
             return Ok(None);
         };
-        let Ok(bytes) = diffy::merge_bytes(&base, &ours, &theirs) else { return Ok(None) };
+        let Ok(bytes) = merge_lines(&base, &ours, &theirs) else { return Ok(None) };
         if bytes.len() as u64 > TEXT_LEN_MAX {
             return Ok(None);
         }
