@@ -87,7 +87,11 @@ impl Publisher {
         for _ in 0..ROUNDS_MAX {
             let missing = self.missing(head, taken)?;
             if missing.is_empty() {
-                return Ok(());
+                return match taken.is_empty() {
+                    true => Ok(()),
+                    // The journal must not bring back where they were.
+                    false => Ok(parts.tree.cut_journal()?),
+                };
             }
             let mut builder = PackBuilder::new(parts.keys.clone());
             let (mut records, mut objects) = (Vec::new(), Vec::new());
@@ -108,10 +112,6 @@ impl Publisher {
             let ids: Vec<_> = missing.iter().map(|(_, chunk)| chunk.id).collect();
             parts.tree.displace(&ids);
             parts.tree.relocate(records, objects, &HashMap::new())?;
-            if !taken.is_empty() {
-                // The journal must not bring back where they were.
-                parts.tree.compact()?;
-            }
         }
         Err(SyncError::Contended { attempts: ROUNDS_MAX })
     }

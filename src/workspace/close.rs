@@ -143,7 +143,7 @@ impl Workspace {
         let trouble = self.trouble.lock().clone();
         let maintained = self.background.maintained.lock().clone();
         let trouble_is_none = trouble.offline.is_none() && trouble.blocked.is_none();
-        let failure = self.tree().failure().map(|failure| failure.to_string());
+        let failure = self.tree().failure();
         Status {
             workspace: parts.id.to_string(),
             store: parts.store.address().to_owned(),

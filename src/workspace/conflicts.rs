@@ -6,7 +6,7 @@ use super::{Result, WorkspaceError, split_path};
 use crate::sync::SyncError;
 use crate::version::entry::{Body, Entry};
 use crate::version::index::{IndexRecord, Origin};
-use crate::version::merge::Policy;
+use crate::version::merge::{Policy, Unmerged, merge_lines};
 use crate::version::pages::Pages;
 use crate::version::refs::{Policies, set_policy};
 use crate::version::tree::Edits;
@@ -184,9 +184,10 @@ impl Workspace {
             return Err(unmergeable("it is no text on both sides, or too long"));
         };
         let base = self.text(self.before_conflict(conflict)?.as_ref())?.unwrap_or_default();
-        let Ok(merged) = diffy::merge_bytes(&base, &ours, &theirs) else {
-            return Err(unmergeable("both changed the same lines"));
-        };
+        let merged = merge_lines(&base, &ours, &theirs).map_err(|why| match why {
+            Unmerged::Overlapping => unmergeable("both changed the same lines"),
+            Unmerged::TooDifferent => unmergeable("too much differs to merge it line by line"),
+        })?;
         let tree = self.tree();
         let Some(entry) = self.find(present, &split_path(&conflict.path))? else { return Ok(()) };
         tree.open(entry.ino, true, true, 0, Wait::Yes)?;

@@ -454,6 +454,22 @@ impl Ahead<'_> {
         Ok(missing)
     }
 
+    /// Empties a queue whose newest version HEAD's history has: a crash came before that was noted, and others may have
+    /// forgotten the version since, and collected what it needs.
+    fn drop_published(&self, base: &Base, head: &Head) -> Result<()> {
+        let (disk, dir) = (&*self.opening.options.disk, Queued::dir(&self.opening.dir));
+        disk.create_dir_all(&dir).map_err(|error| WorkspaceError::disk(&dir, &error))?;
+        let mut sequences = Queued::list(disk, &dir)?;
+        sequences.retain(|sequence| *sequence <= base.queue_sequence);
+        let Some(newest) = sequences.last() else { return Ok(()) };
+        let Queued { record, objects, .. } = Queued::read(disk, &dir, *newest, self.keys)?;
+        // An entry without a record of its own changes refs or places alone.
+        if objects.contains(&IndexRecord::key(record.id)) && self.lists(head, record.id)? {
+            sequences.iter().try_for_each(|sequence| Queued::remove(disk, &dir, *sequence))?;
+        }
+        Ok(())
+    }
+
     /// Moves a local base without changes of its own forward to HEAD.
     fn prepare_base(&self, head: Option<&Head>, is_copy: bool) -> Result<()> {
         let options = &self.opening.options;
@@ -464,6 +480,9 @@ impl Ahead<'_> {
             base = base.for_new_client();
         }
         if let Some(head) = head.filter(|head| head.generation != before) {
+            if !options.read_only {
+                self.drop_published(&base, head)?;
+            }
             if base.is_clean(disk, dir)? {
                 let record = read_record(&self.opening.store, self.keys, head)?;
                 let client = self.memory.get().client;

@@ -70,6 +70,8 @@ pub(super) struct CheckpointState {
     pub(super) queue_dir: PathBuf,
     /// The table's count of changes at the last checkpoint.
     pub(super) changes: u64,
+    /// Whether the disk may have a base other than this one, whose writing failed in the end.
+    pub(super) is_unsure: bool,
 }
 
 /// Everything a version adds to the store.
@@ -116,21 +118,29 @@ impl Worktree {
         }
     }
 
-    /// Cuts the journal without a version, when only unpublished drafts fill it.
-    pub fn compact(&self) -> Result<()> {
+    /// Cuts the journal without a version, when only unpublished drafts fill it; false when there is more in it.
+    pub fn compact(&self) -> Result<bool> {
         let mut state = self.checkpoint.lock();
-        let Some(captured) = self.capture(&state, true)? else { return Ok(()) };
+        let Some(captured) = self.capture(&state, true)? else { return Ok(false) };
         let unchanged = captured.dirs.is_empty() && captured.links.is_empty() && captured.changes == state.changes;
         let base = captured.base(&state.base);
         let written = if unchanged { self.write_base(&state, &base).map(|()| true) } else { Ok(false) };
         if !matches!(written, Ok(true)) {
             self.uncapture(&captured);
-            return written.map(|_| ());
+            return written;
         }
         self.set_base(&mut state, base);
         self.remove_segments(captured.segment);
         self.table().recording = false;
         self.finish_blobs(&captured, &Used::default());
+        Ok(true)
+    }
+
+    /// Cuts the journal, with a version when there is something to record.
+    pub fn cut_journal(&self) -> Result<()> {
+        if !self.compact()? {
+            self.checkpoint(&Reason { always: true, ..Reason::automatic() })?;
+        }
         Ok(())
     }
 
@@ -150,6 +160,7 @@ impl Worktree {
     pub(super) fn set_base(&self, state: &mut CheckpointState, base: Base) {
         *self.shown.lock() = base.clone();
         state.base = base;
+        state.is_unsure = false;
     }
 
     /// Changes the base by other means than a version (tags, a new HEAD), atomically.
@@ -405,6 +416,11 @@ impl Worktree {
         let mut keys = parcel.present;
         keys.extend(parcel.objects.iter().map(|(key, _)| key.clone()));
         queued.objects = keys;
+        if state.is_unsure {
+            // The one that the disk may have rests on the entry that is about to be written anew.
+            self.write_base(state, &state.base)?;
+            state.is_unsure = false;
+        }
         let sequence = state.base.queue_sequence + 1;
         let prepare = || -> Result<()> {
             parcel.objects.iter().try_for_each(|(key, sealed)| outbox.add(key, sealed))?;
@@ -418,6 +434,7 @@ impl Worktree {
         }
         let base =
             Base { index: queued.record, refs: queued.refs, runs: queued.runs, queue_sequence: sequence, ..base };
+        state.is_unsure = true;
         self.write_base(state, &base)?;
         let runs = base.runs.iter().map(|run| RunRef { id: run.id, count: run.count }).collect();
         let index = self.parts.blobs.index();

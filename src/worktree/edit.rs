@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use super::graft::Invalidation;
 use super::inode::File;
 use super::live::{Wait, Worktree};
-use super::namespace::{frozen_records, mark_frozen_logged, mark_logged, unlogged_records};
+use super::namespace::{attr_set, frozen_records, mark_frozen_logged, mark_logged, unlogged_records};
 use super::record::Record;
 use super::table::{Attempt, Table};
-use super::{Result, WorkError};
+use super::{Changes, Result, WorkError};
 use crate::base::clock::Timestamp;
 use crate::base::limits::FILE_SIZE_MAX;
 use crate::version::entry::Ino;
@@ -62,8 +62,16 @@ impl Worktree {
         Ok(())
     }
 
-    /// Sets a file's length and, with `publish`, publishes what it has then: both or neither.
-    pub(super) fn resize(&self, table: &mut Table, ino: Ino, size: u64, uid: u32, publish: bool) -> Attempt<()> {
+    /// Sets a file's length, publishes what it has then (with `publish`), and changes attributes: all or nothing.
+    pub(super) fn resize(
+        &self,
+        table: &mut Table,
+        ino: Ino,
+        size: u64,
+        uid: u32,
+        publish: bool,
+        changes: &Changes,
+    ) -> Attempt<()> {
         if size > FILE_SIZE_MAX {
             return Err(WorkError::TooLarge.into());
         }
@@ -80,8 +88,9 @@ impl Worktree {
             false => frozen_records(ino, file, &mut records),
         }
         records.push(Record::Resize { ino, layer, size, time: now });
-        let complete = Record::Complete { ino, layer };
-        records.extend(publish.then(|| complete.clone()));
+        let at = records.len();
+        records.extend(publish.then_some(Record::Complete { ino, layer }));
+        records.extend(attr_set(table.get(ino)?, changes, now).map(|set| Record::Attr { ino, set }));
         self.append(table, &records)?;
         match publish {
             true => mark_logged(table, ino),
@@ -91,7 +100,7 @@ impl Worktree {
             file.draft_mut(now).resize(size);
             *draft_size = size;
         })?;
-        if publish { table.apply(&complete) } else { Ok(()) }
+        records[at..].iter().try_for_each(|record| table.apply(record))
     }
 
     /// Writing to a file takes its set-uid and set-gid bits and its capabilities away, root's doing aside.
@@ -137,13 +146,14 @@ impl Worktree {
             let size = table.get(ino)?.file()?.size;
             self.drop_privileges(table, ino, uid)?;
             let now = self.now();
+            // First what may be refused.
+            if !keep_size && end > size {
+                self.resize(table, ino, end, uid, false, &Changes::default())?;
+            }
             if zero && offset < size {
                 self.change_draft(table, ino, now, |file, _| {
                     file.draft_mut(now).extents.zero(offset, end.min(size) - offset, false)
                 })?;
-            }
-            if !keep_size && end > size {
-                self.resize(table, ino, end, uid, false)?;
             }
             Ok(())
         })

@@ -22,7 +22,7 @@ use crate::store::ObjectKey;
 use crate::version::entry::{Body, CONTROL_NAME, Content, Entry, FileBody, Ino};
 use crate::version::head::RunInForce;
 use crate::version::index::{IndexRecord, Origin, Root, sha256};
-use crate::version::merge::{Changes, Conflict, Inputs, Line, Pins, Texts, merge, merge_refs};
+use crate::version::merge::{Changes, Conflict, Inputs, Line, Pins, Texts, merge, merge_lines, merge_refs};
 use crate::version::refs::{self, Policies};
 use crate::version::tree::{Edits, PageIo, TreeRef};
 
@@ -213,7 +213,12 @@ impl Worktree {
             true if waiting.is_empty() => incoming.runs.clone(),
             is_theirs => match &incoming.taken {
                 None if is_theirs => union(&incoming.runs, &waiting),
-                None => self.add_run(&mut parcel, &union(&incoming.runs, &base.runs))?,
+                None => {
+                    // Theirs are newer than what was published here: the same blobs may be elsewhere now.
+                    let mut runs = union(&incoming.runs, &waiting);
+                    runs.splice(..0, base.runs.iter().filter(|run| !runs.contains(run)).copied().collect::<Vec<_>>());
+                    self.add_run(&mut parcel, &runs)?
+                }
                 Some(taken) => {
                     parcel.records.extend(self.own_records(&waiting, taken)?);
                     self.add_run(&mut parcel, &incoming.runs)?
@@ -453,7 +458,7 @@ impl<'a> Merging<'a> {
         let (Some(base), Some(ours), Some(theirs)) = (self.text(base)?, self.text(ours)?, self.text(theirs)?) else {
             return Ok(None);
         };
-        let Ok(bytes) = diffy::merge_bytes(&base, &ours, &theirs) else { return Ok(None) };
+        let Ok(bytes) = merge_lines(&base, &ours, &theirs) else { return Ok(None) };
         if bytes.len() as u64 > TEXT_LEN_MAX {
             return Ok(None);
         }

@@ -20,7 +20,7 @@ use super::pages::{NewPages, Remembered};
 use super::record::Record;
 use super::room::Limits;
 use super::table::{Attempt, Stop, Table};
-use super::{Attr, FileState, Result, Space, WorkError};
+use super::{Attr, Changes, FileState, Result, Space, WorkError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::disk::Disk;
 use crate::blob::{BlobError, Blobs, Outbox};
@@ -114,6 +114,9 @@ pub struct Worktree {
 
 /// Bytes of layers that go ahead of other records are put into frames of about this size.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Why a tree is read-only that is ahead of what is written down.
+const AHEAD: &str = "what others published was taken in and could not be written down here; the workspace is read-only \
+                     until it is mounted again";
 /// An operation loads at most this many things before it gives up: a ring of needs is damage.
 pub(super) const LOADS_MAX: usize = 10_000;
 
@@ -277,8 +280,9 @@ impl Worktree {
     }
 
     /// Why the tree is read-only, when a failure made it so.
-    pub fn failure(&self) -> Option<super::JournalError> {
-        self.journal.failure()
+    pub fn failure(&self) -> Option<String> {
+        let ahead = || self.ahead.load(Ordering::Relaxed).then(|| AHEAD.to_owned());
+        self.journal.failure().map(|failure| failure.to_string()).or_else(ahead)
     }
 
     /// What has happened lately.
@@ -345,7 +349,7 @@ impl Worktree {
                 table.check_unheld()?;
             }
             if truncate {
-                self.resize(table, ino, 0, uid, false)?;
+                self.resize(table, ino, 0, uid, false, &Changes::default())?;
             }
             let inode = table.get_mut(ino)?;
             inode.opens += 1;

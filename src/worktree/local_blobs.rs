@@ -105,6 +105,11 @@ impl LocalBlobs {
     pub(super) fn release(&self, ids: &[BlobId]) {
         let mut maps = self.maps.lock();
         ids.iter().for_each(|id| drop(maps.current.remove(id)));
+        if ids.iter().any(|id| maps.older.contains_key(id)) {
+            // Those of a checkpoint that failed, which belong to the next.
+            let older = Arc::make_mut(&mut maps.older);
+            ids.iter().for_each(|id| drop(older.remove(id)));
+        }
     }
 
     pub(super) fn holds(&self, id: &BlobId) -> bool {

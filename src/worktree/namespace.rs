@@ -295,10 +295,8 @@ impl Worktree {
                 // Without an open handle nobody's close will publish it.
                 let inode = table.get(ino)?;
                 published = inode.file()?.writers == 0 && inode.nlink > 0;
-                self.resize(table, ino, size, uid, published)?;
-            }
-            let inode = table.get(ino)?;
-            if let Some(set) = attr_set(inode, changes, self.now()) {
+                self.resize(table, ino, size, uid, published, changes)?;
+            } else if let Some(set) = attr_set(table.get(ino)?, changes, self.now()) {
                 self.commit(table, &[Record::Attr { ino, set }])?;
             }
             Ok((table.get(ino)?.attr(), published))
@@ -509,7 +507,7 @@ fn check_rename(table: &mut Table, ino: Ino, from: Ino, to: Ino, target: Option<
     }
 }
 
-fn attr_set(inode: &Inode, changes: &Changes, now: Timestamp) -> Option<AttrSet> {
+pub(super) fn attr_set(inode: &Inode, changes: &Changes, now: Timestamp) -> Option<AttrSet> {
     let time = |set: Option<SetTime>| set.map(|set| if let SetTime::At(time) = set { time } else { now });
     let chown = changes.uid.is_some() || changes.gid.is_some();
     let mode = match changes.mode {

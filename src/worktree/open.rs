@@ -226,7 +226,7 @@ impl Worktree {
             base.write(&*parts.disk, &base_path, &parts.keys)?;
         }
         let local = Arc::new(LocalBlobs::new(journal.clone(), found));
-        let state = CheckpointState { base, base_path, queue_dir, changes: 0 };
+        let state = CheckpointState { base, base_path, queue_dir, changes: 0, is_unsure: false };
         let tree = Self::assemble(parts, table, journal, local, state);
         tree.clean_outbox()?;
         if !is_ours {

@@ -104,7 +104,7 @@ impl Worktree {
     /// wait.
     pub fn free_room(&self) -> Result<()> {
         match self.wants_room.swap(false, Ordering::AcqRel) {
-            true => self.compact().and_then(|()| self.clean_outbox()),
+            true => self.compact().and_then(|_| self.clean_outbox()),
             false => Ok(()),
         }
     }

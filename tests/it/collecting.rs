@@ -3,5 +3,6 @@
 mod cases;
 mod memory;
 mod opening;
+mod returning;
 mod simulation;
 mod support;

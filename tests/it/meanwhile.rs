@@ -1,9 +1,10 @@
 //! What is acknowledged while something else is in the middle of its work survives a kill and, synced, a power cut.
 
+use kura::base::clock::Timestamp;
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::version::entry::Ino;
 use kura::workspace::Workspace;
-use kura::worktree::{Changes, NewNode, RenameMode, Result, Wait, XattrMode};
+use kura::worktree::{Changes, NewNode, RenameMode, Result, SetTime, Wait, XattrMode};
 
 use crate::rig::meanwhile;
 use crate::workspace_rig::*;
@@ -43,6 +44,15 @@ const ACTS: &[Act] = &[
             w.tree().setattr(ino(w, "f"), &changes, 0, Wait::Yes).map(drop)
         },
         seen: &[("f", Some(b"f"))],
+    },
+    Act {
+        name: "cuts a file and says when",
+        run: |w| {
+            let mtime = Some(SetTime::At(Timestamp::from_unix_ns(1_000_000_000)));
+            let changes = Changes { size: Some(3), mode: Some(0o600), mtime, ..Changes::default() };
+            w.tree().setattr(ino(w, "f"), &changes, 0, Wait::Yes).map(drop)
+        },
+        seen: &[("f", Some(b"f e"))],
     },
     Act {
         name: "punches a hole",
@@ -207,8 +217,9 @@ fn what_is_acknowledged_in_the_middle_of_other_work_survives_a_crash() {
 }
 
 /// What is done at once or not at all.
-const WHOLE: [&str; 6] = [
+const WHOLE: [&str; 7] = [
     "cuts a file",
+    "cuts a file and says when",
     "renames over a file",
     "moves what was just closed",
     "removes a file",
@@ -252,4 +263,22 @@ fn what_a_full_disk_refuses_is_not_half_done() {
         let refused = (0..).step_by(24).take_while(|left| is_refused(act, *left)).count();
         assert!(refused > 0, "{}", act.name);
     }
+}
+
+#[test]
+fn zeroing_beyond_the_end_that_a_full_disk_refuses_leaves_the_file_alone() {
+    let is_refused = |left: u64| {
+        let (rig, sim) = (Rig::new(), SimDisk::new(left));
+        let w = rig.open_on("w", sim.clone());
+        write(&w, "f", b"f edited");
+        let file = ino(&w, "f");
+        w.tree().open(file, true, false, 0, Wait::Yes).unwrap();
+        sim.fail_writes_with(libc::ENOSPC, left);
+        let done = w.tree().fallocate(file, 2, 20, true, false, 0, Wait::Yes);
+        sim.allow_writes();
+        let expected: &[u8] = if done.is_ok() { &[b"f ".as_slice(), &[0; 20]].concat() } else { b"f edited" };
+        assert_eq!(read(&w, "f"), expected, "with {left} bytes left: {done:?}");
+        done.is_err()
+    };
+    assert!((0..).step_by(24).take_while(|left| is_refused(*left)).count() > 0);
 }

@@ -122,3 +122,22 @@ fn a_location_run_that_the_store_has_lost_is_not_passed_over() {
     assert!(reencrypt(&workspace).unwrap().unreferred.is_empty(), "all runs in force are renewed");
     assert!(workspace.check(Sample::Percent(100)).unwrap().problems.is_empty());
 }
+
+#[test]
+fn what_others_publish_meanwhile_does_not_bring_old_places_back() {
+    let rig = Rig::new();
+    let workspace = filled(&rig);
+    let other = rig.open("other");
+    rotate(&rig);
+    // It was made from what was there before, and is joined with what comes of that.
+    rig::write(&other, "by the other", &rig::noise(300_000)[1000..]);
+    rig::snapshot(&other);
+    let done = reencrypt(&workspace).unwrap();
+    publish(&other);
+    let there = rig.memory.snapshot();
+    let mut objects = there.clone();
+    objects.retain(|key, _| key.as_str().starts_with("locations/") || !done.unreferred.contains(key));
+    assert!(objects.len() < there.len());
+    rig.memory.restore(objects);
+    rig::whole(&rig.memory);
+}

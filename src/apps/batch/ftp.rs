@@ -26,9 +26,10 @@ const CONNECTIONS_MAX: usize = 8;
 const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// How long the end of a transfer that failed here is waited for.
 const GIVE_UP_TIME: Duration = Duration::from_secs(5);
-/// Longest line of a listing, in bytes, and lines of one directory.
+/// Longest line of a listing, in bytes; lines of one directory, and their bytes together.
 const LINE_LEN_MAX: u64 = 64 * 1024;
 const LINES_MAX: usize = 4_000_000;
+const LISTING_LEN_MAX: usize = 512 * 1024 * 1024;
 const BEGUN: [Status; 2] = [Status::AboutToSend, Status::AlreadyOpen];
 
 /// How a connection is kept from others' eyes.
@@ -226,7 +227,12 @@ fn lines(stream: &mut Stream, read: fn(&[u8]) -> Line, shown: &str) -> Result<Ve
     let nonsense = |reason: &str| BatchError::file(Code::Protocol, shown, reason);
     let mut reader = BufReader::new(Remote(stream)).take(0);
     let (mut line, mut found) = (Vec::new(), Vec::new());
+    let mut listing_len = 0;
     for _ in 0..LINES_MAX {
+        listing_len += line.len();
+        if listing_len > LISTING_LEN_MAX {
+            break;
+        }
         line.clear();
         reader.set_limit(LINE_LEN_MAX);
         if reader.read_until(b'\n', &mut line).map_err(|error| BatchError::of_io(shown, &error))? == 0 {
@@ -239,7 +245,7 @@ fn lines(stream: &mut Stream, read: fn(&[u8]) -> Line, shown: &str) -> Result<Ve
             Line::Unknown => return Err(nonsense("the server lists the directory in a way that is not understood")),
         }
     }
-    Err(nonsense("the directory has too many names"))
+    Err(nonsense("the directory has too many names, or too long ones"))
 }
 
 impl Connection {

@@ -9,6 +9,7 @@ mod build;
 mod changes;
 mod directories;
 mod files;
+mod lines;
 mod places;
 mod refs;
 
@@ -22,6 +23,7 @@ use super::tree::PageIo;
 use crate::base::clock::Timestamp;
 
 pub use changes::{Changes, Key, NodeChange, Place};
+pub use lines::{Unmerged, merge_lines};
 pub use places::{BACKUP_DIR, backup_name, conflict_name};
 pub use refs::merge_refs;
 

@@ -240,6 +240,17 @@ fn a_listing_of_nothing_that_does_not_end_is_left() {
 }
 
 #[test]
+fn a_listing_of_long_lines_is_left_before_it_fills_the_memory() {
+    let mut script = LOGIN.to_vec();
+    let line = format!("total {}\n", "9".repeat(60_000));
+    script.push(("PASV", handing_out(line.leak(), 20_000)));
+    script.push(("LIST", "150 here\r\n226 done\r\n"));
+    let files = FtpFiles::new(address(scripted(script.leak()), FtpSecurity::None, PASSWORD), "/", None).unwrap();
+    let error = Rig::new().open(&marking(), Arc::new(files)).unwrap().scan_and_filter().unwrap_err();
+    assert!(error.to_string().contains("too long ones"), "{error}");
+}
+
+#[test]
 fn no_more_of_a_file_is_taken_than_the_server_said_it_has() {
     let mut script = LOGIN.to_vec();
     script.push(("FEAT", "211-Features\r\n MLST size*;\r\n211 End\r\n"));

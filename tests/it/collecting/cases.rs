@@ -23,9 +23,9 @@ use super::support::read_all;
 use crate::workspace_rig::*;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(60));
-const NOW: CollectOptions = CollectOptions { delete: true, grace_ms: 0, sparse_percent: 50 };
+pub const NOW: CollectOptions = CollectOptions { delete: true, grace_ms: 0, sparse_percent: 50 };
 
-fn last(count: u32) -> Retention {
+pub fn last(count: u32) -> Retention {
     Retention { last: count, ..Retention::default() }
 }
 
@@ -33,17 +33,17 @@ fn publish(workspace: &Workspace) {
     assert_eq!(workspace.flush(SOON).unwrap().unpublished_versions, 0);
 }
 
-fn collect(workspace: &Workspace, options: CollectOptions) -> Result<CollectReport, WorkspaceError> {
+pub fn collect(workspace: &Workspace, options: CollectOptions) -> Result<CollectReport, WorkspaceError> {
     workspace.collect(options, &|| false)
 }
 
 /// Bytes that no other number has.
-fn bytes(number: u64, len: usize) -> Vec<u8> {
+pub fn bytes(number: u64, len: usize) -> Vec<u8> {
     crate::space::noise(len, number)
 }
 
 /// A workspace whose earlier versions hold what the newest does not.
-fn with_garbage(rig: &Rig) -> Arc<Workspace> {
+pub fn with_garbage(rig: &Rig) -> Arc<Workspace> {
     let w = rig.open("state");
     mkdir(&w, "dir");
     for round in 0..4 {

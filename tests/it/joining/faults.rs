@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use kura::base::clock::{ManualClock, Timestamp};
 use kura::base::ids::Sha256;
+use kura::base::sim_disk::SimDisk;
 use kura::store::{Fault, ObjectKey, Operation, StoreError};
-use kura::version::entry::{Body, Entry};
+use kura::version::entry::{Body, Entry, Ino};
 use kura::version::merge::Policy;
 use kura::workspace::{KeySlots, Workspace};
+use kura::worktree::{NewNode, Wait};
 
 use super::cases::{beside, names, two};
 use crate::workspace_rig::*;
@@ -78,6 +80,28 @@ fn clocks_that_are_wrong_by_years_change_names_and_nothing_else() {
     }
     assert_eq!(read(&a, "w"), b"w 2 by c", "the clock that is ahead is believed, and what lost is there");
     assert!(names(&a).iter().any(|name| name.starts_with("backup/w.")), "{:?}", names(&a));
+}
+
+#[test]
+fn a_client_that_cannot_write_down_what_it_took_in_says_why_it_is_read_only() {
+    let refused = (0..).map_while(|step| {
+        let (rig, sim) = (Rig::new(), SimDisk::new(step));
+        let (a, b) = (rig.open("a"), rig.open_on("b", sim.clone()));
+        write(&a, "f", b"by a");
+        publish(&a);
+        let (begin, disk) = (sim.steps(), sim.clone());
+        sim.meanwhile_at(begin + step, move || disk.fail_writes_with(libc::EIO, 0));
+        let pulled = b.pull();
+        sim.allow_writes();
+        if pulled.is_ok() && sim.steps() <= begin + step {
+            return None;
+        }
+        let made = b.tree().make(Ino::ROOT, b"dir", &NewNode::Directory, 0o755, ME, false, Wait::Yes);
+        let why = b.status().read_only;
+        assert_eq!(made.is_err(), why.is_some(), "step {step}: {made:?}, {why:?}");
+        Some(why.is_some_and(|why| why.contains("what others published")))
+    });
+    assert!(refused.filter(|is_for_that| *is_for_that).count() > 0);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use kura::base::disk::OpenMode;
 use kura::base::sim_disk::{Crash, Keep, SimDisk};
 use kura::version::entry::Ino;
-use kura::worktree::{JournalError, NewNode, Wait, WorkError, XattrMode};
+use kura::worktree::{JournalError, NewNode, Reason, Wait, WorkError, XattrMode};
 
 use super::{CALLER, checkpoint, save, write};
-use crate::rig::{Rig, live};
+use crate::rig::{Rig, Seens, live};
 
 /// A tree with two synced files and a directory that was not synced, killed.
 fn killed() -> (Rig, SimDisk) {
@@ -228,4 +228,48 @@ fn segment_cannot_take_the_place_of_another() {
     let bytes = kura::base::disk::read_file(&*rig.disk, &segments[0].0, 1 << 20).unwrap();
     kura::base::disk::replace_file(&*rig.disk, &segments[1].0, &bytes).unwrap();
     assert!(matches!(rig.open(), Err(WorkError::Journal(JournalError::Altered { .. }))));
+}
+
+#[test]
+fn a_version_whose_base_may_be_on_the_disk_is_whole_after_a_kill_in_the_next_checkpoint() {
+    // The directory is not synced after the base got its name: the disk may have it or not.
+    let checkpoint_fails = |failing: u64, step: u64| {
+        let (mut rig, sim) = Rig::new(failing);
+        let tree = rig.open().unwrap();
+        save(&tree, "one", &[1; 5000]);
+        tree.absorb_all().unwrap();
+        let (begin, disk) = (sim.steps(), sim.clone());
+        sim.meanwhile_at(begin + failing, move || disk.fail_writes_with(libc::EIO, 0));
+        let first = tree.checkpoint(&Reason::automatic());
+        sim.allow_writes();
+        if first.is_ok() {
+            return None;
+        }
+        tree.make(Ino::ROOT, b"two", &NewNode::Directory, 0o700, CALLER, false, Wait::Yes).ok();
+        let contents = |seens: Seens| seens.into_iter().map(|(path, seen)| (path, seen.bytes)).collect::<Vec<_>>();
+        let before = contents(live(&tree));
+        sim.crash_at(sim.steps() + step);
+        tree.checkpoint(&Reason::automatic()).ok();
+        let is_over = !sim.has_crashed();
+        drop(tree);
+        rig = rig.after(sim.reopen(Crash::Kill));
+        let shown = format!("a failure in step {failing}, a kill in step {step}");
+        let tree = rig.open().unwrap_or_else(|error| panic!("{shown}: {error}"));
+        assert!(contents(live(&tree)) == before, "{shown}");
+        rig.version(&tree.base());
+        checkpoint(&tree);
+        assert!(contents(rig.version(&tree.base())) == before, "{shown}");
+        rig.upload(&tree);
+        Some(is_over)
+    };
+    for failing in 0.. {
+        let ended = (0..).find_map(|step| match checkpoint_fails(failing, step) {
+            Some(false) => None,
+            ended => Some(ended.is_some()),
+        });
+        if ended == Some(false) {
+            assert!(failing > 5, "a checkpoint has steps");
+            break;
+        }
+    }
 }
