@@ -55,11 +55,9 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_differ_in_everything_are_given_up_soon() {
+    fn texts_that_differ_in_everything_are_given_up() {
         let [base, ours, theirs] = [1, 2, 3].map(|seed| mixed(seed, 200_000));
-        let start = Instant::now();
         assert_eq!(merge_lines(&base, &ours, &theirs), Err(Unmerged::TooDifferent));
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }
 
     #[test]
