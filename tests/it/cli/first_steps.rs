@@ -35,12 +35,12 @@ fn a_workspace_that_is_named_without_its_option_is_answered_with_how_to_name_it(
     let store = home.path("store");
     run(home.kura(["init", "--kdf-memory-mib", "8"]).arg(&store)).ok();
     for place in [store.to_str().unwrap(), "s3://bucket/path"] {
-        for command in ["status", "log"] {
-            let ended = run(home.kura([command, place]));
+        for command in ["status", "flush"] {
+            let ended = run(&mut home.kura([command, place]));
             assert!(ended.code == Some(2) && ended.err.contains(&format!("use '-w {place}'")), "{}", ended.err);
         }
     }
-    let ended = run(home.kura(["status", "nothing-here"]));
+    let ended = run(&mut home.kura(["status", "nothing-here"]));
     assert!(ended.code == Some(2) && !ended.err.contains("-w"), "{}", ended.err);
 }
 
