@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use similar::{Algorithm, DiffTag};
@@ -19,6 +20,8 @@ use crate::workspace::{Step, Workspace};
 
 /// Versions of a file that blame looks at; older lines count as from the oldest of them.
 const BLAME_VERSIONS_MAX: usize = 500;
+/// Longest search for what differs between the versions of a file; after it, more lines than need be count as new.
+const BLAME_SEARCH: Duration = Duration::from_secs(10);
 /// Paths in one answer about what is gone.
 const GONE_MAX: usize = 10_000;
 
@@ -88,27 +91,32 @@ pub(super) fn blame(workspace: &Workspace, path: &[u8]) -> Result<Reply, Failure
     if steps.is_empty() {
         return Err(no_path(path));
     }
-    let mut lines: Vec<(String, Arc<IndexRecord>)> = Vec::new();
+    let until = Instant::now() + BLAME_SEARCH;
+    let mut lines = Vec::new();
     for step in steps.iter().rev() {
         let Text::Lines(now) = text(workspace, step.entry.as_ref())? else {
             let message = format!("`{}` is no text file of up to 4 MiB", PathText::from(&*step.path));
             return Err(Failure::new(Exit::Usage, message).hint("`kura log PATH` lists its versions"));
         };
-        let new: Vec<&str> = now.split_inclusive('\n').collect();
-        let old: Vec<&str> = lines.iter().map(|(line, _)| line.as_str()).collect();
-        let mut next = Vec::with_capacity(new.len());
-        for op in similar::capture_diff_slices(Algorithm::Myers, &old, &new) {
-            let (tag, before, after) = op.as_tag_tuple();
-            match tag {
-                DiffTag::Equal => next.extend(lines[before].iter().cloned()),
-                _ => next.extend(new[after].iter().map(|line| ((*line).to_owned(), step.record.clone()))),
-            }
-        }
-        lines = next;
+        lines = with_origins(&lines, &now, &step.record, until);
     }
     let items: Vec<Value> =
         lines.iter().enumerate().map(|(number, (line, record))| blamed(number, line, record)).collect();
     Ok(Reply::done(format!("{} lines", items.len()), items))
+}
+
+/// The lines of a text with where each comes from: from `origin`, where `before` does not have them.
+fn with_origins<T: Clone>(before: &[(String, T)], text: &str, origin: &T, until: Instant) -> Vec<(String, T)> {
+    let new: Vec<&str> = text.split_inclusive('\n').collect();
+    let old: Vec<&str> = before.iter().map(|(line, _)| line.as_str()).collect();
+    let mut lines = Vec::with_capacity(new.len());
+    for op in similar::capture_diff_slices_deadline(Algorithm::Myers, &old, &new, Some(until)) {
+        match op.tag() {
+            DiffTag::Equal => lines.extend_from_slice(&before[op.old_range()]),
+            _ => lines.extend(new[op.new_range()].iter().map(|line| ((*line).to_owned(), origin.clone()))),
+        }
+    }
+    lines
 }
 
 fn blamed(number: usize, line: &str, record: &IndexRecord) -> Value {
@@ -195,7 +203,24 @@ fn is_match(pattern: &[u8], name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_match;
+    use super::*;
+
+    fn origins(until: Instant) -> Vec<u32> {
+        let before = [("a\n".to_owned(), 1), ("b\n".to_owned(), 1), ("c\n".to_owned(), 1)];
+        let lines = with_origins(&before, "a\nB\nb\nC\nc\nlast", &2, until);
+        assert_eq!(lines.iter().map(|(line, _)| line.as_str()).collect::<String>(), "a\nB\nb\nC\nc\nlast");
+        lines.into_iter().map(|(_, origin)| origin).collect()
+    }
+
+    #[test]
+    fn each_line_comes_from_the_version_that_brought_it() {
+        assert_eq!(origins(Instant::now() + BLAME_SEARCH), [1, 2, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn without_time_to_search_more_lines_count_as_new_and_none_is_lost() {
+        assert_eq!(origins(Instant::now()), [1, 2, 2, 2, 2, 2]);
+    }
 
     #[test]
     fn patterns_match_names() {
