@@ -228,7 +228,7 @@ fn fsync_append(report: &mut Report, sides: &mut Sides) {
 /// Megabytes of a large file.
 const MIB: usize = 256;
 /// Megabytes of source text, of which there is only so much.
-const TEXT_MIB: usize = 64;
+const TEXT_MIB: usize = 32;
 
 pub fn large_files(report: &mut Report) {
     first_touch(report);

@@ -93,6 +93,7 @@ struct Served {
 }
 
 fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Served, Failure> {
+    without_huge_pages();
     let state_root = context.config.state_dir.clone();
     let options = mount_options(context, &serve);
     let settings = super::system::settings(context);
@@ -127,6 +128,12 @@ fn start(context: &Context, serve: Serve, notice: Option<Notice>) -> Result<Serv
         tracing::warn!("commands will not find this mount by its store: its record cannot be written: {error}");
     }
     Ok(Served { workspace, mounted, control, record, state_root })
+}
+
+/// The buffers of many threads lie in regions of megabytes, of each of which a little is in use: in huge pages, all of
+/// it would be cleared and kept. Where the system knows none there is nothing to turn off.
+fn without_huge_pages() {
+    nix::sys::prctl::set_thp_disable(true).ok();
 }
 
 fn mount(

@@ -436,6 +436,16 @@ fn the_background_keeps_its_secret_and_its_log_private() {
 }
 
 #[test]
+fn a_mount_takes_no_huge_pages_for_its_small_buffers() {
+    let home = Home::new();
+    let store = home.store("store");
+    let mount = home.mount(&store, "mnt");
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
+    let huge = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert_eq!(huge.map(str::trim), Some("0"), "{status}");
+}
+
+#[test]
 fn a_passphrase_command_does_not_see_the_passphrase_of_its_parent() {
     let home = Home::new();
     let store = home.store("store");
