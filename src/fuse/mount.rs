@@ -111,9 +111,9 @@ struct Leaving {
     over: Sender<Over>,
 }
 
-/// How far the kernel reads ahead, and so asks for at once, where that can be said: three times its own habit. It
+/// How far the kernel reads ahead, and so asks for at once, where that can be said: four times its own habit. It
 /// reads as much around each page that a program maps and touches first, so that more would cost those who do that.
-const READ_AHEAD_KIB: u32 = 384;
+const READ_AHEAD_KIB: u32 = 512;
 /// How often it is looked whether the mount is still there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// So many looks after the mount has gone, its session should have ended.

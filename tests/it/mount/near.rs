@@ -93,6 +93,6 @@ fn the_kernel_reads_ahead_as_far_as_it_can_be_told_to() {
     let mount = place.mount();
     let device = fs::metadata(mount.path()).unwrap().dev();
     let told = fs::read_to_string(format!("/sys/class/bdi/{}:{}/read_ahead_kb", major(device), minor(device)));
-    assert_eq!(told.unwrap().trim(), "384");
+    assert_eq!(told.unwrap().trim(), "512");
     mount.end();
 }
