@@ -81,10 +81,10 @@ impl Merger<'_> {
 
     /// Theirs removed it: gone, unless we changed it or are writing to it.
     fn remove_leaf(&mut self, entry: &Entry, ours: Option<&NodeChange>, theirs: &NodeChange) {
-        if ours.is_some_and(is_substantive) {
-            let place = ours.and_then(|ours| ours.came.first().or(ours.at.as_ref())).or(theirs.gone.first());
-            if let Some(place) = place.cloned() {
-                self.conflict(&place, Clash::Removed, None);
+        if let Some(ours) = ours.filter(|ours| is_substantive(ours)) {
+            let left = || theirs.gone.iter().find(|place| !ours.gone.contains(place));
+            if let Some(place) = ours.came.first().or(ours.at.as_ref()).or_else(left) {
+                self.conflict(place, Clash::Removed, None);
             }
             return;
         }

@@ -328,6 +328,20 @@ fn an_edit_meets_a_link_whose_other_name_went_with_its_directory() {
 }
 
 #[test]
+fn a_link_of_which_both_removed_a_name_with_its_directory_and_they_all_others_stays_where_we_have_it() {
+    let mut case = case("d/ d/e/ g/ g/a");
+    for model in [&mut case.base, &mut case.ours, &mut case.theirs] {
+        model.link(&World::new(), "g/a", "d/e/a");
+    }
+    case.ours(|m, w| m.remove(w, "d"));
+    case.theirs(|m, w| {
+        m.remove(w, "d/e");
+        m.remove(w, "g");
+    });
+    case.gives(&["g/", "g/a=old g/a"], &["removed g/a"]);
+}
+
+#[test]
 fn names_that_change_places_meet_edits() {
     let mut case = case("a b");
     case.theirs(|m, w| {
