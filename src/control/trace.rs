@@ -91,14 +91,16 @@ pub(super) fn blame(workspace: &Workspace, path: &[u8]) -> Result<Reply, Failure
     if steps.is_empty() {
         return Err(no_path(path));
     }
-    let until = Instant::now() + BLAME_SEARCH;
-    let mut lines = Vec::new();
+    let (mut lines, mut left) = (Vec::new(), BLAME_SEARCH);
     for step in steps.iter().rev() {
         let Text::Lines(now) = text(workspace, step.entry.as_ref())? else {
             let message = format!("`{}` is no text file of up to 4 MiB", PathText::from(&*step.path));
             return Err(Failure::new(Exit::Usage, message).hint("`kura log PATH` lists its versions"));
         };
-        lines = with_origins(&lines, &now, &step.record, until);
+        // Getting the texts may take its time.
+        let begun = Instant::now();
+        lines = with_origins(&lines, &now, &step.record, begun + left);
+        left = left.saturating_sub(begun.elapsed());
     }
     let items: Vec<Value> =
         lines.iter().enumerate().map(|(number, (line, record))| blamed(number, line, record)).collect();
